@@ -1,0 +1,89 @@
+"""The few errors a caller can act on, and their codes.
+
+Every code has one home, this module: the command line, the manifest and the
+endpoint take theirs from :attr:`PixsegError.status`.
+"""
+
+from __future__ import annotations
+
+
+class PixsegError(Exception):
+    """Base of all errors raised on purpose; its message is one sentence for the user.
+
+    Attributes
+    ----------
+    status : int
+        Code of the failure in a manifest and in an HTTP response.
+    """
+
+    status: int = 500
+
+
+class ParameterError(PixsegError, ValueError):
+    """A parameter is out of range, or does not fit the image."""
+
+    status = 400
+
+
+class InputNotFound(PixsegError, FileNotFoundError):
+    """There is nothing at the path or URL given as input."""
+
+    status = 404
+
+
+class OutputConflict(PixsegError, FileExistsError):
+    """The output exists already and overwriting was not asked for."""
+
+    status = 409
+
+
+class TooLarge(PixsegError, ValueError):
+    """The result does not fit the format or the memory it was asked for."""
+
+    status = 413
+
+
+class NotAnImage(PixsegError, ValueError, TypeError):
+    """What was given cannot be read as an image."""
+
+    status = 415
+
+
+class ClassError(PixsegError, ValueError):
+    """No class reaches ``ct``, or there are more classes than allowed."""
+
+    status = 422
+
+
+class RecountNeeded(ParameterError):
+    """The color table at hand cannot answer: the pixels must be counted again."""
+
+
+class Cancelled(PixsegError):
+    """The user stopped the run."""
+
+    status = 499
+
+
+class NoSpace(PixsegError, OSError):
+    """The output's device is full or cannot be written."""
+
+    status = 507
+
+
+def status_of(error: BaseException) -> int:
+    """Return the status code that stands for an exception.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised, by this package or below it.
+
+    Returns
+    -------
+    int
+        400 to 599; 500 for everything this package did not foresee.
+    """
+    if isinstance(error, PixsegError):
+        return error.status
+    return 499 if isinstance(error, KeyboardInterrupt) else 500

@@ -1,0 +1,174 @@
+"""The color table: how many pixels have each byte color.
+
+It is all the algorithm needs of an image. Tables are integers and merge by
+addition, so chunks and order cannot matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.model import kernels
+from napari_pixseg.model.colorspaces import forward_bytes
+from napari_pixseg.parameters import ColorSpace
+
+COLORS = 1 << 24
+# One above the largest packed color: a pixel without data.
+NO_DATA = np.uint32(COLORS)
+_SPACES_KEPT = 4
+_scratch = threading.local()
+
+
+def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Pack byte colors into 24 bits, ``r << 16 | g << 8 | b``.
+
+    Parameters
+    ----------
+    pixels : (..., c) ndarray of uint8
+        One channel is taken three times; with two the third is 0.
+
+    Returns
+    -------
+    (...) ndarray of uint32
+    """
+    packed = np.empty(pixels.shape[:-1], np.uint32)
+    rows = np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-1])
+    kernels.pack(rows, packed.reshape(-1))
+    return packed
+
+
+def unpack_colors(packed: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Undo :func:`pack_colors`: (...) packed colors to (..., 3) bytes."""
+    bytes_ = np.ascontiguousarray(packed, ">u4").view(np.uint8).reshape(*packed.shape, 4)
+    return np.ascontiguousarray(bytes_[..., 1:])
+
+
+@dataclass(frozen=True)
+class ColorTable:
+    """Counts of byte colors.
+
+    Attributes
+    ----------
+    packed : (n,) ndarray of uint32
+        The distinct colors, packed and ascending.
+    counts : (n,) ndarray of int64
+        Pixels of each color, all positive.
+    space : ColorSpace or None
+        None: the bytes are sRGB colors and serve every color space. Otherwise
+        16-bit samples were converted before they were counted, and only this
+        space can be asked for.
+    """
+
+    packed: NDArray[np.uint32]
+    counts: NDArray[np.int64]
+    space: ColorSpace | None = None
+    _converted: dict[ColorSpace, NDArray[np.uint8]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def from_packed(
+        cls, packed: NDArray[np.uint32], space: ColorSpace | None = None
+    ) -> ColorTable:
+        """Count packed colors of any shape; pixels without data are left out."""
+        flat = np.ascontiguousarray(packed).reshape(-1)
+        scratch, seen = _scratch_of_thread(min(flat.size, COLORS + 1))
+        return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
+
+    @classmethod
+    def from_pixels(cls, pixels: NDArray[np.uint8]) -> ColorTable:
+        """Count the colors of (..., c) bytes, c from 1 to 3."""
+        return cls.from_packed(pack_colors(pixels))
+
+    @classmethod
+    def merge(cls, tables: Iterable[ColorTable]) -> ColorTable:
+        """Add tables; the result does not depend on their order.
+
+        Raises
+        ------
+        ValueError
+            If tables of different color spaces are mixed.
+        """
+        parts = list(tables)
+        if not parts:
+            return cls(np.empty(0, np.uint32), np.empty(0, np.int64))
+        if any(part.space != parts[0].space for part in parts):
+            raise ValueError("Color tables of different color spaces cannot be merged.")
+        scratch, seen = _scratch_of_thread(min(sum(len(part.packed) for part in parts), COLORS))
+        distinct = 0
+        for part in parts:
+            distinct = kernels.tally_counts(part.packed, part.counts, scratch, seen, distinct)
+        return _collected(seen[:distinct], scratch, parts[0].space)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ColorTable):
+            return NotImplemented
+        return (
+            self.space == other.space
+            and np.array_equal(self.packed, other.packed)
+            and np.array_equal(self.counts, other.counts)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_converted": {}}
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels with data."""
+        return int(self.counts.sum())
+
+    @property
+    def colors(self) -> NDArray[np.uint8]:
+        """The distinct colors as (n, 3) bytes."""
+        return unpack_colors(self.packed)
+
+    def in_space(self, space: ColorSpace) -> NDArray[np.uint8]:
+        """Return the colors' bytes in a color space, (n, 3); the latest few are kept."""
+        if self.space is not None:
+            return self.colors
+        converted = self._converted.get(space)
+        if converted is None:
+            converted = forward_bytes(space, self.colors)
+            while len(self._converted) >= _SPACES_KEPT:
+                self._converted.pop(next(iter(self._converted)), None)
+            self._converted[space] = converted
+        return converted
+
+    def hash(self) -> str:
+        """SHA-256 of the table's content, the same on every machine."""
+        digest = hashlib.sha256(b"" if self.space is None else bytes([self.space]))
+        digest.update(self.packed.astype("<u4").tobytes())
+        digest.update(self.counts.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def _scratch_of_thread(most: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Zeroed counters for all colors, one set a thread, and room for ``most`` colors.
+
+    The counters are left zero by those who use them, so that a small tile does
+    not pay for 2^24 entries.
+    """
+    if not hasattr(_scratch, "counters"):
+        _scratch.counters = np.zeros(COLORS + 1, np.int64)
+    return _scratch.counters, np.empty(most, np.uint32)
+
+
+def _collected(
+    seen: NDArray[np.uint32], scratch: NDArray[np.int64], space: ColorSpace | None
+) -> ColorTable:
+    colors = np.sort(seen)
+    counts = np.empty(len(colors), np.int64)
+    kernels.collect(colors, scratch, counts)
+    if len(colors) and colors[-1] == NO_DATA:
+        colors, counts = colors[:-1].copy(), counts[:-1].copy()
+    return ColorTable(colors, counts, space)

@@ -1,0 +1,197 @@
+"""The loops over colors and pixels that NumPy cannot do in one pass.
+
+Each is a few lines of plain Python, compiled; the tests run them against
+their NumPy formulation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.model.compile import compiled
+
+Bytes = NDArray[np.uint8]
+Counts = NDArray[np.int64]
+
+
+@compiled
+def pack(pixels: Bytes, packed: NDArray[np.uint32]) -> None:
+    """Write ``r << 16 | g << 8 | b`` of (n, 1..3) bytes; one channel serves as all three."""
+    channels = pixels.shape[1]
+    for i in range(pixels.shape[0]):
+        red = np.uint32(pixels[i, 0])
+        green, blue = red, red
+        if channels >= 2:
+            green = np.uint32(pixels[i, 1])
+            blue = np.uint32(pixels[i, 2]) if channels == 3 else np.uint32(0)
+        packed[i] = (red << np.uint32(16)) | (green << np.uint32(8)) | blue
+
+
+@compiled
+def tally(packed: NDArray[np.uint32], scratch: Counts, seen: NDArray[np.uint32]) -> int:
+    """Count packed colors into ``scratch``, list each new one in ``seen``; return how many."""
+    distinct = 0
+    for i in range(packed.size):
+        color = packed[i]
+        if scratch[color] == 0:
+            seen[distinct] = color
+            distinct += 1
+        scratch[color] += 1
+    return distinct
+
+
+@compiled
+def tally_counts(
+    colors: NDArray[np.uint32], counts: Counts, scratch: Counts, seen: NDArray[np.uint32], start: int
+) -> int:
+    """Add counts of packed colors into ``scratch``; ``seen`` holds ``start`` colors already."""
+    distinct = start
+    for i in range(colors.size):
+        color = colors[i]
+        if scratch[color] == 0:
+            seen[distinct] = color
+            distinct += 1
+        scratch[color] += counts[i]
+    return distinct
+
+
+@compiled
+def collect(seen: NDArray[np.uint32], scratch: Counts, counts: Counts) -> None:
+    """Take the counts of the colors in ``seen`` out of ``scratch``, leaving zeros."""
+    for i in range(seen.size):
+        counts[i] = scratch[seen[i]]
+        scratch[seen[i]] = 0
+
+
+@compiled
+def histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
+    """Add the counts of (n, 3) byte colors to three histograms, ``result`` (3, 256)."""
+    for i in range(colors.shape[0]):
+        for channel in range(3):
+            result[channel, colors[i, channel]] += counts[i]
+
+
+@compiled
+def box_totals(
+    colors: Bytes, counts: Counts, first: NDArray[np.int64], shape: tuple[int, int], totals: Counts
+) -> None:
+    """Add count and byte sums of every color to the first box that contains it.
+
+    ``first`` (3, 256) is the first region of each channel that contains a value
+    (-1: none), ``shape`` the numbers of regions of channels 1 and 2, ``totals``
+    (boxes, 4) receives the count and the three sums.
+    """
+    for i in range(colors.shape[0]):
+        a = first[0, colors[i, 0]]
+        b = first[1, colors[i, 1]]
+        c = first[2, colors[i, 2]]
+        if a < 0 or b < 0 or c < 0:
+            continue
+        box = (a * shape[0] + b) * shape[1] + c
+        totals[box, 0] += counts[i]
+        for channel in range(3):
+            totals[box, 1 + channel] += counts[i] * np.int64(colors[i, channel])
+
+
+@compiled
+def kept_boxes(counts: Counts, share: float, relative: bool) -> NDArray[np.int64]:
+    """Number the boxes that are kept from 0, give -1 to the others.
+
+    ``relative``: each box is compared with ``kept * share / 100``, the number of boxes kept before
+    it (the reference's slip); otherwise with ``share`` itself.
+    """
+    numbers = np.full(counts.size, -1, np.int64)
+    kept = 0
+    for box in range(counts.size):
+        least = kept * share / 100.0 if relative else share
+        if counts[box] > 0 and counts[box] >= least:
+            numbers[box] = kept
+            kept += 1
+    return numbers
+
+
+@compiled
+def _first_kept(
+    color: Bytes,
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    shape: tuple[int, int],
+    numbers: NDArray[np.int64],
+) -> int:
+    for channel in range(3):
+        if first[channel, color[channel]] < 0:
+            return -1
+    for a in range(first[0, color[0]], last[0, color[0]] + 1):
+        for b in range(first[1, color[1]], last[1, color[1]] + 1):
+            for c in range(first[2, color[2]], last[2, color[2]] + 1):
+                number = numbers[(a * shape[0] + b) * shape[1] + c]
+                if number >= 0:
+                    return int(number)
+    return -1
+
+
+@compiled
+def _nearest(color: Bytes, centers: NDArray[np.int64], order: NDArray[np.int64], start: int) -> int:
+    """Index of the nearest center, ties to the lowest; ``order`` sorts the centers by channel 0.
+
+    Walks outwards from ``start`` (the first center not below the color in
+    channel 0) until that channel alone is farther than the best so far.
+    """
+    best, winner = np.int64(1) << 40, -1
+    low, high = start - 1, start
+    while low >= 0 or high < order.size:
+        upwards = low < 0 or (
+            high < order.size
+            and centers[order[high], 0] - color[0] <= color[0] - centers[order[low], 0]
+        )
+        index = order[high] if upwards else order[low]
+        if upwards:
+            high += 1
+        else:
+            low -= 1
+        distance = (centers[index, 0] - color[0]) ** 2
+        if distance > best:
+            break
+        distance += (centers[index, 1] - color[1]) ** 2
+        distance += (centers[index, 2] - color[2]) ** 2
+        if distance < best or (distance == best and index < winner):
+            best, winner = distance, index
+    return int(winner)
+
+
+@compiled
+def classify(
+    colors: Bytes,
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    shape: tuple[int, int],
+    numbers: NDArray[np.int64],
+    centers: NDArray[np.int64],
+    result: NDArray[np.uint16],
+) -> None:
+    """Write class 1..n of each (n, 3) byte color: its first kept box, else the nearest center."""
+    order = np.argsort(centers[:, 0])
+    starts = np.searchsorted(centers[order, 0], np.arange(256))
+    for i in range(colors.shape[0]):
+        number = _first_kept(colors[i], first, last, shape, numbers)
+        if number < 0:
+            number = _nearest(colors[i], centers, order, starts[colors[i, 0]])
+        result[i] = number + 1
+
+
+@compiled
+def class_totals(classes: NDArray[np.uint16], colors: Bytes, counts: Counts, totals: Counts) -> None:
+    """Add count and byte sums of each color to its class; ``totals`` is (n + 1, 4)."""
+    for i in range(classes.size):
+        row = totals[classes[i]]
+        row[0] += counts[i]
+        for channel in range(3):
+            row[1 + channel] += counts[i] * np.int64(colors[i, channel])
+
+
+@compiled
+def look_up(packed: NDArray[np.uint32], table: NDArray[np.generic], result: NDArray[np.generic]) -> None:
+    """Replace packed colors by their entries of ``table``."""
+    for i in range(packed.size):
+        result[i] = table[packed[i]]

@@ -1,0 +1,251 @@
+"""From a 256-bin histogram to the regions of its channel.
+
+Scale-space filtering after Witkin (1983) as Lim and Lee (1990) use it, in the
+form of the reference: ALGORITHM specification, 3.2 to 3.8.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.model.compile import compiled
+
+BINS = 256
+# The coarsest scale is a single-precision literal in the reference; through its
+# rounding the step nearest 0.2 falls below the finest scale and is left out.
+_COARSEST = float(np.float32(5.2))
+_FINEST = 0.2
+_STEP = 0.5
+_NEGLIGIBLE = 1e-12
+
+
+def _scales() -> tuple[float, ...]:
+    scales = []
+    while (scale := _COARSEST - _STEP * len(scales)) >= _FINEST:
+        scales.append(scale)
+    return (*scales, 0.0)
+
+
+SCALES = _scales()
+
+
+@dataclass
+class _Node:
+    """An interval of the tree: bins left..right, born at one row of marks."""
+
+    left: int
+    right: int
+    row: int
+    children: list[_Node] = field(default_factory=list)
+
+    @property
+    def scale(self) -> float:
+        return SCALES[self.row] if self.row >= 0 else 0.0
+
+    @property
+    def stability(self) -> float:
+        return self.scale - self.children[0].scale if self.children else 0.0
+
+    @property
+    def is_active(self) -> bool:
+        if not self.children:
+            return self.stability >= 0.0
+        total = 0.0
+        for child in self.children:
+            total += child.stability
+        return self.stability >= total / len(self.children)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the scale space of one channel looks like, for pictures and for the classes.
+
+    Attributes
+    ----------
+    smoothed : (11, 256) ndarray of float64
+        The histogram at every scale, coarse to fine; the last row is raw.
+    curvature : (11, 256) ndarray of float64
+        Second derivative of ``smoothed``.
+    marks : (11, 256) ndarray of int8
+        Consolidated marks: -1 in concave, +1 in convex runs.
+    signs : (256,) ndarray of int8
+        +1 where an active interval is a peak, -1 where it is none, else 0.
+    regions : (r, 2) ndarray of int64
+        First and last bin of each region, both included; may be empty.
+    """
+
+    smoothed: NDArray[np.float64]
+    curvature: NDArray[np.float64]
+    marks: NDArray[np.int8]
+    signs: NDArray[np.int8]
+    regions: NDArray[np.int64]
+
+
+def fingerprint(histogram: NDArray[np.int64], threshold: float) -> Fingerprint:
+    """Find the regions of a channel.
+
+    Parameters
+    ----------
+    histogram : (256,) ndarray of int64
+        Number of pixels at each value.
+    threshold : float
+        Curvature below which a bin is flat, in pixels per bin cubed.
+
+    Returns
+    -------
+    Fingerprint
+    """
+    smoothed = _smooth(histogram)
+    curvature = _derivative(_derivative(smoothed))
+    marks = _marks(curvature, threshold)
+    _consolidate(marks)
+    _set_end_points(marks)
+    signs = _signs(_interval_tree(marks), marks)
+    return Fingerprint(smoothed, curvature, marks, signs, _regions(signs))
+
+
+def _smooth(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
+    smoothed = np.zeros((len(SCALES), BINS))
+    smoothed[-1] = histogram
+    kernels = np.stack([_kernel(scale) for scale in SCALES[:-1]])
+    distance = np.abs(np.arange(BINS)[:, np.newaxis] - np.arange(BINS))
+    # One bin after the other: the order of the additions decides the last bit.
+    for value in np.flatnonzero(histogram):
+        smoothed[:-1] += float(histogram[value]) * kernels[:, distance[value]]
+    for row, scale in enumerate(SCALES[:-1]):
+        smoothed[row] *= 1.0 / (scale * math.sqrt(2.0 * math.pi))
+    return smoothed
+
+
+def _kernel(scale: float) -> NDArray[np.float64]:
+    kernel = np.exp(-1.0 / (2.0 * scale * scale) * np.arange(BINS, dtype=np.float64) ** 2)
+    negligible = np.flatnonzero(kernel < _NEGLIGIBLE)
+    kernel[negligible[1:]] = 0.0
+    return kernel
+
+
+def _derivative(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    result = np.empty_like(rows)
+    result[:, 0] = -1.5 * rows[:, 0] + 2.0 * rows[:, 1] - 0.5 * rows[:, 2]
+    result[:, 1:-1] = (rows[:, 2:] - rows[:, :-2]) / 2.0
+    result[:, -1] = 0.5 * rows[:, -3] - 2.0 * rows[:, -2] + 1.5 * rows[:, -1]
+    return result
+
+
+def _marks(curvature: NDArray[np.float64], threshold: float) -> NDArray[np.int8]:
+    """Mark bins whose sign equals that of the last bin that was not flat."""
+    signs = np.sign(curvature).astype(np.int8)
+    signs[(curvature >= -threshold) & (curvature < threshold)] = 0
+    marks = np.zeros_like(signs)
+    for row, row_signs in zip(marks, signs, strict=True):
+        steep = np.flatnonzero(row_signs)
+        stays = steep[1:][row_signs[steep[1:]] == row_signs[steep[:-1]]]
+        row[stays] = row_signs[stays]
+    return marks
+
+
+@compiled
+def _even_between(row: NDArray[np.int8], start: int, end: int) -> bool:
+    even = True
+    for position in range(start + 1, end):
+        if row[position] != 0:
+            even = not even
+    return even
+
+
+@compiled
+def _nearest_left(row: NDArray[np.int8], position: int) -> int:
+    for left in range(position - 1, 0, -1):
+        if row[left] != 0:
+            return left
+    return 0
+
+
+@compiled
+def _nearest_right(row: NDArray[np.int8], position: int) -> int:
+    for right in range(position + 1, 255):
+        if row[right] != 0:
+            return right
+    return 255
+
+
+@compiled
+def _consolidate(marks: NDArray[np.int8]) -> None:
+    """Move every mark, fine to coarse, to the mark of the next finer row it comes from."""
+    for i in range(marks.shape[0] - 2, -1, -1):
+        row, finer = marks[i], marks[i + 1]
+        for j in range(256):
+            if row[j] == 0:
+                continue
+            left, right = _nearest_left(finer, j), _nearest_right(finer, j)
+            before = _nearest_left(row, j)
+            target = -1
+            if finer[j] != 0 and j != before and _even_between(finer, before, j):
+                target = j
+            elif left != before and _even_between(finer, before, left):
+                target = left
+            elif right != before and _even_between(finer, before, right):
+                target = right
+            mark = row[j]
+            row[j] = 0
+            if target >= 0:
+                row[target] = mark
+
+
+def _set_end_points(marks: NDArray[np.int8]) -> None:
+    for row in marks:
+        first = np.flatnonzero(row[:-1])
+        row[0] = -row[first[0] if len(first) else -1]
+        last = np.flatnonzero(row[1:])
+        row[-1] = -row[last[-1] + 1 if len(last) else 0]
+
+
+def _interval_tree(marks: NDArray[np.int8]) -> _Node:
+    root = _Node(0, BINS - 1, -1)
+    leaves = [root]
+    for number, row in enumerate(marks):
+        marked = np.flatnonzero(row)
+        leaves = [part for leaf in leaves for part in _split(leaf, marked, number)]
+    return root
+
+
+def _split(leaf: _Node, marked: NDArray[np.intp], row: int) -> list[_Node]:
+    start, end = np.searchsorted(marked, [leaf.left + 1, leaf.right])
+    if start >= end:
+        return [leaf]
+    cuts = [leaf.left, *marked[start:end].tolist(), leaf.right]
+    leaf.children = [_Node(a, b, row) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return leaf.children
+
+
+def _active_nodes(siblings: list[_Node]) -> list[_Node]:
+    active = [node for node in siblings if node.is_active]
+    for node in reversed(siblings):
+        if not node.is_active:
+            active.extend(_active_nodes(node.children))
+    return active
+
+
+def _signs(root: _Node, marks: NDArray[np.int8]) -> NDArray[np.int8]:
+    signs = np.zeros(BINS, np.int8)
+    for node in _active_nodes(root.children):
+        is_peak = marks[node.row, node.right] == -1
+        signs[node.left : node.right + 1] = 1 if is_peak else -1
+    return signs
+
+
+def _regions(signs: NDArray[np.int8]) -> NDArray[np.int64]:
+    regions, left = [], -1
+    for value, sign in enumerate(signs.tolist()):
+        if sign > 0 and left < 0:
+            left = value
+        elif sign < 0 and left >= 0:
+            regions.append((left, value - 1))
+            left = -1
+    if left >= 0:
+        regions.append((left, BINS - 1))
+    return np.array(regions, np.int64).reshape(-1, 2)

@@ -1,0 +1,36 @@
+"""Segment images of any size by their colors: napari plugin, library, command."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_pixseg.errors import PixsegError
+    from napari_pixseg.export.manifest import Manifest
+    from napari_pixseg.parameters import ColorSpace, Parameters
+    from napari_pixseg.segmentation import Segmentation, segment
+
+__version__ = "0.1.0"
+__all__ = ["ColorSpace", "Manifest", "Parameters", "PixsegError", "Segmentation", "segment"]
+
+# Loaded on first use: importing the package must cost next to nothing, because
+# napari imports the manifests' packages of all plugins at its start.
+_HOMES = {
+    "ColorSpace": "parameters",
+    "Manifest": "export.manifest",
+    "Parameters": "parameters",
+    "PixsegError": "errors",
+    "Segmentation": "segmentation",
+    "segment": "segmentation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -41,7 +41,7 @@ class ColorSpace(IntEnum):
     YPbPr = 10
     YUV = 11
     CMYK = 12
-    sRGB = 13
+    sRGB = 13  # noqa: N815
     HSB = 14
     HSL = 15
     HWB = 16

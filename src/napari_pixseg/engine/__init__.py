@@ -1,0 +1,1 @@
+"""The model on images of any size, through Dask."""

@@ -136,16 +136,15 @@ def _octave_series(power: float) -> Real:
 
     The reference evaluates its powers so; the cut shows in the last quantum.
     """
-    exact = chebyshev.chebinterpolate(lambda t: ((t + 3.0) / 4.0) ** power, 40)
-    series: Real = exact[:9]
-    return series
+    nodes = chebyshev.chebpts1(41)
+    exact = chebyshev.chebfit(nodes, ((nodes + 3.0) / 4.0) ** power, 40)
+    return np.asarray(exact[:9], np.float64)
 
 
 def _power(x: Real, power: float) -> Real:
     mantissa, exponent = np.frexp(x)
     series = chebyshev.chebval(4.0 * mantissa - 3.0, _octave_series(power))
-    result: Real = series * np.exp2(power * exponent)
-    return result
+    return np.asarray(series * np.exp2(power * exponent), np.float64)
 
 
 @cache
@@ -162,7 +161,7 @@ def _linear(samples: Real) -> Real:
 
 
 def _gamma_encoded(values: Real) -> Real:
-    """sRGB samples (not rounded) of linear light in quanta, which may lie outside the range."""
+    """SRGB samples (not rounded) of linear light in quanta, which may lie outside the range."""
     x = np.maximum(_SCALE * values, 1e-9)
     curved = QUANTUM * (1.055 * _power(x, 5.0 / 12.0) - 0.055)
     linear = _SRGB_SLOPE * values

@@ -74,9 +74,7 @@ class ColorTable:
     )
 
     @classmethod
-    def from_packed(
-        cls, packed: NDArray[np.uint32], space: ColorSpace | None = None
-    ) -> ColorTable:
+    def from_packed(cls, packed: NDArray[np.uint32], space: ColorSpace | None = None) -> ColorTable:
         """Count packed colors of any shape; pixels without data are left out."""
         flat = np.ascontiguousarray(packed).reshape(-1)
         scratch, seen = _scratch_of_thread(min(flat.size, COLORS + 1))

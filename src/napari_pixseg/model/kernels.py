@@ -43,7 +43,11 @@ def tally(packed: NDArray[np.uint32], scratch: Counts, seen: NDArray[np.uint32])
 
 @compiled
 def tally_counts(
-    colors: NDArray[np.uint32], counts: Counts, scratch: Counts, seen: NDArray[np.uint32], start: int
+    colors: NDArray[np.uint32],
+    counts: Counts,
+    scratch: Counts,
+    seen: NDArray[np.uint32],
+    start: int,
 ) -> int:
     """Add counts of packed colors into ``scratch``; ``seen`` holds ``start`` colors already."""
     distinct = start
@@ -181,7 +185,9 @@ def classify(
 
 
 @compiled
-def class_totals(classes: NDArray[np.uint16], colors: Bytes, counts: Counts, totals: Counts) -> None:
+def class_totals(
+    classes: NDArray[np.uint16], colors: Bytes, counts: Counts, totals: Counts
+) -> None:
     """Add count and byte sums of each color to its class; ``totals`` is (n + 1, 4)."""
     for i in range(classes.size):
         row = totals[classes[i]]
@@ -191,7 +197,9 @@ def class_totals(classes: NDArray[np.uint16], colors: Bytes, counts: Counts, tot
 
 
 @compiled
-def look_up(packed: NDArray[np.uint32], table: NDArray[np.generic], result: NDArray[np.generic]) -> None:
+def look_up(
+    packed: NDArray[np.uint32], table: NDArray[np.generic], result: NDArray[np.generic]
+) -> None:
     """Replace packed colors by their entries of ``table``."""
     for i in range(packed.size):
         result[i] = table[packed[i]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ _NEGLIGIBLE = 1e-12
 
 
 def _scales() -> tuple[float, ...]:
-    scales = []
+    scales: list[float] = []
     while (scale := _COARSEST - _STEP * len(scales)) >= _FINEST:
         scales.append(scale)
     return (*scales, 0.0)
@@ -218,7 +219,7 @@ def _split(leaf: _Node, marked: NDArray[np.intp], row: int) -> list[_Node]:
     if start >= end:
         return [leaf]
     cuts = [leaf.left, *marked[start:end].tolist(), leaf.right]
-    leaf.children = [_Node(a, b, row) for a, b in zip(cuts, cuts[1:], strict=False)]
+    leaf.children = [_Node(a, b, row) for a, b in pairwise(cuts)]
     return leaf.children
 
 

@@ -1,0 +1,221 @@
+"""``napari-pixseg``: the engine from a shell.
+
+Standard output carries one JSON manifest and nothing else; people are spoken
+to on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from napari_pixseg.errors import ParameterError, status_of
+from napari_pixseg.export.manifest import Manifest
+from napari_pixseg.parameters import SEMANTICS, Parameters
+
+_log = logging.getLogger("napari_pixseg")
+_OUTPUTS = "classes,recolored"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints become manifests like all other errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ParameterError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; ``sys.argv`` if not given.
+
+    Returns
+    -------
+    int
+        0 only with status 200, else 1.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        options = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], None] = options.command
+        command(options)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
+        return _report(error)
+    return 0
+
+
+def _report(error: BaseException) -> int:
+    status = status_of(error)
+    sentence = str(error)
+    if status == 500:
+        _log.debug("A fault of ours", exc_info=error)
+        sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error})."
+    elif isinstance(error, KeyboardInterrupt):
+        sentence = "The run was cancelled; what it had begun is marked as unfinished."
+    _say(Manifest.of_error(status, sentence).to_json())
+    _log.error(sentence)
+    return 1
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="napari-pixseg", description="Segment images of any size by color.")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    _add_segment(commands)
+    info = commands.add_parser("info", help="say what an input is and what a run would cost")
+    info.add_argument("input", metavar="INPUT")
+    _add_reading(info)
+    info.set_defaults(command=_info)
+    demo = commands.add_parser("demo", help="segment a real microscopy picture")
+    demo.add_argument("folder", metavar="DIR", nargs="?", default="demo", type=Path)
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _add_segment(commands: Any) -> None:
+    parser = commands.add_parser("segment", help="segment INPUT into OUTPUT")
+    parser.add_argument("input", metavar="INPUT", help="path or URL")
+    parser.add_argument("output", metavar="OUTPUT", help="an OME-Zarr, or .png .jpg .tif")
+    add = parser.add_argument
+    add("--ct", type=float, help="smallest share of a class, percent (default 1)")
+    add("--cs", help="color space, number or name (default 11, YUV)")
+    add("--st", type=float, help="smoothing of the histogram (default 1.5)")
+    add("--semantics", choices=SEMANTICS)
+    add("--denoise", type=int, metavar="RADIUS", help="radius of a median filter, 0 to 32")
+    add("--window", type=_window, help="dtype, minmax, LOW:HIGH, or one LOW:HIGH per channel")
+    _add_reading(parser)
+    add("--connectivity", type=int, help="1 (faces) to the number of spatial axes (corners)")
+    add("--background", type=_background, help="'largest' or class numbers, 1,2,...")
+    add("--min-size", type=int, metavar="PIXELS", help="drop regions of fewer pixels")
+    add("--parameters", metavar="MANIFEST", help="start from the parameters of a manifest")
+    add("--outputs", default=_OUTPUTS, help=f"what to write (default {_OUTPUTS})")
+    add("--overwrite", action="store_true", help="replace an existing output")
+    parser.set_defaults(command=_segment)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--axes", help="one letter of t c z y x for each dimension")
+    parser.add_argument("--channels", type=_indices, help="one to three channels, 0,1,2")
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _window(text: str) -> Any:
+    if text in ("dtype", "minmax"):
+        return text
+    return tuple(tuple(float(end) for end in pair.split(":")) for pair in text.split(","))
+
+
+def _background(text: str) -> Any:
+    return text if text == "largest" else _indices(text)
+
+
+def _parameters(options: argparse.Namespace) -> Parameters:
+    base = Manifest.load(options.parameters).parameters if options.parameters else Parameters()
+    given = {name: getattr(options, name) for name in base.to_dict()}
+    return base.replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def _segment(options: argparse.Namespace) -> None:
+    from napari_pixseg.segmentation import open_segmentation
+
+    parameters = _parameters(options)
+    segmentation = open_segmentation(options.input, parameters)
+    for note in segmentation.image.notes:
+        _log.info(note)
+    outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
+    with _Bars() as bars:
+        manifest = segmentation.export(
+            options.output, outputs, options.overwrite, on_event=bars.show
+        )
+    for warning in segmentation.warnings:
+        _log.warning(warning)
+    _say(manifest.to_json())
+
+
+class _Bars:
+    """A progress bar for each stage of a run, on a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._stage = ""
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def show(self, progress: Any) -> None:
+        """Draw one step; nothing where nobody looks."""
+        from tqdm import tqdm
+
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None or progress.stage != self._stage:
+            self._close()
+            self._stage = progress.stage
+            self._bar = tqdm(total=progress.total, desc=f"{progress.stage:16}", unit="tile")
+        self._bar.update(progress.done - self._bar.n)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from napari_pixseg.engine.image import open_image
+    from napari_pixseg.engine.tiling import estimate, plan_tiles
+
+    parameters = Parameters(axes=options.axes, channels=options.channels)
+    image = open_image(options.input, parameters.axes, parameters.channels)
+    tiling = plan_tiles(image)
+    cost = estimate(image, tiling, os.cpu_count() or 1)
+    source = image.source
+    lines = {
+        "name": source.name,
+        "kind": source.kind,
+        "axes": image.axes,
+        "shape": " x ".join(str(n) for n in source.array.shape),
+        "dtype": str(image.dtype),
+        "chunks": "none" if source.chunks is None else " x ".join(str(n) for n in source.chunks),
+        "channels": "gray" if image.gray else str(image.channels),
+        "scale": ", ".join(f"{axis} {size:g} {source.units.get(axis, '')}".strip()
+                           for axis, size in source.scale.items()) or "not given",
+        "size": f"{cost.pixels / 1e6:.1f} megapixels, {cost.bytes / 2**20:.1f} MiB in memory",
+        "tiles": f"{len(tiling)} of {' x '.join(str(n) for n in tiling.tile)}",
+        "time": f"about {cost.seconds:.0f} s on {cost.workers} threads",
+        "memory": f"about {cost.memory / 2**20:.0f} MiB",
+    }  # fmt: skip
+    _say("".join(f"{name + ':':10}{value}\n" for name, value in lines.items()))
+    for note in image.notes:
+        _log.info(note)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from napari_pixseg.demo import run_demo
+
+    with _Bars() as bars:
+        manifest, files = run_demo(options.folder, bars.show)
+    _say(manifest.to_json())
+    for what, path in files.items():
+        _log.info("%s: %s", what, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""Passes 1 and 2: count the colors of an image, and look up the class of every pixel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin
+from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.engine.window import resolve_window
+from napari_pixseg.errors import ParameterError, RecountNeeded
+from napari_pixseg.model import kernels
+from napari_pixseg.model.classes import refuse_foreign
+from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.parameters import Parameters
+
+# From here on map_overlap's graph costs more than it is worth: each task reads for itself.
+DIRECT_TILES = 10_000
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The packed colors of an image, after window and denoising, tile by tile.
+
+    Attributes
+    ----------
+    image : Image
+    tiling : Tiling
+    encoding : Encoding
+    radius : int
+        Radius of the median filter, 0 for none.
+    """
+
+    image: Image
+    tiling: Tiling
+    encoding: Encoding
+    radius: int
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether each task reads its own region instead of going through map_overlap."""
+        in_memory_graph = isinstance(self.image.source.array, da.Array)
+        return len(self.tiling) > DIRECT_TILES and not in_memory_graph
+
+    def overlapped(self, function: Callable[..., Any], dtype: Any, **arguments: Any) -> da.Array:
+        """Apply ``function(packed, **arguments)`` to every tile of denoised packed colors."""
+        blocks = self.image.blocks(self.tiling.chunks)
+        encoded = blocks.map_blocks(
+            _encode, encoding=self.encoding, dtype=np.uint32, drop_axis=blocks.ndim - 1,
+            meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
+        )  # fmt: skip
+        depth = _depth(self.radius, self.tiling)
+        encoded = _merge_thin_tiles(encoded, depth)
+        return da.map_overlap(
+            _on_tile, encoded, depth=depth, boundary="none", trim=True, allow_rechunk=False,
+            dtype=dtype, meta=np.empty((0,) * encoded.ndim, dtype),
+            radius=self.radius, depth_of=tuple(depth.values()), grid=encoded.numblocks,
+            function=function, arguments=arguments,
+        )  # fmt: skip
+
+    def read(self, region: Region) -> Packed:
+        """Read the denoised packed colors of a region, with what of its halo exists."""
+        if not self.radius:
+            return self.encoding.encode(self.image.read(region))
+        halo, margins, inner = _halo(region, self.image.shape, self.radius)
+        packed = self.encoding.encode(self.image.read(halo))
+        return median(reflect_margin(packed, margins), self.radius)[inner]
+
+    def feed(self) -> Feed:
+        """Tiles of denoised packed colors for :func:`run_tiles`."""
+        if self.is_direct:
+            return Feed.of_reader(_TileReader(self), self.tiling)
+        return _feed_of(self.overlapped(_unchanged, np.uint32), self.tiling)
+
+    def count(self, watch: Watch | None = None) -> ColorTable:
+        """Pass 1: count the colors of all pixels that have data."""
+        counter = _TileCounter(self.encoding)
+        table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
+        return table
+
+    def classes(self, lookup: NDArray[Any]) -> da.Array:
+        """Pass 2, lazily: the class of every pixel, axes in engine order."""
+        # Wrapped, so that the table is one node of the graph and not a part of every task.
+        table = dask.delayed(_Lookup(lookup), pure=False)
+        return self.overlapped(_look_up, lookup.dtype, table=table)
+
+    def class_feed(self, lookup: NDArray[Any]) -> Feed:
+        """Tiles of classes for :func:`run_tiles`."""
+        if self.is_direct:
+            return Feed.of_reader(_TileReader(self, _Lookup(lookup)), self.tiling)
+        return _feed_of(self.classes(lookup), self.tiling)
+
+
+class _Lookup:
+    """A class table that Dask passes on as it is."""
+
+    def __init__(self, table: NDArray[Any]) -> None:
+        self.table = table
+
+
+@dataclass(frozen=True)
+class _TileReader:
+    """Reads tiles inside their tasks; with a class table, gives classes."""
+
+    pixels: Pixels
+    lookup: _Lookup | None = None
+
+    def __call__(self, number: int) -> Any:
+        packed = self.pixels.read(self.pixels.tiling.region(number))
+        return packed if self.lookup is None else _look_up(packed, table=self.lookup)
+
+
+@dataclass(frozen=True)
+class _TileCounter:
+    encoding: Encoding
+
+    def __call__(self, packed: Packed, _number: int) -> ColorTable:
+        return ColorTable.from_packed(packed, self.encoding.space)
+
+
+def _encode(block: NDArray[Any], encoding: Encoding) -> Packed:
+    return encoding.encode(block)
+
+
+def _unchanged(packed: Packed) -> Packed:
+    return packed
+
+
+def _look_up(packed: Packed, table: _Lookup) -> NDArray[Any]:
+    result = np.empty(packed.shape, table.table.dtype)
+    flat = np.ascontiguousarray(packed).reshape(-1)
+    kernels.look_up(flat, table.table, result.reshape(-1))
+    return result
+
+
+def _on_tile(
+    packed: Packed,
+    radius: int,
+    depth_of: tuple[int, ...],
+    grid: tuple[int, ...],
+    function: Callable[..., Any],
+    arguments: dict[str, Any],
+    block_id: tuple[int, ...] | None = None,
+) -> Any:
+    """Denoise a tile with its halo and apply the function; Dask trims the halo afterwards."""
+    if radius and packed.size:
+        assert block_id is not None
+        # Dask brings halos only between tiles; at the image's edges, and along axes
+        # that are one tile, the picture is continued by reflection.
+        margins = [(0, 0)] * packed.ndim
+        for axis in (packed.ndim - 2, packed.ndim - 1):
+            first, last = block_id[axis] == 0, block_id[axis] == grid[axis] - 1
+            bare = depth_of[axis] == 0
+            margins[axis] = (radius * (first or bare), radius * (last or bare))
+        inner = tuple(
+            slice(before, before + n) for (before, _), n in zip(margins, packed.shape, strict=True)
+        )
+        packed = median(reflect_margin(packed, tuple(margins)), radius)[inner]
+    return function(packed, **arguments)
+
+
+def _depth(radius: int, tiling: Tiling) -> dict[int, int]:
+    """Overlap along each axis: the radius over y and x where there is more than one tile."""
+    depth = dict.fromkeys(range(len(tiling.shape)), 0)
+    for axis in (len(tiling.shape) - 2, len(tiling.shape) - 1):
+        depth[axis] = radius if tiling.grid[axis] > 1 else 0
+    return depth
+
+
+def _merge_thin_tiles(array: da.Array, depth: dict[int, int]) -> da.Array:
+    """Join a last tile thinner than the overlap to its neighbor, so that one halo reaches it."""
+    chunks = list(array.chunks)
+    for axis, need in depth.items():
+        sizes = list(chunks[axis])
+        while len(sizes) > 1 and sizes[-1] < need:
+            sizes[-2:] = [sizes[-2] + sizes[-1]]
+        chunks[axis] = tuple(sizes)
+    return array.rechunk(tuple(chunks))
+
+
+def _feed_of(array: da.Array, tiling: Tiling) -> Feed:
+    return Feed.of_array(array.rechunk(tiling.chunks), tiling)
+
+
+def _halo(
+    region: Region, shape: tuple[int, ...], radius: int
+) -> tuple[Region, tuple[tuple[int, int], ...], Region]:
+    """What to read around a region, what to reflect beyond the image, and where it then lies."""
+    halo, margins, inner = list(region), [(0, 0)] * len(region), []
+    for axis, (part, n) in enumerate(zip(region, shape, strict=True)):
+        before = radius if axis >= len(region) - 2 else 0
+        inner.append(slice(before, before + part.stop - part.start))
+        start, stop = part.start - before, part.stop + before
+        halo[axis] = slice(max(start, 0), min(stop, n))
+        margins[axis] = (max(-start, 0), max(stop - n, 0))
+    return tuple(halo), tuple(margins), tuple(inner)
+
+
+@dataclass
+class Counted:
+    """An image and its color table, counted at most once and shared by all updates."""
+
+    image: Image
+    tiling: Tiling
+    parameters: Parameters
+    _pixels: Pixels | None = field(default=None, init=False)
+    _table: ColorTable | None = field(default=None, init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    def pixels(self, watch: Watch | None = None) -> Pixels:
+        """Return the packed colors; the window is measured on first use."""
+        with self._lock:
+            if self._pixels is None:
+                encoding = self._encoding(watch)
+                radius = self.parameters.denoise
+                self._pixels = Pixels(self.image, self.tiling, encoding, radius)
+            return self._pixels
+
+    def table(self, watch: Watch | None = None) -> ColorTable:
+        """Return the color table; the colors are counted on first use."""
+        with self._lock:
+            if self._table is None:
+                self._table = self.pixels(watch).count(watch)
+            return self._table
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the table is there already."""
+        return self._table is not None
+
+    def _encoding(self, watch: Watch | None) -> Encoding:
+        if converts_first(self.image, self.parameters):
+            return Encoding(space=self.parameters.cs)
+        window = self.parameters.window
+        return Encoding(resolve_window(self.image, window, self._sample_feed, watch))
+
+    def _sample_feed(self) -> Feed:
+        array = self.image.source.array
+        if len(self.tiling) > DIRECT_TILES and not isinstance(array, da.Array):
+            return Feed.of_reader(_SampleReader(self.image, self.tiling), self.tiling)
+        return Feed.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
+
+    def refuse_recount(self, parameters: Parameters) -> None:
+        """Raise if other parameters cannot be answered from this table."""
+        check_parameters(self.image, parameters)
+        space = self._encoding_space()
+        if space is not None:
+            empty = ColorTable(np.empty(0, np.uint32), np.empty(0, np.int64), space)
+            refuse_foreign(empty, parameters)
+        elif converts_first(self.image, parameters):
+            raise RecountNeeded(
+                "16-bit samples enter imagemagick6 whole, but these colors were counted as bytes: "
+                "a recount is needed; call segment() again with the new parameters."
+            )
+
+    def _encoding_space(self) -> Any:
+        return self.parameters.cs if converts_first(self.image, self.parameters) else None
+
+
+@dataclass(frozen=True)
+class _SampleReader:
+    image: Image
+    tiling: Tiling
+
+    def __call__(self, number: int) -> NDArray[Any]:
+        return self.image.read(self.tiling.region(number))
+
+
+def converts_first(image: Image, parameters: Parameters) -> bool:
+    """Whether 16-bit samples are converted to the color space before they become bytes."""
+    return parameters.semantics == "imagemagick6" and image.dtype == np.uint16
+
+
+def check_parameters(image: Image, parameters: Parameters) -> None:
+    """Refuse parameters that do not fit an image; reads no pixel.
+
+    Raises
+    ------
+    ParameterError
+    """
+    spatial = len(image.label_axes.replace("t", ""))
+    if parameters.connectivity > spatial:
+        raise ParameterError(
+            f"connectivity = {parameters.connectivity} is above the {spatial} spatial axes of this "
+            f"image (axes {image.axes!r}); it must be 1 to {spatial}."
+        )
+    _check_window(image, parameters)
+    if parameters.semantics == "imagemagick6":
+        _check_exact(image, parameters)
+
+
+def _check_window(image: Image, parameters: Parameters) -> None:
+    window = parameters.window
+    if isinstance(window, tuple) and len(window) not in (1, image.color_channels):
+        raise ParameterError(
+            f"window has {len(window)} pairs, but the image has {image.color_channels} color "
+            "channels; give one (low, high), or one for each channel."
+        )
+    if window == "dtype" and image.dtype.kind == "f":
+        raise ParameterError(
+            f"window = 'dtype' has no meaning for {image.dtype} samples, whose range is not that "
+            "of a picture; give 'minmax' or (low, high)."
+        )
+
+
+def _check_exact(image: Image, parameters: Parameters) -> None:
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ParameterError(
+            f"semantics = 'imagemagick6' takes uint8 and uint16 images, not {image.dtype}; "
+            "use semantics='documented'."
+        )
+    if image.dtype == np.uint16 and (parameters.denoise or parameters.window is not None):
+        raise ParameterError(
+            "semantics = 'imagemagick6' takes uint16 samples whole: denoise must be 0 and window "
+            "must be None; use semantics='documented' for either."
+        )

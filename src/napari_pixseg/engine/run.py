@@ -1,0 +1,197 @@
+"""Run one function on every tile, with progress and cancel, and merge what it returns."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import dask
+import dask.array as da
+import dask.threaded
+from dask.base import get_scheduler
+from dask.callbacks import Callback
+
+from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.errors import Cancelled
+
+FAN_IN = 8
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run.
+
+    Attributes
+    ----------
+    stage : str
+        What is being done, in a word or two.
+    done, total : int
+        Finished and planned steps of this stage.
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+Listener: TypeAlias = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who hears of a run, and what stops it.
+
+    Attributes
+    ----------
+    on_event : callable, optional
+        Called with a :class:`Progress` after every tile.
+    cancel : threading.Event, optional
+        When set, the run ends with :class:`Cancelled` before its next tile.
+    """
+
+    on_event: Listener | None = None
+    cancel: threading.Event | None = None
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Report a step."""
+        if self.on_event is not None:
+            self.on_event(Progress(stage, done, total))
+
+    def check(self) -> None:
+        """Raise Cancelled if the run is to stop."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled("The run was cancelled; what it had begun is marked as unfinished.")
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Where tiles come from: keys of a graph, in the order of the tiling.
+
+    A Dask array brings its own graph; a reader is asked for each tile inside
+    the task that uses it, which keeps huge graphs at one task a tile.
+    """
+
+    tiling: Tiling
+    graph: Mapping[Any, Any]
+    keys: Sequence[Any] | None
+    read: Callable[[int], Any] | None
+
+    @classmethod
+    def of_array(cls, array: da.Array, tiling: Tiling) -> Feed:
+        """Take the blocks of a Dask array whose leading chunks are the tiles."""
+        (optimized,) = dask.optimize(array)
+        trailing = (0,) * (array.ndim - len(tiling.shape))
+        positions = (tiling.position(number) for number in range(len(tiling)))
+        keys = [(optimized.name, *position, *trailing) for position in positions]
+        return cls(tiling, dict(optimized.__dask_graph__()), keys, None)
+
+    @classmethod
+    def of_reader(cls, read: Callable[[int], Any], tiling: Tiling) -> Feed:
+        """Call ``read(number)`` for every tile."""
+        return cls(tiling, {}, None, read)
+
+
+class _Job:
+    """What is done with a tile; one object that all tasks share."""
+
+    def __init__(self, feed: Feed, function: Callable[[Any, int], Any]) -> None:
+        self._read, self._function = feed.read, function
+
+    def on_block(self, block: Any, number: int) -> Any:
+        return self._function(block, number)
+
+    def on_number(self, number: int) -> Any:
+        assert self._read is not None
+        return self._function(self._read(number), number)
+
+
+def _apply(job: _Job, number: int, *block: Any) -> Any:
+    return job.on_block(block[0], number) if block else job.on_number(number)
+
+
+def run_tiles(
+    feed: Feed,
+    function: Callable[[Any, int], Any],
+    stage: str,
+    watch: Watch | None = None,
+    merge: Callable[[list[Any]], Any] | None = None,
+) -> Any:
+    """Apply a function to every tile, on whatever scheduler Dask is set to.
+
+    Parameters
+    ----------
+    feed : Feed
+    function : callable
+        Called once for every tile with its block and its number.
+    stage : str
+        Name of the stage in progress events.
+    watch : Watch, optional
+    merge : callable, optional
+        Merges a list of results; used as a tree, so that results of all tiles
+        never meet in one place.
+
+    Returns
+    -------
+    object
+        The merged result, or the list of results in the order of the tiles.
+
+    Raises
+    ------
+    Cancelled
+        If the watch says so.
+    """
+    name = f"{stage.replace(' ', '-')}-{uuid.uuid4().hex}"
+    graph: dict[Any, Any] = dict(feed.graph)
+    job = f"job-{name}"
+    graph[job] = _Job(feed, function)
+    keys: list[Any] = []
+    for number in range(len(feed.tiling)):
+        block = () if feed.keys is None else (feed.keys[number],)
+        graph[(name, number)] = (_apply, job, number, *block)
+        keys.append((name, number))
+    wanted = keys if merge is None else _merge_tree(graph, keys, merge, name)
+    return _compute(graph, wanted, name, stage, len(keys), watch or Watch())
+
+
+def _merge_tree(
+    graph: dict[Any, Any], keys: list[Any], merge: Callable[[list[Any]], Any], name: str
+) -> Any:
+    level = 0
+    while level == 0 or len(keys) > 1:
+        parts = [keys[start : start + FAN_IN] for start in range(0, len(keys), FAN_IN)]
+        merged = [(f"merge-{level}-{name}", number) for number in range(len(parts))]
+        graph.update((key, (merge, part)) for key, part in zip(merged, parts, strict=True))
+        keys, level = merged, level + 1
+    return keys[0]
+
+
+def _compute(
+    graph: dict[Any, Any], wanted: Any, name: str, stage: str, total: int, watch: Watch
+) -> Any:
+    get = get_scheduler() or dask.threaded.get
+    with _TileCallback(name, stage, total, watch):
+        return get(graph, wanted)
+
+
+class _TileCallback(Callback):  # type: ignore[misc]
+    """Counts finished tiles and stops the scheduler; local schedulers call it."""
+
+    def __init__(self, name: str, stage: str, total: int, watch: Watch) -> None:
+        super().__init__()
+        self._name, self._stage, self._total, self._watch = name, stage, total, watch
+        self._done = 0
+
+    def _start(self, dsk: Any) -> None:
+        self._watch.check()
+        self._watch.tell(self._stage, 0, self._total)
+
+    def _pretask(self, key: Any, dsk: Any, state: Any) -> None:
+        self._watch.check()
+
+    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+        if isinstance(key, tuple) and key[0] == self._name:
+            self._done += 1
+            self._watch.tell(self._stage, self._done, self._total)

@@ -1,0 +1,127 @@
+"""From samples of any type to packed byte colors: window, alpha, denoising.
+
+After this step every pixel is one integer: 24 bits of color, or ``NO_DATA``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.model.colorspaces import forward, to_byte
+from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
+from napari_pixseg.parameters import ColorSpace, Interval
+
+Packed = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the samples of an image become bytes.
+
+    Attributes
+    ----------
+    window : tuple of (low, high) or None
+        Per channel, what is mapped to 0..255; None takes bytes as they are.
+    space : ColorSpace or None
+        16-bit samples are converted to this space before they become bytes.
+    """
+
+    window: tuple[Interval, ...] | None = None
+    space: ColorSpace | None = None
+
+    def encode(self, pixels: NDArray[Any]) -> Packed:
+        """Turn (..., c) samples into (...) packed colors."""
+        if self.space is not None:
+            return pack_colors(_in_space(pixels, self.space))
+        if self.window is None:
+            return pack_colors(pixels)
+        packed = pack_colors(_windowed(pixels, self.window))
+        if pixels.dtype.kind == "f":
+            packed[np.isnan(pixels).any(axis=-1)] = NO_DATA
+        return packed
+
+
+def _in_space(pixels: NDArray[np.uint16], space: ColorSpace) -> NDArray[np.uint8]:
+    rgb = np.zeros((*pixels.shape[:-1], 3), np.uint16)
+    rgb[..., : pixels.shape[-1]] = pixels
+    if pixels.shape[-1] == 1:
+        rgb[...] = pixels
+    return to_byte(forward(space, rgb.reshape(-1, 3))).reshape(rgb.shape)
+
+
+def _windowed(pixels: NDArray[Any], window: tuple[Interval, ...]) -> NDArray[np.uint8]:
+    result = np.empty(pixels.shape, np.uint8)
+    for channel in range(pixels.shape[-1]):
+        low, high = window[channel if len(window) > 1 else 0]
+        samples = pixels[..., channel]
+        if samples.dtype.kind in "bu" and samples.dtype.itemsize <= 2:
+            # Fewer possible samples than pixels: map each once.
+            levels = np.arange(2 ** (8 * samples.dtype.itemsize))
+            result[..., channel] = to_window(levels, low, high)[samples.astype(np.intp)]
+        else:
+            result[..., channel] = to_window(samples, low, high)
+    return result
+
+
+def to_window(samples: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Map low..high to 0..255, rounded half up; what lies outside is clipped, NaN becomes 0."""
+    if high == low:
+        return np.zeros(samples.shape, np.uint8)
+    clipped = np.clip(samples.astype(np.float64), low, high)
+    mapped = np.floor(255.0 * (clipped - low) / (high - low) + 0.5)
+    return np.nan_to_num(mapped, copy=False, nan=0.0).astype(np.uint8)
+
+
+def median(packed: Packed, radius: int) -> Packed:
+    """Median-filter every (y, x) plane of packed colors, each channel by itself.
+
+    Parameters
+    ----------
+    packed : (..., y, x) ndarray of uint32
+    radius : int
+        The window has (2 radius + 1) ** 2 pixels; pixels without data take no part.
+
+    Returns
+    -------
+    (..., y, x) ndarray of uint32
+        The ``radius`` outermost pixels are not valid: callers bring a margin.
+    """
+    planes = packed.reshape(-1, *packed.shape[-2:])
+    result = np.stack([_median_of_plane(plane, radius) for plane in planes])
+    return result.reshape(packed.shape)
+
+
+def _median_of_plane(plane: Packed, radius: int) -> Packed:
+    from skimage.filters import rank
+
+    missing = plane == NO_DATA
+    mask = None if not missing.any() else (~missing).astype(np.uint8)
+    footprint = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    colors = unpack_colors(plane)
+    gray = bool((colors == colors[..., :1]).all())
+    for channel in range(1 if gray else 3):
+        colors[..., channel] = rank.median(
+            np.ascontiguousarray(colors[..., channel]), footprint, mask=mask
+        )
+    packed = pack_colors(colors[..., :1] if gray else colors)
+    packed[missing] = NO_DATA
+    return packed
+
+
+def reflect_margin(packed: Packed, margins: tuple[tuple[int, int], ...]) -> Packed:
+    """Continue an image beyond its edges by reflection, edge pixels included twice."""
+    if not any(before or after for before, after in margins):
+        return packed
+    return np.pad(packed, margins, mode="symmetric")
+
+
+def alpha_bytes(alpha: NDArray[Any]) -> NDArray[np.uint8]:
+    """Reduce alpha samples to bytes: full range for integers, 0..1 for floats."""
+    if alpha.dtype == np.uint8:
+        return alpha
+    high = 1.0 if alpha.dtype.kind in "fb" else float(np.iinfo(alpha.dtype).max)
+    return to_window(alpha, 0.0, high)

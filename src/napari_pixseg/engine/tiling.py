@@ -1,0 +1,153 @@
+"""The plan of a run: how an image is cut into tiles, and what that costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from napari_pixseg.engine.image import Image, Region
+
+# A tile large enough that scheduling costs nothing, small enough for many workers.
+TILE_SIDE = 2048
+TILE_PIXELS = TILE_SIDE * TILE_SIDE
+WRITE_SIDE = 1024
+_SMALLEST_UNIT = 256
+# Larger chunks are no help for tiling: one would fill the memory.
+_LARGEST_CHUNK = 1 << 26
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles over the axes t, z, y, x, and the chunks to write, of which tiles are made.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Pixels along each axis.
+    tile : tuple of int
+        Size of a full tile; a multiple of ``write_chunk`` unless one tile spans the axis.
+    write_chunk : tuple of int
+        Chunk size of arrays written tile by tile.
+    """
+
+    shape: tuple[int, ...]
+    tile: tuple[int, ...]
+    write_chunk: tuple[int, ...]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of tiles along each axis."""
+        return tuple(math.ceil(n / size) for n, size in zip(self.shape, self.tile, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.grid)
+
+    @cached_property
+    def chunks(self) -> tuple[tuple[int, ...], ...]:
+        """Tile sizes along each axis, as Dask has them."""
+        return tuple(
+            tuple(min(size, n - start) for start in range(0, n, size))
+            for n, size in zip(self.shape, self.tile, strict=True)
+        )
+
+    def position(self, number: int) -> tuple[int, ...]:
+        """Grid position of a tile, the last axis fastest."""
+        position = []
+        for count in reversed(self.grid):
+            number, index = divmod(number, count)
+            position.append(index)
+        return tuple(reversed(position))
+
+    def region(self, number: int) -> Region:
+        """Pixels of a tile."""
+        bounds = zip(self.position(number), self.tile, self.shape, strict=True)
+        return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in bounds)
+
+    def regions(self) -> Iterator[Region]:
+        """Pixels of all tiles in order."""
+        return (self.region(number) for number in range(len(self)))
+
+
+def plan_tiles(image: Image) -> Tiling:
+    """Cut an image into tiles of about 2048 x 2048 pixels, along its storage chunks.
+
+    Tiles are made of whole chunks where these are of a usable size: no chunk
+    is then read twice and no written chunk belongs to two tiles.
+    """
+    shape = image.shape
+    stored = image.chunks or (1,) * len(shape)
+    if math.prod(stored) > _LARGEST_CHUNK:
+        stored = (1,) * len(shape)
+    stored = tuple(min(chunk, n) for chunk, n in zip(stored, shape, strict=True))
+    *depth, rows, columns = stored
+    budget = max(TILE_PIXELS // math.prod(depth), 1)
+    row_unit, column_unit = _write_unit(rows, shape[-2]), _write_unit(columns, shape[-1])
+    width = _tile_length(columns, column_unit, shape[-1], math.isqrt(budget))
+    height = _tile_length(rows, row_unit, shape[-2], min(budget // width, TILE_SIDE))
+    return Tiling(shape, (*depth, height, width), (*depth, row_unit, column_unit))
+
+
+def _write_unit(chunk: int, length: int) -> int:
+    """Length of written chunks along an axis that is stored in chunks of the given length."""
+    if chunk < _SMALLEST_UNIT:
+        chunk *= WRITE_SIDE // chunk
+    if chunk >= length:
+        return min(WRITE_SIDE, length)
+    if chunk <= TILE_SIDE:
+        return chunk
+    divisors = (d for d in range(TILE_SIDE, _SMALLEST_UNIT - 1, -1) if chunk % d == 0)
+    return next(divisors, chunk)
+
+
+def _tile_length(chunk: int, unit: int, length: int, wanted: int) -> int:
+    """Whole units, near the wanted length but never less than a storage chunk."""
+    units = max(wanted // unit, math.ceil(chunk / unit), 1)
+    return min(units, math.ceil(length / unit)) * unit
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run is expected to cost.
+
+    Attributes
+    ----------
+    pixels : int
+        Pixels of the image, channels not counted.
+    bytes : int
+        Size of the samples in memory.
+    seconds : float
+        Rough time of a run that writes classes and picture.
+    memory : int
+        Rough peak memory of the process in bytes.
+    workers : int
+        Threads these figures are for.
+    """
+
+    pixels: int
+    bytes: int
+    seconds: float
+    memory: int
+    workers: int
+
+
+# Measured on 2 shared cores with zarr's own codecs; see benchmarks.
+_PIXELS_PER_SECOND_AND_WORKER = 8e6
+_BASE_MEMORY = 300 << 20
+_COUNTERS = 128 << 20
+
+
+def estimate(image: Image, tiling: Tiling, workers: int) -> Cost:
+    """Estimate time and memory of a run, from rates measured once.
+
+    A worker holds one tile of samples with twice that in temporaries, its packed
+    colors, and one set of counters for all 2^24 colors.
+    """
+    pixels = math.prod(tiling.shape)
+    sample = image.dtype.itemsize * image.color_channels
+    tile = math.prod(min(a, b) for a, b in zip(tiling.tile, tiling.shape, strict=True))
+    per_worker = tile * (3 * sample + 16) + _COUNTERS
+    busy = min(workers, len(tiling))
+    seconds = pixels / (_PIXELS_PER_SECOND_AND_WORKER * busy)
+    return Cost(pixels, pixels * sample, seconds, _BASE_MEMORY + busy * per_worker, workers)

@@ -1,0 +1,351 @@
+"""From a segmentation to disk, by the commit protocol.
+
+Everything is written at its final path together with a run record; the
+manifest comes last. An output without a manifest is unfinished.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.engine.classify import Counted
+from napari_pixseg.engine.image import Image
+from napari_pixseg.engine.run import Watch, run_tiles
+from napari_pixseg.errors import NoSpace, OutputConflict, ParameterError, PixsegError, status_of
+from napari_pixseg.export import ngff
+from napari_pixseg.export.manifest import Manifest, new_id, now, software
+from napari_pixseg.export.painter import Painter, color_channels
+from napari_pixseg.export.picture import PICTURES, refuse_format, write_picture
+from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.model.classes import Classes
+from napari_pixseg.parameters import Parameters
+
+OUTPUTS = ("classes", "recolored")
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported.
+
+    Attributes
+    ----------
+    counted : Counted
+    parameters : Parameters
+    decide : callable
+        Gives the classes; counts the colors first if need be.
+    warnings : callable
+        Gives what a user should know, once the classes are decided.
+    """
+
+    counted: Counted
+    parameters: Parameters
+    decide: Callable[[Watch], Classes]
+    warnings: Callable[[], tuple[str, ...]]
+
+    @property
+    def image(self) -> Image:
+        """The image that is segmented."""
+        return self.counted.image
+
+
+def export(
+    job: Job, path: str | os.PathLike[str], outputs: tuple[str, ...], overwrite: bool, watch: Watch
+) -> Manifest:
+    """Write an output and its manifest; see :meth:`Segmentation.export`."""
+    place = Place(os.fspath(path))
+    as_picture = place.suffix in PICTURES
+    check_target(job, place, outputs, overwrite)
+    writer = _export_picture if as_picture else _export_store
+    manifest = Manifest(200, new_id(), place.uri, details=details_of(job, outputs))
+    with _clear_os_errors(place):
+        return writer(job, place, outputs, manifest, watch)
+
+
+def check_target(job: Job, place: Place, outputs: tuple[str, ...], overwrite: bool) -> None:
+    """Refuse an output that cannot be written; changes nothing.
+
+    Raises
+    ------
+    ParameterError, TooLarge, OutputConflict
+    """
+    _check_outputs(outputs)
+    _refuse_input_as_output(job.image, place)
+    if place.suffix in PICTURES:
+        if "recolored" not in outputs:
+            raise ParameterError(
+                f"{place.name} is a picture and can hold only the output 'recolored', not "
+                f"{', '.join(outputs)}; give a path that ends in .ome.zarr."
+            )
+        channels = color_channels(job.image) + (job.image.alpha is not None)
+        refuse_format(place.suffix, job.image.shape, channels, place.name)
+    _refuse_existing(place, overwrite)
+
+
+def _check_outputs(outputs: tuple[str, ...]) -> None:
+    unknown = [name for name in outputs if name not in OUTPUTS]
+    if unknown or not outputs:
+        named = ", ".join(repr(name) for name in unknown) or "nothing"
+        raise ParameterError(f"outputs names {named}; choose one or more of {', '.join(OUTPUTS)}.")
+
+
+def _refuse_input_as_output(image: Image, place: Place) -> None:
+    """Overwriting the input, or writing inside it, would destroy what cannot be made again."""
+    if image.source.uri is None:
+        return
+    source, target = image.source.uri.rstrip("/") + "/", place.uri.rstrip("/") + "/"
+    if source.startswith(target) or target.startswith(source):
+        raise OutputConflict(
+            f"The output {place.uri} and the input {image.source.uri} overlap; "
+            "choose an output elsewhere."
+        )
+
+
+def _refuse_existing(place: Place, overwrite: bool) -> None:
+    if not place.exists():
+        return
+    if place.is_file() or place.suffix in PICTURES:
+        if place.is_file() and place.suffix in PICTURES and overwrite:
+            return
+        raise OutputConflict(_conflict(place, overwrite))
+    names = place.names()
+    ours = any(name in names for name in (MANIFEST_NAME, RECORD_NAME, *_ZARR_FILES))
+    if _never_began(place, names) or (ours and overwrite):
+        return
+    raise OutputConflict(_conflict(place, overwrite))
+
+
+def _conflict(place: Place, overwrite: bool) -> str:
+    if overwrite:
+        return (
+            f"{place.uri} exists and is not an output of this kind, so it is not overwritten; "
+            "choose another path or remove it yourself."
+        )
+    return f"{place.uri} exists already; choose another path, or ask to overwrite it."
+
+
+def _never_began(place: Place, names: list[str]) -> bool:
+    """Whether a run failed here before it wrote anything: then nothing can be lost."""
+    if names != [RECORD_NAME]:
+        return False
+    content = place.child(RECORD_NAME).read_bytes()
+    return content is not None and json.loads(content).get("state") == "failed"
+
+
+def details_of(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:
+    """Return the part of the details that is known before anything is read."""
+    return {
+        "parameters": job.parameters.to_dict(),
+        "semantics": job.parameters.semantics,
+        "outputs": list(outputs),
+        "input": describe_input(job.image),
+        "software": software(),
+        "started": now(),
+    }
+
+
+def describe_input(image: Image) -> dict[str, Any]:
+    """Return what an input is, as JSON values."""
+    source = image.source
+    return {
+        "uri": source.uri,
+        "kind": source.kind,
+        "shape": [int(n) for n in source.array.shape],
+        "dtype": str(image.dtype),
+        "axes": image.axes,
+        "channels": None if image.channels is None else list(image.channels),
+        "scale": source.scale,
+        "units": source.units,
+        "identity": source.identity,
+        "notes": list(image.notes),
+    }
+
+
+def _decided_details(job: Job, classes: Classes) -> dict[str, Any]:
+    table = job.counted.table()
+    window = job.counted.pixels().encoding.window
+    return {
+        "window": None if window is None else [list(pair) for pair in window],
+        "color_table": {"sha256": table.hash(), "colors": len(table), "pixels": table.pixels},
+        "classes": [_row(row) for row in classes.table],
+        "warnings": list(job.warnings()),
+    }
+
+
+def _row(row: np.void) -> dict[str, Any]:
+    names = row.dtype.names or ()
+    return {name: row[name].tolist() for name in names}
+
+
+@contextmanager
+def _clear_os_errors(place: Place) -> Iterator[None]:
+    """Turn a full or read-only device into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PixsegError):
+            raise
+        if error.errno in _FULL:
+            raise NoSpace(
+                f"No space is left at {place.uri}; free some, and run again with overwrite."
+            ) from error
+        if error.errno in _UNWRITABLE:
+            raise NoSpace(f"{place.uri} cannot be written: {error.strerror}.") from error
+        raise
+
+
+# A store -----------------------------------------------------------------------
+
+
+class _Record:
+    """The run record: how far a run got, and why it ended."""
+
+    def __init__(self, place: Place, manifest: Manifest) -> None:
+        self._place = place.child(RECORD_NAME)
+        self._values = {"id": manifest.id, "state": "running", "pass": "counting"}
+        self._values |= manifest.details
+        self._exists = False
+
+    def write(self, **changes: Any) -> None:
+        self._exists = True
+        self._values |= changes
+        self._place.write_bytes(json.dumps(self._values, indent=2).encode())
+
+    def end(self, error: BaseException) -> None:
+        """Say why the run ended, unless it never came to touch the output.
+
+        The disk may be the reason, so failing here is no news.
+        """
+        if not self._exists:
+            return
+        status = status_of(error)
+        state = "cancelled" if status == 499 else "failed"
+        try:
+            self.write(state=state, status=status, error=str(error) or repr(error), ended=now())
+        except Exception:  # noqa: BLE001
+            return
+
+
+def _export_store(
+    job: Job, place: Place, outputs: tuple[str, ...], manifest: Manifest, watch: Watch
+) -> Manifest:
+    replaces, record = place.exists(), _Record(place, manifest)
+    if not replaces:
+        # Before anything is counted: it proves that the place can be written.
+        record.write()
+    try:
+        classes = job.decide(watch)
+        details = {**manifest.details, **_decided_details(job, classes)}
+        if replaces:
+            _clear(place)
+        record.write(**{"pass": "writing", "color_table": details["color_table"]})
+        _write_store(job, place, outputs, classes, watch)
+        manifest = replace(manifest, details={**details, "finished": now()})
+        record.write(**{"pass": "done", "state": "finished"})
+        place.child(MANIFEST_NAME).write_bytes(manifest.to_json().encode())
+    except BaseException as error:
+        record.end(error)
+        raise
+    return manifest
+
+
+def _clear(place: Place) -> None:
+    """Remove an output; its manifest first, so that a crash leaves nothing that looks finished."""
+    place.child(MANIFEST_NAME).remove()
+    place.remove()
+
+
+def _write_store(
+    job: Job, place: Place, outputs: tuple[str, ...], classes: Classes, watch: Watch
+) -> None:
+    store, image, tiling = place.store(), job.image, job.counted.tiling
+    painter = Painter.of(image, classes)
+    labels = picture = None
+    has_image = "recolored" in outputs
+    ngff.create_group(store, "", _root_metadata(place, painter, tiling.shape) if has_image else {})
+    if has_image:
+        channels = None if painter.channels == 1 else painter.channels
+        picture = ngff.Pyramid.create(store, "", image, tiling, np.uint8, channels)
+    if "classes" in outputs:
+        ngff.create_group(store, "labels", {"labels": ["classes"]})
+        ngff.create_group(
+            store, "labels/classes", _label_metadata(image, classes, tiling, has_image)
+        )
+        labels = ngff.Pyramid.create(store, "labels/classes", image, tiling, classes.dtype, None)
+    feed = job.counted.pixels().class_feed(classes.lookup(job.counted.table()))
+    run_tiles(feed, _TileWriter(labels, picture, painter), "classes", watch)
+    if picture is not None:
+        picture.build(ngff.area_mean, "picture", watch)
+    if labels is not None:
+        labels.build(ngff.nearest, "classes", watch)
+
+
+def _root_metadata(place: Place, painter: Painter, shape: tuple[int, ...]) -> dict[str, Any]:
+    axes = painter.image.label_axes
+    if painter.channels > 1:
+        axes = ngff.with_channels(axes)
+    levels = len(ngff.level_shapes(shape))
+    return {
+        "multiscales": [ngff.multiscale(place.name, axes, levels, painter.image)],
+        "omero": ngff.display(painter.channel_names),
+    }
+
+
+def _label_metadata(image: Image, classes: Classes, tiling: Any, has_image: bool) -> dict[str, Any]:
+    levels = len(ngff.level_shapes(tiling.shape))
+    return {
+        "multiscales": [ngff.multiscale("classes", image.label_axes, levels, image)],
+        "image-label": ngff.image_label(classes.palette, has_image),
+    }
+
+
+@dataclass(frozen=True)
+class _TileWriter:
+    """Writes one tile of every output; the tile's chunks belong to no other tile."""
+
+    labels: ngff.Pyramid | None
+    picture: ngff.Pyramid | None
+    painter: Painter
+
+    def __call__(self, classes: NDArray[Any], number: int) -> None:
+        for pyramid in (self.labels, self.picture):
+            if pyramid is None:
+                continue
+            region = pyramid.tiling.region(number)
+            block = classes
+            if pyramid is self.picture:
+                block = self.painter.paint(classes, region)
+                block = block if self.painter.channels > 1 else block[0]
+            pyramid.write(0, region, block)
+
+
+# A picture ---------------------------------------------------------------------
+
+
+def _export_picture(
+    job: Job, place: Place, _outputs: tuple[str, ...], manifest: Manifest, watch: Watch
+) -> Manifest:
+    classes = job.decide(watch)
+    details = {**manifest.details, **_decided_details(job, classes)}
+    place.sidecar().remove()
+    with place.new_file() as partial:
+        pixels = job.counted.pixels()
+        lookup = classes.lookup(job.counted.table())
+        painter = Painter.of(job.image, classes)
+        write_picture(
+            partial, pixels.class_feed(lookup), painter, place.suffix, watch, pixels.classes(lookup)
+        )
+    manifest = replace(manifest, details={**details, "outputs": ["recolored"], "finished": now()})
+    place.sidecar().write_bytes(manifest.to_json().encode())
+    return manifest

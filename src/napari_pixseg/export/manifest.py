@@ -1,0 +1,141 @@
+"""The API's response as a record: what was made, from what, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from napari_pixseg.errors import InputNotFound, ParameterError
+from napari_pixseg.export.place import MANIFEST_NAME, Place
+from napari_pixseg.parameters import Parameters
+
+_SOFTWARE = ("napari-pixseg", "numpy", "dask", "zarr", "numba")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the SEGMENT API answers.
+
+    Attributes
+    ----------
+    status : int
+        200, or the code of the failure.
+    id : str
+        Unique to this response.
+    link : str or None
+        Absolute URI of the output; only with status 200.
+    error : str or None
+        One sentence; only with another status.
+    details : dict
+        Parameters, input, classes, software versions, times.
+    """
+
+    status: int
+    id: str
+    link: str | None = None
+    error: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_error(
+        cls, status: int, error: str, details: Mapping[str, Any] | None = None
+    ) -> Manifest:
+        """Answer a request that failed."""
+        return cls(status, new_id(), None, error, dict(details or {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the response's JSON values; absent fields are left out."""
+        fields = {"status": self.status, "link": self.link, "id": self.id, "error": self.error}
+        present = {name: value for name, value in fields.items() if value is not None}
+        return {**present, "details": self.details}
+
+    def to_json(self) -> str:
+        """Return the response as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read back what :meth:`to_json` gave.
+
+        Raises
+        ------
+        ParameterError
+            If the text is not a manifest.
+        """
+        try:
+            values = json.loads(text)
+            known = {name: values.get(name) for name in ("link", "error")}
+            return cls(int(values["status"]), str(values["id"]), **known,
+                       details=dict(values.get("details") or {}))  # fmt: skip
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ParameterError(
+                "This is not a manifest of napari-pixseg: it must be JSON with at least "
+                f"status and id ({error!r})."
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Manifest:
+        """Read a manifest file, or that of an output.
+
+        Parameters
+        ----------
+        path : path or URL
+            A manifest, the OME-Zarr that holds one, or the picture beside one.
+
+        Raises
+        ------
+        InputNotFound
+            If there is no manifest there, as for an unfinished output.
+        ParameterError
+            If the file is no manifest.
+        """
+        place = Place(os.fspath(path))
+        candidates = [place] if place.uri.endswith(".json") else []
+        for candidate in (*candidates, place.child(MANIFEST_NAME), place.sidecar()):
+            content = candidate.read_bytes()
+            if content is not None:
+                return cls.from_json(content)
+        raise InputNotFound(
+            f"There is no manifest at {place.uri}; an output without one is unfinished."
+        )
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters of the run, ready to run again.
+
+        Raises
+        ------
+        ParameterError
+            If the manifest has none.
+        """
+        if "parameters" not in self.details:
+            raise ParameterError("This manifest records no parameters.")
+        return Parameters.from_dict(self.details["parameters"])
+
+
+def new_id() -> str:
+    """Return an unguessable, unique id."""
+    return uuid.uuid4().hex
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def software() -> dict[str, str]:
+    """Return the versions a result may depend on."""
+    versions = {"python": platform.python_version()}
+    for name in _SOFTWARE:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions

@@ -1,0 +1,225 @@
+"""OME-Zarr 0.5: groups, arrays, metadata and pyramids.
+
+Specification: ngff.openmicroscopy.org, version 0.5. Metadata are few and plain
+and written here; the tests have them read by ome-zarr-py and ome-zarr-models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+
+from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.parameters import AXES
+
+VERSION = "0.5"
+# A pyramid ends where a level fits a screen.
+COARSEST_SIDE = 512
+_AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+_CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+
+Reduce = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """A multiscale array being written.
+
+    Attributes
+    ----------
+    levels : tuple of zarr.Array
+        Fine to coarse; each half as large in y and x as the one before.
+    axes : str
+        Axes of the arrays, with c where they have channels.
+    tiling : Tiling
+        Tiles of the finest level, without the channel axis.
+    """
+
+    levels: tuple[zarr.Array[Any], ...]
+    axes: str
+    tiling: Tiling
+
+    @classmethod
+    def create(
+        cls, store: Store, path: str, image: Image, tiling: Tiling, dtype: Any, channels: int | None
+    ) -> Pyramid:
+        """Create empty arrays ``path/0``, ``path/1``, ... in a store."""
+        axes = image.label_axes if channels is None else with_channels(image.label_axes)
+        levels = []
+        for number, shape in enumerate(level_shapes(tiling.shape)):
+            chunks = tuple(min(c, n) for c, n in zip(tiling.write_chunk, shape, strict=True))
+            levels.append(
+                zarr.create_array(
+                    store, name=f"{path}/{number}".lstrip("/"), dtype=dtype, fill_value=0,
+                    shape=_insert_channels(axes, shape, channels),
+                    chunks=_insert_channels(axes, chunks, channels),
+                    dimension_names=list(axes), config={"write_empty_chunks": True},
+                )
+            )  # fmt: skip
+        return cls(tuple(levels), axes, tiling)
+
+    def write(self, level: int, region: Region, block: NDArray[Any]) -> None:
+        """Write a block, channels first where there are any, to a region of a level."""
+        if "c" in self.axes:
+            block = np.moveaxis(block, 0, self.axes.index("c"))
+        self.levels[level][self._index(region)] = block
+
+    def read(self, level: int, region: Region) -> NDArray[Any]:
+        """Read what :meth:`write` wrote."""
+        block = np.asarray(self.levels[level][self._index(region)])
+        return np.moveaxis(block, self.axes.index("c"), 0) if "c" in self.axes else block
+
+    def _index(self, region: Region) -> Region:
+        return _insert_channels(self.axes, region, slice(None) if "c" in self.axes else None)
+
+    def build(self, reduce: Reduce, stage: str, watch: Watch) -> None:
+        """Fill the coarser levels, each from the one before."""
+        for level in range(1, len(self.levels)):
+            shape = self._shape(level)
+            pairs = zip(self.tiling.tile, shape, strict=True)
+            tile = tuple(min(size, n) for size, n in pairs)
+            tiling = Tiling(shape, tile, self.tiling.write_chunk)
+            step = _LevelStep(self, level, tiling, reduce)
+            run_tiles(Feed.of_reader(_number, tiling), step, f"{stage} level {level}", watch)
+
+    def _shape(self, level: int) -> tuple[int, ...]:
+        pairs = zip(self.axes, self.levels[level].shape, strict=True)
+        return tuple(n for axis, n in pairs if axis != "c")
+
+
+def _number(number: int) -> int:
+    return number
+
+
+@dataclass(frozen=True)
+class _LevelStep:
+    pyramid: Pyramid
+    level: int
+    tiling: Tiling
+    reduce: Reduce
+
+    def __call__(self, _block: Any, number: int) -> None:
+        region = self.tiling.region(number)
+        finer = self.pyramid._shape(self.level - 1)
+        *outer, rows, columns = region
+        source = [*outer, _doubled(rows, finer[-2]), _doubled(columns, finer[-1])]
+        block = self.reduce(self.pyramid.read(self.level - 1, tuple(source)))
+        self.pyramid.write(self.level, region, block)
+
+
+def _doubled(part: slice, length: int) -> slice:
+    return slice(2 * part.start, min(2 * part.stop, length))
+
+
+def nearest(block: NDArray[Any]) -> NDArray[Any]:
+    """Halve y and x by taking every other pixel: labels must not be mixed."""
+    return block[..., ::2, ::2]
+
+
+def area_mean(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Halve y and x by the mean of 2 x 2 pixels, rounded half up; fewer at odd ends."""
+    rows, columns = block.shape[-2:]
+    if rows % 2 or columns % 2:
+        # A doubled last line leaves the mean of the pixels that are there.
+        margin = [(0, 0)] * (block.ndim - 2) + [(0, rows % 2), (0, columns % 2)]
+        block = np.pad(block, margin, mode="edge")
+    total = np.full((*block.shape[:-2], block.shape[-2] // 2, block.shape[-1] // 2), 2, np.uint16)
+    for row in (0, 1):
+        for column in (0, 1):
+            total += block[..., row::2, column::2]
+    return (total >> 2).astype(np.uint8)
+
+
+def level_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes of a pyramid's levels over t, z, y, x."""
+    shapes = [shape]
+    while max(shapes[-1][-2:]) > COARSEST_SIDE:
+        *outer, rows, columns = shapes[-1]
+        shapes.append((*outer, math.ceil(rows / 2), math.ceil(columns / 2)))
+    return shapes
+
+
+def with_channels(axes: str) -> str:
+    """Put c where OME-Zarr wants it among axes."""
+    return "".join(axis for axis in AXES if axis in axes or axis == "c")
+
+
+def _insert_channels(axes: str, values: Sequence[Any], channels: Any) -> tuple[Any, ...]:
+    if channels is None:
+        return tuple(values)
+    position = axes.index("c")
+    return (*values[:position], channels, *values[position:])
+
+
+# Metadata --------------------------------------------------------------------
+
+
+def multiscale(name: str, axes: str, levels: int, image: Image) -> dict[str, Any]:
+    """Return the metadata of a pyramid in the input's physical space."""
+    datasets = [
+        {"path": str(level), "coordinateTransformations": _transforms(axes, level, image)}
+        for level in range(levels)
+    ]
+    return {"name": name, "axes": [_axis(axis, image) for axis in axes], "datasets": datasets}
+
+
+def _axis(axis: str, image: Image) -> dict[str, str]:
+    described = {"name": axis, "type": _AXIS_TYPES[axis]}
+    unit = image.source.units.get(axis)
+    return {**described, "unit": unit} if unit and axis != "c" else described
+
+
+def _transforms(axes: str, level: int, image: Image) -> list[dict[str, Any]]:
+    scale, translation = [], []
+    for axis in axes:
+        size = float(image.source.scale.get(axis, 1.0)) if axis != "c" else 1.0
+        start = float(image.source.translation.get(axis, 0.0)) if axis != "c" else 0.0
+        factor = 2**level if axis in "yx" else 1
+        scale.append(size * factor)
+        # A pixel stands for a block of the finest level, and lies at its center.
+        translation.append(start + size * (factor - 1) / 2)
+    return [
+        {"type": "scale", "scale": scale},
+        {"type": "translation", "translation": translation},
+    ]
+
+
+def display(channel_names: Sequence[str]) -> dict[str, Any]:
+    """Return ``omero`` metadata: how viewers should show the channels."""
+    window = {"start": 0, "end": 255, "min": 0, "max": 255}
+    channels = [
+        {
+            "label": name,
+            "color": _CHANNEL_COLORS.get(name, "FFFFFF"),
+            "window": window,
+            "active": name != "alpha",
+        }
+        for name in channel_names
+    ]
+    model = "color" if len(channel_names) > 2 else "greyscale"
+    return {"channels": channels, "rdefs": {"model": model}}
+
+
+def image_label(palette: NDArray[np.uint8], has_image: bool) -> dict[str, Any]:
+    """Return ``image-label`` metadata: the color of every class, and the image it belongs to."""
+    colors = [
+        {"label-value": number, "rgba": [*color, 255]}
+        for number, color in enumerate(palette.tolist())
+        if number
+    ]
+    source = {"source": {"image": "../../"}} if has_image else {}
+    return {"version": VERSION, "colors": colors, **source}
+
+
+def create_group(store: Store, path: str, ome: dict[str, Any]) -> None:
+    """Create a group with OME metadata."""
+    zarr.create_group(store, path=path, attributes={"ome": {"version": VERSION, **ome}})

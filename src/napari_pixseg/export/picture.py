@@ -1,0 +1,160 @@
+"""Pictures that fit one file: PNG and JPEG in memory, TIFF row of tiles by row of tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.errors import TooLarge
+from napari_pixseg.export.painter import Painter, color_channels
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+STAGE = "picture"
+_JPEG_SIDE = 65_500
+_LARGEST = 1 << 32
+_TIFF_TILE = 512
+_NGFF_TO_TIFF = {"t": "T", "z": "Z", "y": "Y", "x": "X"}
+
+
+def refuse_format(suffix: str, shape: tuple[int, ...], channels: int, name: str) -> None:
+    """Refuse a picture that its format cannot hold, before anything is read.
+
+    Raises
+    ------
+    TooLarge
+    """
+    if suffix in (".tif", ".tiff"):
+        return
+    remedy = "write .tif or .ome.zarr instead"
+    planes = int(np.prod(shape[:-2]))
+    if planes > 1:
+        raise TooLarge(f"{name} can hold one plane, but the image has {planes}; {remedy}.")
+    if suffix != ".png" and max(shape) > _JPEG_SIDE:
+        raise TooLarge(f"A JPEG is at most {_JPEG_SIDE} pixels wide, not {max(shape)}; {remedy}.")
+    size = int(np.prod(shape)) * channels
+    if size > _LARGEST:
+        raise TooLarge(
+            f"{name} would have to hold {size / 2**30:.1f} GiB of pixels in memory, more than "
+            f"{_LARGEST / 2**30:.0f} GiB; {remedy}."
+        )
+
+
+def write_picture(
+    path: Path, feed: Feed, painter: Painter, suffix: str, watch: Watch, lazy: da.Array | None
+) -> None:
+    """Write the recolored picture to a local file.
+
+    Parameters
+    ----------
+    path : Path
+    feed : Feed
+        Tiles of the class map, for formats that are written from memory.
+    painter : Painter
+    suffix : str
+        Lower case, with its dot; it decides the format.
+    watch : Watch
+    lazy : dask.array.Array or None
+        The class map, for TIFF, which is written in order.
+    """
+    if suffix in (".tif", ".tiff") and lazy is not None:
+        _write_tiff(path, lazy, painter, feed.tiling, watch)
+    else:
+        _write_plane(path, _in_memory(feed, painter, watch), suffix)
+
+
+def _in_memory(feed: Feed, painter: Painter, watch: Watch) -> NDArray[np.uint8]:
+    picture = np.empty((*feed.tiling.shape, painter.channels), np.uint8)
+    fill = _fill(picture, painter, feed.tiling)
+    run_tiles(feed, fill, STAGE, watch)
+    return picture.reshape(picture.shape[-3:])
+
+
+def _fill(
+    picture: NDArray[np.uint8], painter: Painter, tiling: Tiling
+) -> Callable[[Any, int], None]:
+    def paint(classes: NDArray[Any], number: int) -> None:
+        region = tiling.region(number)
+        picture[region] = np.moveaxis(painter.paint(classes, region), 0, -1)
+
+    return paint
+
+
+def _write_plane(path: Path, picture: NDArray[np.uint8], suffix: str) -> None:
+    from PIL import Image as PillowImage
+
+    options: dict[str, Any] = {}
+    if suffix != ".png":
+        # JPEG has no alpha, and blurs flat colors least like this.
+        picture = picture[..., : 1 if picture.shape[-1] <= 2 else 3]
+        options = {"quality": 95, "subsampling": 0}
+    plane = picture[..., 0] if picture.shape[-1] == 1 else picture
+    PillowImage.fromarray(plane).save(path, **options)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The picture in the order in which a tiled TIFF is written."""
+
+    classes: da.Array
+    painter: Painter
+    tiling: Tiling
+    watch: Watch
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        height = self.tiling.tile[-2]
+        planes = list(np.ndindex(*self.tiling.shape[:-2]))
+        starts = range(0, self.tiling.shape[-2], height)
+        total = len(planes) * len(starts)
+        for done, (plane, start) in enumerate((p, s) for p in planes for s in starts):
+            self.watch.check()
+            self.watch.tell(STAGE, done, total)
+            yield from self._tiles(plane, slice(start, min(start + height, self.tiling.shape[-2])))
+        self.watch.tell(STAGE, total, total)
+
+    def _tiles(self, plane: tuple[int, ...], rows: slice) -> Iterator[NDArray[np.uint8]]:
+        outer = tuple(slice(index, index + 1) for index in plane)
+        region = (*outer, rows, slice(0, self.tiling.shape[-1]))
+        classes = np.asarray(self.classes[region].compute())
+        strip = np.moveaxis(self.painter.paint(classes, region), 0, -1)
+        height, width, channels = strip.shape[-3:]
+        strip = strip.reshape(height, width, channels)
+        for top in range(0, height, _TIFF_TILE):
+            for left in range(0, width, _TIFF_TILE):
+                yield np.ascontiguousarray(strip[top : top + _TIFF_TILE, left : left + _TIFF_TILE])
+
+
+def _write_tiff(
+    path: Path, classes: da.Array, painter: Painter, tiling: Tiling, watch: Watch
+) -> None:
+    import tifffile
+
+    # TIFF tiles must not straddle two strips that are computed one after the other.
+    height = max(tiling.tile[-2] // _TIFF_TILE, 1) * _TIFF_TILE
+    tiling = Tiling(tiling.shape, (*tiling.tile[:-2], height, tiling.tile[-1]), tiling.write_chunk)
+    axes = "".join(_NGFF_TO_TIFF[axis] for axis in painter.image.label_axes) + "S"
+    gray = color_channels(painter.image) == 1
+    tifffile.imwrite(
+        path, data=iter(_Rows(classes, painter, tiling, watch)),
+        shape=(*tiling.shape, painter.channels), dtype=np.uint8,
+        bigtiff=int(np.prod(tiling.shape)) * painter.channels > 1 << 31,
+        tile=(_TIFF_TILE, _TIFF_TILE), compression="zlib", planarconfig="contig",
+        photometric="minisblack" if gray else "rgb",
+        extrasamples=["unassalpha"] if painter.keeps_alpha else None,
+        metadata={"axes": axes}, **_resolution(painter),
+    )  # fmt: skip
+
+
+def _resolution(painter: Painter) -> dict[str, Any]:
+    source = painter.image.source
+    if source.units.get("x") != "micrometer" or not {"x", "y"} <= set(source.scale):
+        return {}
+    per_centimeter = tuple(1e4 / source.scale[axis] for axis in "xy")
+    return {"resolution": per_centimeter, "resolutionunit": "CENTIMETER"}

@@ -1,0 +1,158 @@
+"""Where an output goes: a path or a URL, and the small files written there whole.
+
+Object stores cannot rename, so nothing here relies on it but the replacement of
+a local file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import zarr.storage
+from zarr.abc.store import Store
+
+MANIFEST_NAME = "manifest.json"
+RECORD_NAME = "pixseg-run.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path or URL that may or may not exist.
+
+    Attributes
+    ----------
+    target : str
+        As the user gave it.
+    """
+
+    target: str
+
+    @cached_property
+    def _filesystem(self) -> tuple[Any, str]:
+        filesystem, path = fsspec.core.url_to_fs(os.path.expanduser(self.target))
+        return filesystem, path.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a file or folder of this machine."""
+        return "file" in self._filesystem[0].protocol
+
+    @property
+    def local(self) -> Path:
+        """The path, if this is local."""
+        return Path(self._filesystem[1])
+
+    @property
+    def uri(self) -> str:
+        """Absolute URI without credentials."""
+        filesystem, path = self._filesystem
+        return Path(path).as_uri() if self.is_local else str(filesystem.unstrip_protocol(path))
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self._filesystem[1].rsplit("/", 1)[-1]
+
+    @property
+    def suffix(self) -> str:
+        """File name extension in lower case, with its dot."""
+        return os.path.splitext(self.name)[1].lower()
+
+    def child(self, name: str) -> Place:
+        """A file below this place."""
+        return Place(self.target.rstrip("/") + "/" + name)
+
+    def sidecar(self) -> Place:
+        """The manifest beside a picture: ``<file name>.json``."""
+        return Place(self.target.rstrip("/") + ".json")
+
+    def beside(self) -> Path:
+        """A name of its own in the same folder, for a file that is to be renamed."""
+        return self.local.with_name(f".{self.name}.{uuid.uuid4().hex[:8]}.partial{self.suffix}")
+
+    def exists(self) -> bool:
+        """Whether there is a file, or a folder with anything in it."""
+        filesystem, path = self._filesystem
+        if not filesystem.exists(path):
+            return False
+        return not filesystem.isdir(path) or bool(filesystem.ls(path, detail=False))
+
+    def is_file(self) -> bool:
+        """Whether there is a file."""
+        filesystem, path = self._filesystem
+        return bool(filesystem.isfile(path))
+
+    def names(self) -> list[str]:
+        """Names of what is in this folder; none if it is no folder."""
+        filesystem, path = self._filesystem
+        if not filesystem.isdir(path):
+            return []
+        filesystem.invalidate_cache()
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1]
+                      for entry in filesystem.ls(path, detail=False))  # fmt: skip
+
+    def read_bytes(self) -> bytes | None:
+        """Content of a file; None if there is none."""
+        filesystem, path = self._filesystem
+        try:
+            return bytes(filesystem.cat_file(path)) if filesystem.isfile(path) else None
+        except FileNotFoundError:
+            return None
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write a file whole or not at all."""
+        filesystem, path = self._filesystem
+        if not self.is_local:
+            filesystem.pipe_file(path, content)
+            return
+        with self.new_file() as partial, open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def new_file(self) -> Iterator[Path]:
+        """Give a local path to write to; what is there in the end becomes this file, whole."""
+        filesystem, path = self._filesystem
+        if self.is_local:
+            self.local.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.beside()
+        else:
+            partial = Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}{self.suffix}"
+        try:
+            yield partial
+            if self.is_local:
+                os.replace(partial, path)
+            else:
+                filesystem.put_file(str(partial), path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove a file, or a folder with all it holds; nothing there is no error."""
+        filesystem, path = self._filesystem
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=filesystem.isdir(path))
+        filesystem.invalidate_cache()
+
+    def store(self) -> Store:
+        """Return a zarr store at this place."""
+        filesystem, path = self._filesystem
+        if self.is_local:
+            return zarr.storage.LocalStore(self.local)
+        if not filesystem.async_impl:
+            from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+            return zarr.storage.FsspecStore(AsyncFileSystemWrapper(filesystem), path=path)
+        url = filesystem.unstrip_protocol(path)
+        # Made anew as asynchronous, on zarr's own event loop.
+        return zarr.storage.FsspecStore.from_url(url)

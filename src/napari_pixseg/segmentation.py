@@ -1,0 +1,268 @@
+"""``segment()``: from an image to classes, lazily, and from there to disk."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.engine.classify import Counted, check_parameters
+from napari_pixseg.engine.image import Image, open_image
+from napari_pixseg.engine.run import Listener, Watch
+from napari_pixseg.engine.tiling import plan_tiles
+from napari_pixseg.errors import ParameterError
+from napari_pixseg.export.job import Job, export
+from napari_pixseg.export.manifest import Manifest
+from napari_pixseg.model.classes import Classes, decide
+from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.parameters import Background, ColorSpace, Parameters, Semantics, Window
+
+UPDATABLE = ("ct", "cs", "st", "semantics", "connectivity", "background", "min_size")
+
+
+def segment(
+    source: object,
+    ct: float = 1.0,
+    cs: int | str | ColorSpace = ColorSpace.YUV,
+    st: float = 1.5,
+    *,
+    semantics: Semantics = "documented",
+    denoise: int = 0,
+    window: Window | Sequence[Any] = None,
+    axes: str | None = None,
+    channels: int | Sequence[int] | None = None,
+    connectivity: int = 1,
+    background: Background | int | Sequence[int] = None,
+    min_size: int = 0,
+) -> Segmentation:
+    """Segment an image of any size by its colors.
+
+    Parameters and source are checked at once; no pixel is read before a result
+    is asked for.
+
+    Parameters
+    ----------
+    source : array, path or URL
+        NumPy or Dask array, zarr array or group, other array-likes; a path or
+        URL of a zarr store, OME-Zarr, TIFF, PNG, JPEG or another picture.
+    ct : float
+        Cluster threshold: a class is valid if at least ``ct`` % of the counted
+        pixels lie in its box; 0 to 100.
+    cs : int or str
+        Color space, number 1 to 22 or name; 11 is YUV.
+    st : float
+        Smoothing of the histogram; above 0, to 255.
+    semantics : {"documented", "imagemagick6"}
+        The documented meaning of the parameters, or ImageMagick 6 bug for bug.
+    denoise : int
+        Radius in pixels of a median filter over y and x, 0 to 32.
+    window : {"dtype", "minmax"}, (low, high), sequence of these pairs, or None
+        What is mapped to 0..255 where samples are not uint8. With numbers,
+        samples outside (infinite ones too) are clipped.
+    axes : str, optional
+        One letter of ``t c z y x`` for each dimension.
+    channels : int or sequence of int, optional
+        One to three members of axis c.
+    connectivity, background, min_size
+        How regions are made of classes; see :class:`Parameters`.
+
+    Returns
+    -------
+    Segmentation
+
+    Raises
+    ------
+    ParameterError
+        If a parameter is out of range or does not fit the image.
+    InputNotFound, NotAnImage
+        If the source cannot be opened.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    >>> segment(picture, ct=0, cs="sRGB", st=20).classes.shape
+    (64, 64)
+    """
+    parameters = Parameters(
+        ct=ct, cs=cs, st=st, semantics=semantics, denoise=denoise,  # type: ignore[arg-type]
+        window=window, axes=axes, channels=channels,  # type: ignore[arg-type]
+        connectivity=connectivity, background=background, min_size=min_size,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return open_segmentation(source, parameters)
+
+
+def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
+    """Do what :func:`segment` does, with the parameters as one object."""
+    image = open_image(source, parameters.axes, parameters.channels)
+    check_parameters(image, parameters)
+    return Segmentation(Counted(image, plan_tiles(image), parameters), parameters)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented image: decided when first looked at, computed where it is sliced.
+
+    Attributes
+    ----------
+    parameters : Parameters
+        What was asked for.
+    """
+
+    counted: Counted = field(repr=False)
+    parameters: Parameters
+    _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
+    _made: dict[str, Classes] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def image(self) -> Image:
+        """The opened image: axes, channels, where it came from, what was guessed."""
+        return self.counted.image
+
+    @property
+    def color_table(self) -> ColorTable:
+        """Counts of the image's byte colors; counted on first access."""
+        return self.counted.table()
+
+    @property
+    def decision(self) -> Classes:
+        """The classes as decided on the color table, with histograms and regions of channels."""
+        return self.decide()
+
+    def decide(self, watch: Watch | None = None) -> Classes:
+        """Return the classes; counts the colors first if that was not done yet.
+
+        Raises
+        ------
+        ClassError
+            If no class reaches ``ct``, or there are too many.
+        """
+        with self._lock:
+            if "classes" not in self._made:
+                table = self.counted.table(watch)
+                self._made["classes"] = decide(table, self.parameters, gray=self.image.gray)
+            return self._made["classes"]
+
+    @property
+    def table(self) -> NDArray[np.void]:
+        """One row per class: number, box, center, color, count, percentage, box_count, ..."""
+        return self.decision.table
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """(n + 1, 3) colors of the classes, row 0 black for no data: ``palette[classes]``."""
+        return self.decision.palette
+
+    @cached_property
+    def classes(self) -> da.Array:
+        """Class of every pixel: the image's shape without its channel axis, 1..n, 0 = no data."""
+        lookup = self.decision.lookup(self.color_table)
+        return self.image.in_own_order(self.counted.pixels().classes(lookup))
+
+    @cached_property
+    def recolored(self) -> da.Array:
+        """``palette[classes]``, lazily: (..., 3) uint8; gray for gray input."""
+        classes, palette = self.classes, self.palette
+        return classes.map_blocks(
+            _recolor, dask.delayed(_Palette(palette), pure=False), dtype=np.uint8,
+            chunks=(*classes.chunks, (3,)), new_axis=classes.ndim,
+            meta=np.empty((0,) * (classes.ndim + 1), np.uint8),
+        )  # fmt: skip
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know before trusting the result."""
+        if len(self.table) > 1:
+            return ()
+        return (
+            "There is only one class: pictures of a few flat colors often have no curvature in "
+            "their histograms; a lower st, a lower ct or another cs may find more.",
+        )
+
+    def update(self, **changes: Any) -> Segmentation:
+        """Decide anew from the same color table; reads no pixel that was counted already.
+
+        Parameters
+        ----------
+        **changes
+            Any of ct, cs, st, semantics, connectivity, background, min_size.
+
+        Returns
+        -------
+        Segmentation
+
+        Raises
+        ------
+        ParameterError
+            If a value is out of range, or the parameter needs the pixels again.
+        RecountNeeded
+            If 16-bit samples were, or would have to be, counted in one color
+            space (semantics ``imagemagick6``).
+        """
+        for name in changes:
+            if name not in UPDATABLE:
+                raise ParameterError(
+                    f"update() cannot change {name!r}, only {', '.join(UPDATABLE)}; "
+                    "call segment() again for it."
+                )
+        parameters = self.parameters.replace(**changes)
+        self.counted.refuse_recount(parameters)
+        return Segmentation(self.counted, parameters)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        outputs: Sequence[str] = ("classes", "recolored"),
+        overwrite: bool = False,
+        *,
+        on_event: Listener | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Manifest:
+        """Write an OME-Zarr 0.5, or a picture, and its manifest.
+
+        Parameters
+        ----------
+        path : path or URL
+            Ending in .png, .jpg, .jpeg, .tif or .tiff: the recolored picture;
+            anything else: an OME-Zarr store.
+        outputs : sequence of {"classes", "recolored"}
+            What an OME-Zarr is to hold.
+        overwrite : bool
+            Whether an existing output may be replaced.
+        on_event : callable, optional
+            Called with a :class:`Progress` after every tile.
+        cancel : threading.Event, optional
+            When set, the export stops before its next tile.
+
+        Returns
+        -------
+        Manifest
+            As written, status 200.
+
+        Raises
+        ------
+        ParameterError, OutputConflict, TooLarge, ClassError, Cancelled, NoSpace
+            In which case no manifest is left.
+        """
+        job = Job(self.counted, self.parameters, self.decide, lambda: self.warnings)
+        return export(job, path, tuple(outputs), overwrite, Watch(on_event, cancel))
+
+
+class _Palette:
+    """A palette that Dask passes on as it is."""
+
+    def __init__(self, colors: NDArray[np.uint8]) -> None:
+        self.colors = colors
+
+
+def _recolor(classes: NDArray[Any], palette: _Palette) -> NDArray[np.uint8]:
+    colors: NDArray[np.uint8] = palette.colors[classes]
+    return colors

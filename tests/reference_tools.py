@@ -266,9 +266,7 @@ def graphicsmagick_segment(image: Image, ct: float, st: float) -> ReferenceResul
 
 def _check_image(image: Image, *, channels: tuple[int, ...], grey: bool = True) -> None:
     """Refuse what the tools would silently read as something else."""
-    shape_fits = (grey and image.ndim == 2) or (
-        image.ndim == 3 and image.shape[2] in channels
-    )
+    shape_fits = (grey and image.ndim == 2) or (image.ndim == 3 and image.shape[2] in channels)
     if image.dtype not in _STORAGE or not shape_fits or image.size == 0:
         raise ValueError(f"cannot hand over {image.dtype} of shape {image.shape}")
 
@@ -325,7 +323,8 @@ class _Child:
         """Send a request of `_serve` and return the answer, or raise its error."""
         with self._lock:
             process = self._running()
-            assert process.stdin and process.stdout
+            assert process.stdin
+            assert process.stdout
             try:
                 pickle.dump(request, process.stdin)
                 process.stdin.flush()
@@ -363,7 +362,8 @@ class _Child:
         process, self._process = self._process, None
         if process is None:
             return None
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         with suppress(OSError):  # unsent bytes of a request to a dead child
             process.stdin.close()
         process.stdout.close()
@@ -404,9 +404,7 @@ class _MagickWand:
         text: bytes = self._library.MagickGetVersion(ctypes.byref(ctypes.c_size_t()))
         return text.decode()
 
-    def segment(
-        self, image: Image, cs: int, ct: float, st: float
-    ) -> npt.NDArray[np.uint16]:
+    def segment(self, image: Image, cs: int, ct: float, st: float) -> npt.NDArray[np.uint16]:
         """Output samples (H, W, 3) of the segmented image."""
         wand = self._library.NewMagickWand()
         try:

@@ -172,26 +172,9 @@ def open_image(
     """
     opened = open_source(source)
     array = opened.array
-    _refuse_empty(array, opened.name)
-    _refuse_dtype(np.dtype(array.dtype), opened.name)
     named, notes = _named_axes(opened, axes)
     members, alpha, more = _members(array.shape, named, channels, opened)
     return Image(opened, named, members, alpha, (*notes, *more))
-
-
-def _refuse_empty(array: Any, name: str) -> None:
-    if 0 in array.shape:
-        raise NotAnImage(
-            f"{name} is empty, its shape is {tuple(array.shape)}; "
-            "every dimension must have at least one member."
-        )
-
-
-def _refuse_dtype(dtype: np.dtype[Any], name: str) -> None:
-    if dtype.kind not in "buif":
-        raise NotAnImage(
-            f"{name} holds samples of type {dtype}; an image must hold integers or real floats."
-        )
 
 
 def _named_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...]]:

@@ -143,6 +143,15 @@ def run_tiles(
     Cancelled
         If the watch says so.
     """
+    graph, keys = tile_graph(feed, function, stage)
+    wanted = keys if merge is None else _merge_tree(graph, keys, merge)
+    return compute_graph(graph, wanted, keys, stage, watch or Watch())
+
+
+def tile_graph(
+    feed: Feed, function: Callable[[Any, int], Any], stage: str
+) -> tuple[dict[Any, Any], list[Any]]:
+    """Return the graph that applies a function to every tile, and the keys of its results."""
     name = f"{stage.replace(' ', '-')}-{uuid.uuid4().hex}"
     graph: dict[Any, Any] = dict(feed.graph)
     job = f"job-{name}"
@@ -152,14 +161,11 @@ def run_tiles(
         block = () if feed.keys is None else (feed.keys[number],)
         graph[(name, number)] = (_apply, job, number, *block)
         keys.append((name, number))
-    wanted = keys if merge is None else _merge_tree(graph, keys, merge, name)
-    return _compute(graph, wanted, name, stage, len(keys), watch or Watch())
+    return graph, keys
 
 
-def _merge_tree(
-    graph: dict[Any, Any], keys: list[Any], merge: Callable[[list[Any]], Any], name: str
-) -> Any:
-    level = 0
+def _merge_tree(graph: dict[Any, Any], keys: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
+    level, name = 0, keys[0][0]
     while level == 0 or len(keys) > 1:
         parts = [keys[start : start + FAN_IN] for start in range(0, len(keys), FAN_IN)]
         merged = [(f"merge-{level}-{name}", number) for number in range(len(parts))]
@@ -168,11 +174,27 @@ def _merge_tree(
     return keys[0]
 
 
-def _compute(
-    graph: dict[Any, Any], wanted: Any, name: str, stage: str, total: int, watch: Watch
+def compute_graph(
+    graph: dict[Any, Any], wanted: Any, keys: Sequence[Any], stage: str, watch: Watch
 ) -> Any:
+    """Compute keys of a graph, reporting progress as the tiles' keys are done.
+
+    Parameters
+    ----------
+    graph : dict
+    wanted : key, or nested lists of keys
+    keys : sequence of (name, number)
+        The results of :func:`tile_graph`, whose completion is progress.
+    stage : str
+    watch : Watch
+
+    Returns
+    -------
+    object
+        Results in the shape of ``wanted``.
+    """
     get = get_scheduler() or dask.threaded.get
-    with _TileCallback(name, stage, total, watch):
+    with _TileCallback(keys[0][0], stage, len(keys), watch):
         return get(graph, wanted)
 
 

@@ -1,0 +1,199 @@
+"""Where an input is: a local path or a URL, how it is opened, and what may be told of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+from napari_pixseg.errors import InputNotFound, NotAnImage
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SECRET = re.compile(r"key|token|sig|secret|pass|pwd|cred|auth|session|policy|jwt", re.IGNORECASE)
+# s3fs reads 50 MB at a time unless told; metadata and tiles are small.
+_BLOCK = 1 << 20
+_SPOOL = 64 << 20
+
+
+@dataclass(frozen=True)
+class Location:
+    """A local path or a URL.
+
+    Attributes
+    ----------
+    address : str
+        Absolute path, or the URL as given; a URL may hold secrets and is never shown.
+    uri : str
+        The same as an absolute URI without user, password and signed query.
+    remote : bool
+        Whether ``address`` is a URL.
+    """
+
+    address: str = field(repr=False)
+    uri: str
+    remote: bool = False
+
+    @property
+    def name(self) -> str:
+        """Last part of the path, as people call the file."""
+        path = urlsplit(self.uri).path.rstrip("/")
+        return unquote(path.rpartition("/")[2]) or self.uri
+
+    @property
+    def shown(self) -> str:
+        """The location as an error message may name it."""
+        return self.uri if self.remote else self.address
+
+    @property
+    def parent(self) -> Location:
+        """The directory above."""
+        if not self.remote:
+            return locate(os.path.dirname(self.address))
+        parts = urlsplit(self.address)
+        path = parts.path.rstrip("/").rpartition("/")[0]
+        return locate(urlunsplit(parts._replace(path=path)))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this file from a later one at the same place."""
+        if not self.remote:
+            status = os.stat(self.address)
+            return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        try:
+            filesystem, path = self.filesystem()
+            info = filesystem.info(path)
+        except Exception as error:  # noqa: BLE001 - every protocol has its own
+            raise self.unreachable(error) from None
+        return _identity_of(info)
+
+    def open(self) -> IO[bytes]:
+        """Open the file for reading at any position."""
+        if not self.remote:
+            return open(self.address, "rb")
+        try:
+            return self._open_remote()
+        except Exception as error:  # noqa: BLE001 - every protocol has its own
+            raise self.unreachable(error) from None
+
+    def head(self, size: int = 512) -> bytes | None:
+        """Return the first bytes, or None where there is no file.
+
+        Raises
+        ------
+        InputNotFound
+            The server cannot be reached or asks for other credentials.
+        """
+        try:
+            if not self.remote:
+                with open(self.address, "rb") as file:
+                    return file.read(size)
+            filesystem, path = self.filesystem()
+            with filesystem.open(path, "rb", block_size=_BLOCK) as file:
+                return bytes(file.read(size))
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        except Exception as error:  # noqa: BLE001 - every protocol has its own
+            raise self.unreachable(error) from None
+
+    def filesystem(self) -> tuple[Any, str]:
+        """Return the fsspec file system of a URL and the path in it."""
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(self.address)
+        return filesystem, path
+
+    def unreachable(self, error: Exception) -> Exception:
+        """Return the error for the caller in place of one that may quote secrets."""
+        if isinstance(error, ImportError):
+            return InputNotFound(f"{self.shown} needs a package that is missing: {error}.")
+        if not self.remote:
+            reason = error.strerror if isinstance(error, OSError) else None
+            return NotAnImage(f"{self.shown} cannot be read: {reason or error}.")
+        return InputNotFound(
+            f"{self.shown} cannot be opened ({type(error).__name__}): "
+            "check the address, the connection and the credentials."
+        )
+
+    def _open_remote(self) -> IO[bytes]:
+        filesystem, path = self.filesystem()
+        file: IO[bytes] = filesystem.open(path, "rb", block_size=_BLOCK)
+        try:
+            # Some servers send the whole file whatever range is asked for: only a read shows it.
+            file.seek(-1, os.SEEK_END)
+            file.read(1)
+            file.seek(0)
+        except (ValueError, OSError, TypeError):
+            file.close()
+            return _download(filesystem, path)
+        return file
+
+
+def locate(path: str | os.PathLike[str]) -> Location:
+    """Return the location a path or URL names, made absolute.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``file://`` URLs become local paths; ``~`` is the user's home.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise NotAnImage(f"A path must be text, but {type(text).__name__} was given.")
+    if text.lower().startswith("file://"):
+        text = url2pathname(urlsplit(text).path)
+    if _URL.match(text):
+        return Location(text, public_uri(text), remote=True)
+    if not text or "\0" in text:
+        raise InputNotFound(f"{text!r} is no path: give the path or URL of an image.")
+    absolute = os.path.abspath(os.path.expanduser(text))
+    return Location(absolute, Path(absolute).as_uri())
+
+
+def public_uri(url: str) -> str:
+    """Return a URL without user and password, and without a query that holds a secret.
+
+    Parameters
+    ----------
+    url : str
+        Any URL.
+
+    Returns
+    -------
+    str
+        The URL that may go into a manifest, a log or an error message.
+    """
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    # In abfs://container@account the first part is no user.
+    netloc = parts.netloc if parts.scheme.startswith(("abfs", "wasb")) and ":" not in user else host
+    fields = parse_qsl(parts.query, keep_blank_values=True)
+    query = "" if any(_SECRET.search(name) for name, _ in fields) else parts.query
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def _identity_of(info: dict[str, Any]) -> dict[str, Any]:
+    known = {key.lower().replace("-", "").replace("_", ""): value for key, value in info.items()}
+    identity = {
+        "size": known.get("size"),
+        "etag": known.get("etag"),
+        "last_modified": known.get("lastmodified") or known.get("mtime") or known.get("created"),
+    }
+    return {
+        key: value if isinstance(value, int) else str(value)
+        for key, value in identity.items()
+        if value is not None
+    }
+
+
+def _download(filesystem: Any, path: str) -> IO[bytes]:
+    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
+    with suppress(AttributeError), filesystem.open(path, "rb", block_size=0) as stream:
+        shutil.copyfileobj(stream, spool, _BLOCK)
+    spool.seek(0)
+    return spool

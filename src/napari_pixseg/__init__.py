@@ -6,13 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_pixseg.engine.regions import label_regions
     from napari_pixseg.errors import PixsegError
     from napari_pixseg.export.manifest import Manifest
     from napari_pixseg.parameters import ColorSpace, Parameters
     from napari_pixseg.segmentation import Segmentation, segment
 
 __version__ = "0.1.0"
-__all__ = ["ColorSpace", "Manifest", "Parameters", "PixsegError", "Segmentation", "segment"]
+__all__ = [
+    "ColorSpace",
+    "Manifest",
+    "Parameters",
+    "PixsegError",
+    "Segmentation",
+    "label_regions",
+    "segment",
+]
 
 # Loaded on first use: importing the package must cost next to nothing, because
 # napari imports the manifests' packages of all plugins at its start.
@@ -22,6 +31,7 @@ _HOMES = {
     "Parameters": "parameters",
     "PixsegError": "errors",
     "Segmentation": "segmentation",
+    "label_regions": "engine.regions",
     "segment": "segmentation",
 }
 

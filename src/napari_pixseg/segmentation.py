@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
+from napari_pixseg.engine.regions import Regions, regions_of
+from napari_pixseg.engine.regiontable import RegionTable
 from napari_pixseg.engine.run import Listener, Watch
 from napari_pixseg.engine.tiling import plan_tiles
 from napari_pixseg.errors import ParameterError
@@ -164,8 +166,7 @@ class Segmentation:
     @cached_property
     def classes(self) -> da.Array:
         """Class of every pixel: the image's shape without its channel axis, 1..n, 0 = no data."""
-        lookup = self.decision.lookup(self.color_table)
-        return self.image.in_own_order(self.counted.pixels().classes(lookup))
+        return self.image.in_own_order(self.counted.pixels().classes(self._lookup))
 
     @cached_property
     def recolored(self) -> da.Array:
@@ -176,6 +177,39 @@ class Segmentation:
             chunks=(*classes.chunks, (3,)), new_axis=classes.ndim,
             meta=np.empty((0,) * (classes.ndim + 1), np.uint8),
         )  # fmt: skip
+
+    @cached_property
+    def regions(self) -> da.Array:
+        """Connected regions of equal class: 1..N in raster order of first pixels, 0 = none.
+
+        The seams between tiles are found on first access, in one pass; the array
+        is lazy and holds uint32, or uint64 for more than 2^32 - 1 pixels.
+        """
+        pixels, lookup = self.counted.pixels(), self._lookup
+        classes = pixels.classes(lookup).rechunk(pixels.tiling.chunks)
+        return self.image.in_own_order(self._regions.lazy(classes))
+
+    @cached_property
+    def region_table(self) -> NDArray[np.void]:
+        """One row per region: number, class, area, bounding box, centroid, means, ...
+
+        Columns, all in pixels but ``physical_area`` (in the input's units):
+        ``number``, ``class``, ``area``, ``physical_area``, ``bbox_min_*`` and
+        ``bbox_max_*`` (half-open), ``centroid_*``, ``mean_0`` ... (of the input's
+        samples, per channel), ``touches_border``. ``pandas.DataFrame`` takes it as it is.
+        """
+        maker = RegionTable(self._regions, self.image, self.image.source.scale)
+        table = np.zeros(self._regions.count, maker.dtype)
+        maker.collect(table, Watch())
+        return table
+
+    @cached_property
+    def _lookup(self) -> NDArray[Any]:
+        return self.decision.lookup(self.color_table)
+
+    @cached_property
+    def _regions(self) -> Regions:
+        return regions_of(self.counted.pixels(), self.decision, self._lookup, self.parameters)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -233,7 +267,7 @@ class Segmentation:
         path : path or URL
             Ending in .png, .jpg, .jpeg, .tif or .tiff: the recolored picture;
             anything else: an OME-Zarr store.
-        outputs : sequence of {"classes", "recolored"}
+        outputs : sequence of {"classes", "regions", "recolored"}
             What an OME-Zarr is to hold.
         overwrite : bool
             Whether an existing output may be replaced.

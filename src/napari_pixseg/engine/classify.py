@@ -287,15 +287,20 @@ def check_parameters(image: Image, parameters: Parameters) -> None:
     ------
     ParameterError
     """
-    spatial = len(image.label_axes.replace("t", ""))
-    if parameters.connectivity > spatial:
-        raise ParameterError(
-            f"connectivity = {parameters.connectivity} is above the {spatial} spatial axes of this "
-            f"image (axes {image.axes!r}); it must be 1 to {spatial}."
-        )
+    refuse_connectivity(image.label_axes, parameters.connectivity)
     _check_window(image, parameters)
     if parameters.semantics == "imagemagick6":
         _check_exact(image, parameters)
+
+
+def refuse_connectivity(label_axes: str, connectivity: int) -> None:
+    """Refuse more connectivity than there are spatial axes."""
+    spatial = len(label_axes.replace("t", ""))
+    if connectivity > spatial:
+        raise ParameterError(
+            f"connectivity = {connectivity} is above the {spatial} spatial axes of this image "
+            f"(axes {label_axes!r}); it must be 1 to {spatial}."
+        )
 
 
 def _check_window(image: Image, parameters: Parameters) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.classify import Pixels, refuse_connectivity
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.seams import (
     Layout,
     Numbering,
     Rules,
+    Step,
     TileComponents,
     TileNumbers,
     final_numbers,
@@ -25,6 +27,7 @@ from napari_pixseg.engine.seams import (
 )
 from napari_pixseg.engine.tiling import Tiling, plan_tiles
 from napari_pixseg.errors import NotAnImage, ParameterError
+from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Background, Parameters
 
 _UINT32_REGIONS = (1 << 32) - 1
@@ -58,11 +61,21 @@ class Regions:
     feed: Callable[[], Feed] = field(repr=False)
     _numbering: Numbering | None = field(default=None, init=False, repr=False)
 
-    def numbering(self, watch: Watch | None = None) -> Numbering:
-        """Return every region's number; the seams are found on first use."""
+    def numbering(self, watch: Watch | None = None, also: Step | None = None) -> Numbering:
+        """Return every region's number; the seams are found on first use.
+
+        ``also`` is then called with every tile and its number, to spare a pass.
+        """
         if self._numbering is None:
-            self._numbering = number_regions(self.feed(), self.layout, self.rules, watch or Watch())
+            self._numbering = number_regions(
+                self.feed(), self.layout, self.rules, watch or Watch(), also
+            )
         return self._numbering
+
+    @property
+    def count(self) -> int:
+        """Number of regions."""
+        return self.numbering().count
 
     def relabel(self, number: int) -> Relabel:
         """Return what turns the classes of one tile into regions; it can be sent anywhere."""
@@ -106,6 +119,29 @@ class Relabel:
 
 def _regions_of(classes: NDArray[Any], relabel: Relabel, dtype: np.dtype[Any]) -> NDArray[Any]:
     return relabel.regions(classes, dtype)
+
+
+def regions_of(
+    pixels: Pixels, classes: Classes, lookup: NDArray[Any], parameters: Parameters
+) -> Regions:
+    """Return the regions of a segmentation's class map.
+
+    Parameters
+    ----------
+    pixels : Pixels
+    classes : Classes
+        Asked for the largest class, if that is the background.
+    lookup : (2^24 + 1,) ndarray
+        Class by packed color.
+    parameters : Parameters
+        Of these ``connectivity``, ``background`` and ``min_size`` matter here.
+    """
+    background = background_classes(
+        parameters.background, lambda: int(np.argmax(classes.table["count"])) + 1
+    )
+    rules = Rules(parameters.connectivity, background, parameters.min_size)
+    layout = Layout(pixels.tiling, pixels.image.label_axes)
+    return Regions(layout, rules, lambda: pixels.class_feed(lookup))
 
 
 def background_classes(background: Background, largest: Callable[[], int]) -> tuple[int, ...]:
@@ -154,8 +190,8 @@ def label_regions(
     asked = Parameters(
         axes=axes,
         connectivity=connectivity,
-        background=background,
-        min_size=min_size,  # type: ignore[arg-type]
+        background=background,  # type: ignore[arg-type]
+        min_size=min_size,
     )
     image = open_class_map(class_map, asked.axes)
     refuse_connectivity(image.label_axes, asked.connectivity)
@@ -182,16 +218,6 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
     if image.dtype.kind not in "bui":
         raise NotAnImage(f"{image.source.name} holds {image.dtype}; a class map holds integers.")
     return image
-
-
-def refuse_connectivity(label_axes: str, connectivity: int) -> None:
-    """Refuse more connectivity than there are spatial axes."""
-    spatial = len(label_axes.replace("t", ""))
-    if connectivity > spatial:
-        raise ParameterError(
-            f"connectivity = {connectivity} is above the {spatial} spatial axes of this image "
-            f"(axes {label_axes!r}); it must be 1 to {spatial}."
-        )
 
 
 def _class_blocks(image: Image, tiling: Tiling) -> da.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import dask
@@ -60,6 +60,10 @@ class Watch:
         if self.on_event is not None:
             self.on_event(Progress(stage, done, total))
 
+    def part(self, done: int, total: int) -> Watch:
+        """Return a watch for a part of a stage, of which some steps are done already."""
+        return Watch(lambda step: self.tell(step.stage, done + step.done, total), self.cancel)
+
     def check(self) -> None:
         """Raise Cancelled if the run is to stop."""
         if self.cancel is not None and self.cancel.is_set():
@@ -68,13 +72,13 @@ class Watch:
 
 @dataclass(frozen=True)
 class Feed:
-    """Where tiles come from: keys of a graph, in the order of the tiling.
+    """Where tiles come from: keys of a graph, or a function, and which tiles are wanted.
 
     A Dask array brings its own graph; a reader is asked for each tile inside
     the task that uses it, which keeps huge graphs at one task a tile.
     """
 
-    tiling: Tiling
+    numbers: Sequence[int]
     graph: Mapping[Any, Any]
     keys: Sequence[Any] | None
     read: Callable[[int], Any] | None
@@ -84,14 +88,18 @@ class Feed:
         """Take the blocks of a Dask array whose leading chunks are the tiles."""
         (optimized,) = dask.optimize(array)
         trailing = (0,) * (array.ndim - len(tiling.shape))
-        positions = (tiling.position(number) for number in range(len(tiling)))
-        keys = [(optimized.name, *position, *trailing) for position in positions]
-        return cls(tiling, dict(optimized.__dask_graph__()), keys, None)
+        numbers = range(len(tiling))
+        keys = [(optimized.name, *tiling.position(number), *trailing) for number in numbers]
+        return cls(numbers, dict(optimized.__dask_graph__()), keys, None)
 
     @classmethod
     def of_reader(cls, read: Callable[[int], Any], tiling: Tiling) -> Feed:
         """Call ``read(number)`` for every tile."""
-        return cls(tiling, {}, None, read)
+        return cls(range(len(tiling)), {}, None, read)
+
+    def part(self, numbers: Sequence[int]) -> Feed:
+        """Return a feed of some of the tiles."""
+        return replace(self, numbers=numbers)
 
 
 class _Job:
@@ -157,7 +165,7 @@ def tile_graph(
     job = f"job-{name}"
     graph[job] = _Job(feed, function)
     keys: list[Any] = []
-    for number in range(len(feed.tiling)):
+    for number in feed.numbers:
         block = () if feed.keys is None else (feed.keys[number],)
         graph[(name, number)] = (_apply, job, number, *block)
         keys.append((name, number))

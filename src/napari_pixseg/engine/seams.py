@@ -15,7 +15,7 @@ and numbers everything in raster order without sorting:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from typing import Any, TypeAlias
@@ -37,6 +37,7 @@ BYTES_PER_SEAM_COMPONENT = 80
 _FOUR = AXES.replace("c", "")
 Direction: TypeAlias = tuple[int, int, int]
 Longs = NDArray[np.int64]
+Step: TypeAlias = Callable[[NDArray[Any], int], Any]
 
 
 def four(values: Sequence[int], axes: str, fill: int) -> tuple[int, int, int, int]:
@@ -278,13 +279,18 @@ class Numbering:
     count : int
         Number of regions.
     tiles : list of TileNumbers
+    components : list of int
+        Components of each tile, without those known to be too small.
     """
 
     count: int
     tiles: list[TileNumbers]
+    components: list[int]
 
 
-def number_regions(feed: Feed, layout: Layout, rules: Rules, watch: Watch) -> Numbering:
+def number_regions(
+    feed: Feed, layout: Layout, rules: Rules, watch: Watch, also: Step | None = None
+) -> Numbering:
     """Pass 2 of regions: find seams and number all regions; holds no pixels.
 
     Parameters
@@ -294,12 +300,14 @@ def number_regions(feed: Feed, layout: Layout, rules: Rules, watch: Watch) -> Nu
     layout : Layout
     rules : Rules
     watch : Watch
+    also : callable, optional
+        Called with every tile and its number, for work that is better done in the same pass.
 
     Returns
     -------
     Numbering
     """
-    graph, keys = tile_graph(feed, _Summing(layout, rules), STAGE)
+    graph, keys = tile_graph(feed, _Summing(layout, rules, also), STAGE)
     name = keys[0][0]
     digests: list[Any] = []
     pairs: list[Any] = []
@@ -320,8 +328,11 @@ def number_regions(feed: Feed, layout: Layout, rules: Rules, watch: Watch) -> Nu
 class _Summing:
     layout: Layout
     rules: Rules
+    also: Step | None
 
     def __call__(self, classes: NDArray[Any], number: int) -> TileSeams:
+        if self.also is not None:
+            self.also(classes, number)
         classes = classes.reshape(four(classes.shape, self.layout.axes, 1))
         sides = self.layout.seam_sides(number)
         return sum_up(classes, TileComponents.of(classes, sides, self.rules), sides)
@@ -365,13 +376,13 @@ def resolve(
     vanished = np.sort(provisional[~begins])
     final = provisional - np.searchsorted(vanished, provisional) + 1
     final = np.where(begins[parents], final[parents], 0)
-    total = sum(int(tile.firsts.sum()) for tile in tiles) - len(vanished)
+    components = [int(tile.firsts.sum()) for tile in tiles]
     parts = pairwise(offsets)
     numbers = [
         TileNumbers(_starts(before, vanished, layout, number), final[a:b], begins[a:b])
         for number, (a, b) in enumerate(parts)
     ]
-    return Numbering(total, numbers)
+    return Numbering(sum(components) - len(vanished), numbers, components)
 
 
 def _components_before(tiles: Sequence[TileSeams], layout: Layout) -> Longs:

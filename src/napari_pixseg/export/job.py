@@ -15,21 +15,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted
 from napari_pixseg.engine.image import Image
-from napari_pixseg.engine.run import Watch, run_tiles
+from napari_pixseg.engine.run import Watch
 from napari_pixseg.errors import NoSpace, OutputConflict, ParameterError, PixsegError, status_of
-from napari_pixseg.export import ngff
 from napari_pixseg.export.manifest import Manifest, new_id, now, software
 from napari_pixseg.export.painter import Painter, color_channels
 from napari_pixseg.export.picture import PICTURES, refuse_format, write_picture
 from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.store import StoreWriter
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
 
-OUTPUTS = ("classes", "recolored")
+OUTPUTS = ("classes", "recolored", "regions")
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -250,7 +249,7 @@ def _export_store(
         if replaces:
             _clear(place)
         record.write(**{"pass": "writing", "color_table": details["color_table"]})
-        _write_store(job, place, outputs, classes, watch)
+        details |= StoreWriter(job.counted, job.parameters, classes, place, watch).write(outputs)
         manifest = replace(manifest, details={**details, "finished": now()})
         record.write(**{"pass": "done", "state": "finished"})
         place.child(MANIFEST_NAME).write_bytes(manifest.to_json().encode())
@@ -266,70 +265,6 @@ def _clear(place: Place) -> None:
     place.remove()
 
 
-def _write_store(
-    job: Job, place: Place, outputs: tuple[str, ...], classes: Classes, watch: Watch
-) -> None:
-    store, image, tiling = place.store(), job.image, job.counted.tiling
-    painter = Painter.of(image, classes)
-    labels = picture = None
-    has_image = "recolored" in outputs
-    ngff.create_group(store, "", _root_metadata(place, painter, tiling.shape) if has_image else {})
-    if has_image:
-        channels = None if painter.channels == 1 else painter.channels
-        picture = ngff.Pyramid.create(store, "", image, tiling, np.uint8, channels)
-    if "classes" in outputs:
-        ngff.create_group(store, "labels", {"labels": ["classes"]})
-        ngff.create_group(
-            store, "labels/classes", _label_metadata(image, classes, tiling, has_image)
-        )
-        labels = ngff.Pyramid.create(store, "labels/classes", image, tiling, classes.dtype, None)
-    feed = job.counted.pixels().class_feed(classes.lookup(job.counted.table()))
-    run_tiles(feed, _TileWriter(labels, picture, painter), "classes", watch)
-    if picture is not None:
-        picture.build(ngff.area_mean, "picture", watch)
-    if labels is not None:
-        labels.build(ngff.nearest, "classes", watch)
-
-
-def _root_metadata(place: Place, painter: Painter, shape: tuple[int, ...]) -> dict[str, Any]:
-    axes = painter.image.label_axes
-    if painter.channels > 1:
-        axes = ngff.with_channels(axes)
-    levels = len(ngff.level_shapes(shape))
-    return {
-        "multiscales": [ngff.multiscale(place.name, axes, levels, painter.image)],
-        "omero": ngff.display(painter.channel_names),
-    }
-
-
-def _label_metadata(image: Image, classes: Classes, tiling: Any, has_image: bool) -> dict[str, Any]:
-    levels = len(ngff.level_shapes(tiling.shape))
-    return {
-        "multiscales": [ngff.multiscale("classes", image.label_axes, levels, image)],
-        "image-label": ngff.image_label(classes.palette, has_image),
-    }
-
-
-@dataclass(frozen=True)
-class _TileWriter:
-    """Writes one tile of every output; the tile's chunks belong to no other tile."""
-
-    labels: ngff.Pyramid | None
-    picture: ngff.Pyramid | None
-    painter: Painter
-
-    def __call__(self, classes: NDArray[Any], number: int) -> None:
-        for pyramid in (self.labels, self.picture):
-            if pyramid is None:
-                continue
-            region = pyramid.tiling.region(number)
-            block = classes
-            if pyramid is self.picture:
-                block = self.painter.paint(classes, region)
-                block = block if self.painter.channels > 1 else block[0]
-            pyramid.write(0, region, block)
-
-
 # A picture ---------------------------------------------------------------------
 
 
@@ -338,14 +273,21 @@ def _export_picture(
 ) -> Manifest:
     classes = job.decide(watch)
     details = {**manifest.details, **_decided_details(job, classes)}
-    place.sidecar().remove()
     with place.new_file() as partial:
         pixels = job.counted.pixels()
         lookup = classes.lookup(job.counted.table())
         painter = Painter.of(job.image, classes)
         write_picture(
-            partial, pixels.class_feed(lookup), painter, place.suffix, watch, pixels.classes(lookup)
+            partial,
+            pixels.class_feed(lookup),
+            pixels.tiling,
+            painter,
+            place.suffix,
+            watch,
+            pixels.classes(lookup),
         )
+        # The commit record of an older picture goes at the last moment.
+        place.sidecar().remove()
     manifest = replace(manifest, details={**details, "outputs": ["recolored"], "finished": now()})
     place.sidecar().write_bytes(manifest.to_json().encode())
     return manifest

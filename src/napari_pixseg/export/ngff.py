@@ -50,10 +50,16 @@ class Pyramid:
 
     @classmethod
     def create(
-        cls, store: Store, path: str, image: Image, tiling: Tiling, dtype: Any, channels: int | None
+        cls,
+        store: Store,
+        path: str,
+        label_axes: str,
+        tiling: Tiling,
+        dtype: Any,
+        channels: int | None,
     ) -> Pyramid:
         """Create empty arrays ``path/0``, ``path/1``, ... in a store."""
-        axes = image.label_axes if channels is None else with_channels(image.label_axes)
+        axes = label_axes if channels is None else with_channels(label_axes)
         levels = []
         for number, shape in enumerate(level_shapes(tiling.shape)):
             chunks = tuple(min(c, n) for c, n in zip(tiling.write_chunk, shape, strict=True))
@@ -209,15 +215,20 @@ def display(channel_names: Sequence[str]) -> dict[str, Any]:
     return {"channels": channels, "rdefs": {"model": model}}
 
 
-def image_label(palette: NDArray[np.uint8], has_image: bool) -> dict[str, Any]:
-    """Return ``image-label`` metadata: the color of every class, and the image it belongs to."""
-    colors = [
-        {"label-value": number, "rgba": [*color, 255]}
-        for number, color in enumerate(palette.tolist())
-        if number
-    ]
-    source = {"source": {"image": "../../"}} if has_image else {}
-    return {"version": VERSION, "colors": colors, **source}
+def label_colors(palette: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """Return the color of every class as ``image-label`` metadata has it."""
+    numbered = list(enumerate(palette.tolist()))[1:]
+    return [{"label-value": number, "rgba": [*color, 255]} for number, color in numbered]
+
+
+def image_label(colors: list[dict[str, Any]], has_image: bool) -> dict[str, Any]:
+    """Return ``image-label`` metadata: colors, and the image the labels belong to."""
+    described: dict[str, Any] = {"version": VERSION}
+    if colors:
+        described["colors"] = colors
+    if has_image:
+        described["source"] = {"image": "../../"}
+    return described
 
 
 def create_group(store: Store, path: str, ome: dict[str, Any]) -> None:

@@ -48,7 +48,13 @@ def refuse_format(suffix: str, shape: tuple[int, ...], channels: int, name: str)
 
 
 def write_picture(
-    path: Path, feed: Feed, painter: Painter, suffix: str, watch: Watch, lazy: da.Array | None
+    path: Path,
+    feed: Feed,
+    tiling: Tiling,
+    painter: Painter,
+    suffix: str,
+    watch: Watch,
+    lazy: da.Array,
 ) -> None:
     """Write the recolored picture to a local file.
 
@@ -57,22 +63,23 @@ def write_picture(
     path : Path
     feed : Feed
         Tiles of the class map, for formats that are written from memory.
+    tiling : Tiling
     painter : Painter
     suffix : str
         Lower case, with its dot; it decides the format.
     watch : Watch
-    lazy : dask.array.Array or None
+    lazy : dask.array.Array
         The class map, for TIFF, which is written in order.
     """
-    if suffix in (".tif", ".tiff") and lazy is not None:
-        _write_tiff(path, lazy, painter, feed.tiling, watch)
+    if suffix in (".tif", ".tiff"):
+        _write_tiff(path, lazy, painter, tiling, watch)
     else:
-        _write_plane(path, _in_memory(feed, painter, watch), suffix)
+        _write_plane(path, _in_memory(feed, tiling, painter, watch), suffix)
 
 
-def _in_memory(feed: Feed, painter: Painter, watch: Watch) -> NDArray[np.uint8]:
-    picture = np.empty((*feed.tiling.shape, painter.channels), np.uint8)
-    fill = _fill(picture, painter, feed.tiling)
+def _in_memory(feed: Feed, tiling: Tiling, painter: Painter, watch: Watch) -> NDArray[np.uint8]:
+    picture = np.empty((*tiling.shape, painter.channels), np.uint8)
+    fill = _fill(picture, painter, tiling)
     run_tiles(feed, fill, STAGE, watch)
     return picture.reshape(picture.shape[-3:])
 

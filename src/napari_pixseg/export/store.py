@@ -1,0 +1,157 @@
+"""The OME-Zarr store: classes, regions and the recolored picture, level 0 and pyramids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.engine.classify import Counted
+from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
+from napari_pixseg.engine.regiontable import RegionTable
+from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.export import ngff
+from napari_pixseg.export.painter import Painter
+from napari_pixseg.export.place import Place
+from napari_pixseg.export.table import TABLE_NAME, temporary_table, write_parquet
+from napari_pixseg.model.classes import Classes
+from napari_pixseg.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class StoreWriter:
+    """Writes everything of an OME-Zarr but its manifest.
+
+    Attributes
+    ----------
+    counted : Counted
+    parameters : Parameters
+    classes : Classes
+    place : Place
+    watch : Watch
+    """
+
+    counted: Counted
+    parameters: Parameters
+    classes: Classes
+    place: Place
+    watch: Watch
+
+    def write(self, outputs: Sequence[str]) -> dict[str, Any]:
+        """Write the outputs; return what the manifest is to say of them."""
+        lookup = self.classes.lookup(self.counted.table())
+        painter = Painter.of(self.counted.image, self.classes)
+        picture = self._picture(painter) if "recolored" in outputs else None
+        labels = self._labels(outputs, picture is not None)
+        writer = _TileWriter(labels, picture, painter)
+        details: dict[str, Any] = {}
+        if "regions" in outputs:
+            regions = regions_of(self.counted.pixels(), self.classes, lookup, self.parameters)
+            regions.numbering(self.watch, writer)
+            if labels is not None:
+                # From disk: cheaper than reading the image and looking it up again.
+                regions.feed = _FeedOfPyramid(labels)
+            details["regions"] = self._write_regions(regions, picture is not None)
+        else:
+            feed = self.counted.pixels().class_feed(lookup)
+            run_tiles(feed, writer, "classes", self.watch)
+        if picture is not None:
+            picture.build(ngff.area_mean, "picture", self.watch)
+        if labels is not None:
+            labels.build(ngff.nearest, "classes", self.watch)
+        return details
+
+    def _picture(self, painter: Painter) -> ngff.Pyramid:
+        image, axes = painter.image, painter.image.label_axes
+        channels = None if painter.channels == 1 else painter.channels
+        axes = axes if channels is None else ngff.with_channels(axes)
+        metadata = {
+            "multiscales": [self._multiscale(self.place.name, axes)],
+            "omero": ngff.display(painter.channel_names),
+        }
+        ngff.create_group(self.place.store(), "", metadata)
+        return self._pyramid("", np.uint8, channels, image.label_axes)
+
+    def _labels(self, outputs: Sequence[str], has_image: bool) -> ngff.Pyramid | None:
+        names = [name for name in ("classes", "regions") if name in outputs]
+        store = self.place.store()
+        if not has_image:
+            ngff.create_group(store, "", {})
+        if names:
+            ngff.create_group(store, "labels", {"labels": names})
+        if "classes" not in names:
+            return None
+        colors = ngff.label_colors(self.classes.palette)
+        return self._label("classes", self.classes.dtype, colors, has_image)
+
+    def _label(
+        self, name: str, dtype: Any, colors: list[dict[str, Any]], has_image: bool
+    ) -> ngff.Pyramid:
+        axes = self.counted.image.label_axes
+        metadata = {
+            "multiscales": [self._multiscale(name, axes)],
+            "image-label": ngff.image_label(colors, has_image),
+        }
+        ngff.create_group(self.place.store(), f"labels/{name}", metadata)
+        return self._pyramid(f"labels/{name}", dtype, None, axes)
+
+    def _multiscale(self, name: str, axes: str) -> dict[str, Any]:
+        levels = len(ngff.level_shapes(self.counted.tiling.shape))
+        return ngff.multiscale(name, axes, levels, self.counted.image)
+
+    def _pyramid(self, path: str, dtype: Any, channels: int | None, axes: str) -> ngff.Pyramid:
+        store = self.place.store()
+        return ngff.Pyramid.create(store, path, axes, self.counted.tiling, dtype, channels)
+
+    def _write_regions(self, regions: Regions, has_image: bool) -> dict[str, Any]:
+        image, dtype = self.counted.image, smallest_dtype(regions.count)
+        labels = self._label("regions", dtype, [], has_image)
+        maker = RegionTable(regions, image, image.source.scale)
+        with temporary_table(regions.count, maker.dtype) as table:
+            maker.collect(table, self.watch, _LabelWriter(labels), dtype)
+            with self.place.child(TABLE_NAME).new_file() as partial:
+                write_parquet(partial, table)
+        labels.build(ngff.nearest, "regions", self.watch)
+        return {"count": regions.count, "dtype": str(dtype), "table": TABLE_NAME}
+
+
+@dataclass(frozen=True)
+class _TileWriter:
+    """Writes one tile of every output; the tile's chunks belong to no other tile."""
+
+    labels: ngff.Pyramid | None
+    picture: ngff.Pyramid | None
+    painter: Painter
+
+    def __call__(self, classes: NDArray[Any], number: int) -> None:
+        if self.labels is not None:
+            self.labels.write(0, self.labels.tiling.region(number), classes)
+        if self.picture is not None:
+            region = self.picture.tiling.region(number)
+            block = self.painter.paint(classes, region)
+            self.picture.write(0, region, block if self.painter.channels > 1 else block[0])
+
+
+@dataclass(frozen=True)
+class _LabelWriter:
+    pyramid: ngff.Pyramid
+
+    def __call__(self, regions: NDArray[Any], number: int) -> None:
+        self.pyramid.write(0, self.pyramid.tiling.region(number), regions)
+
+
+@dataclass(frozen=True)
+class _FeedOfPyramid:
+    """Feeds the tiles of a label image that was written already."""
+
+    pyramid: ngff.Pyramid
+
+    def __call__(self) -> Feed:
+        return Feed.of_reader(self.read, self.pyramid.tiling)
+
+    def read(self, number: int) -> NDArray[Any]:
+        """Read a tile."""
+        return self.pyramid.read(0, self.pyramid.tiling.region(number))

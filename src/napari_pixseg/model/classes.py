@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.errors import ClassError, RecountNeeded
 from napari_pixseg.model import kernels
-from napari_pixseg.model.colorspaces import forward, from_byte, inverse, to_byte
+from napari_pixseg.model.colorspaces import forward, forward_bytes, from_byte, inverse, to_byte
 from napari_pixseg.model.colortable import COLORS, ColorTable
 from napari_pixseg.model.scalespace import BINS, Fingerprint, fingerprint
 from napari_pixseg.parameters import ColorSpace, Parameters
@@ -116,6 +116,21 @@ class Classes:
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
         """Smallest unsigned type that holds every class number."""
         return np.dtype(np.uint8) if len(self) <= 255 else np.dtype(np.uint16)
+
+    def classify(
+        self, colors: NDArray[np.uint8], space: ColorSpace | None = None
+    ) -> NDArray[np.uint16]:
+        """Return the class 1..n of any byte colors, counted or not.
+
+        Parameters
+        ----------
+        colors : (m, 3) ndarray of uint8
+        space : ColorSpace, optional
+            None: sRGB colors; otherwise they are bytes of this space already.
+        """
+        if space is None:
+            colors = forward_bytes(self.parameters.cs, colors)
+        return self.partition.classify(np.ascontiguousarray(colors))
 
     def lookup(self, table: ColorTable) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Return class by packed color, (2^24 + 1,); 0 for colors not counted and no data."""

@@ -75,6 +75,8 @@ class Fingerprint:
         Consolidated marks: -1 in concave, +1 in convex runs.
     signs : (256,) ndarray of int8
         +1 where an active interval is a peak, -1 where it is none, else 0.
+    scales : (256,) ndarray of float64
+        Scale of the interval that gave each bin its sign, in bins; NaN where there is none.
     regions : (r, 2) ndarray of int64
         First and last bin of each region, both included; may be empty.
     """
@@ -83,6 +85,7 @@ class Fingerprint:
     curvature: NDArray[np.float64]
     marks: NDArray[np.int8]
     signs: NDArray[np.int8]
+    scales: NDArray[np.float64]
     regions: NDArray[np.int64]
 
 
@@ -105,8 +108,8 @@ def fingerprint(histogram: NDArray[np.int64], threshold: float) -> Fingerprint:
     marks = _marks(curvature, threshold)
     _consolidate(marks)
     _set_end_points(marks)
-    signs = _signs(_interval_tree(marks), marks)
-    return Fingerprint(smoothed, curvature, marks, signs, _regions(signs))
+    signs, scales = _signs(_interval_tree(marks), marks)
+    return Fingerprint(smoothed, curvature, marks, signs, scales, _regions(signs))
 
 
 def _smooth(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -231,12 +234,15 @@ def _active_nodes(siblings: list[_Node]) -> list[_Node]:
     return active
 
 
-def _signs(root: _Node, marks: NDArray[np.int8]) -> NDArray[np.int8]:
-    signs = np.zeros(BINS, np.int8)
+def _signs(
+    root: _Node, marks: NDArray[np.int8]
+) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    signs, scales = np.zeros(BINS, np.int8), np.full(BINS, np.nan)
     for node in _active_nodes(root.children):
         is_peak = marks[node.row, node.right] == -1
         signs[node.left : node.right + 1] = 1 if is_peak else -1
-    return signs
+        scales[node.left : node.right + 1] = node.scale
+    return signs, scales
 
 
 def _regions(signs: NDArray[np.int8]) -> NDArray[np.int64]:

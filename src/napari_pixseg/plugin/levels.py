@@ -1,0 +1,292 @@
+"""Arrays for the viewer that look up only what is on the screen.
+
+A preview level is an array-like over an image and one look-up table shared by
+all levels. When the table changes nothing is read again: the packed colors of
+the latest views are kept, and looked up anew.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin
+from napari_pixseg.model import kernels
+from napari_pixseg.model.classes import Classes
+from napari_pixseg.model.colortable import COLORS, NO_DATA, ColorTable, unpack_colors
+
+# Above this, napari would ask for a whole plane at once: levels are made up.
+LARGEST_PLANE = 16_000_000
+# The coarsest made-up level has no side longer than this.
+_COARSEST_SIDE = 1024
+# A view that would read more pixels than this is sampled from blocks instead.
+_LARGEST_READ = 1 << 25
+_VIEWS_KEPT = 6
+
+
+class Lookup:
+    """Class by packed color, for all colors: those not counted are classified when met.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        uint16, whatever the number of classes, so that layers keep their type.
+    """
+
+    dtype = np.dtype(np.uint16)
+
+    def __init__(self) -> None:
+        self._table = np.zeros(COLORS + 1, self.dtype)
+        self._classes: Classes | None = None
+        self._space: Any = None
+        self._filled: list[NDArray[np.uint32]] = []
+        self._lock = threading.Lock()
+
+    def show(self, classes: Classes, table: ColorTable) -> None:
+        """Replace the content by a new decision."""
+        with self._lock:
+            for packed in self._filled:
+                self._table[packed] = 0
+            self._table[table.packed] = classes.color_classes
+            self._filled = [table.packed]
+            self._classes, self._space = classes, table.space
+
+    def look_up(self, packed: Packed) -> NDArray[np.uint16]:
+        """Return the class of each pixel, 0 for no data."""
+        with self._lock:
+            result = self._looked_up(packed)
+            unknown = (result == 0) & (packed != NO_DATA)
+            if self._classes is None or not unknown.any():
+                return result
+            self._learn(np.unique(packed[unknown]))
+            return self._looked_up(packed)
+
+    def _looked_up(self, packed: Packed) -> NDArray[np.uint16]:
+        result = np.empty(packed.shape, self.dtype)
+        flat = np.ascontiguousarray(packed).reshape(-1)
+        kernels.look_up(flat, self._table, result.reshape(-1))
+        return result
+
+    def _learn(self, packed: Packed) -> None:
+        """Classify colors that a pyramid made by averaging, or that are still to be counted."""
+        assert self._classes is not None
+        self._table[packed] = self._classes.classify(unpack_colors(packed), self._space)
+        self._filled.append(packed)
+
+
+@dataclass(frozen=True)
+class LevelImage:
+    """One level of an image: every ``stride``-th pixel of a stored array.
+
+    Attributes
+    ----------
+    image : Image
+    stride : int
+        1 for levels that are stored.
+    """
+
+    image: Image
+    stride: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels along t, z, y, x."""
+        *outer, rows, columns = self.image.shape
+        stride = self.stride
+        return (*outer, math.ceil(rows / stride), math.ceil(columns / stride))
+
+    def read(self, region: Region) -> NDArray[Any]:
+        """Read samples (..., c) of a region of this level."""
+        if self.stride == 1:
+            return self.image.read(region)
+        *outer, rows, columns = region
+        area = (rows.stop - rows.start) * (columns.stop - columns.start) * self.stride**2
+        if area <= _LARGEST_READ:
+            wide = (*outer, self._widened(rows, -2), self._widened(columns, -1))
+            return self.image.read(wide)[..., :: self.stride, :: self.stride, :]
+        return self._sampled(tuple(outer), rows, columns)
+
+    def _widened(self, part: slice, axis: int) -> slice:
+        return slice(
+            part.start * self.stride, min(part.stop * self.stride, self.image.shape[axis])
+        )
+
+    def _sampled(self, outer: Region, rows: slice, columns: slice) -> NDArray[Any]:
+        """Show a few blocks of pixels large: reading all of a terabyte for a glance takes hours.
+
+        The region is divided into a grid of cells; each shows the middle of what it covers.
+        """
+        cells_y, cells_x = _cells(rows), _cells(columns)
+        lines = []
+        for y in cells_y:
+            line = [self._cell(outer, y, x) for x in cells_x]
+            lines.append(np.concatenate(line, axis=-2))
+        return np.concatenate(lines, axis=-3)
+
+    def _cell(self, outer: Region, rows: slice, columns: slice) -> NDArray[Any]:
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        tops = [
+            min((part.start + part.stop) // 2 * self.stride, n - 1) // 1
+            for part, n in zip((rows, columns), self.image.shape[-2:], strict=True)
+        ]
+        sides = [
+            slice(top, min(top + length, n))
+            for top, length, n in zip(tops, (height, width), self.image.shape[-2:], strict=True)
+        ]
+        part = self.image.read((*outer, *sides))
+        missing = [(0, 0)] * part.ndim
+        missing[-3] = (0, height - part.shape[-3])
+        missing[-2] = (0, width - part.shape[-2])
+        return np.pad(part, missing, mode="edge")
+
+
+def _cells(part: slice) -> list[slice]:
+    """Cut a side of a view into at most eight cells."""
+    step = max(math.ceil((part.stop - part.start) / 8), 1)
+    return [
+        slice(start, min(start + step, part.stop)) for start in range(part.start, part.stop, step)
+    ]
+
+
+def made_up_levels(image: Image) -> list[LevelImage]:
+    """Return levels for an image that is stored as one: strided where a plane is large."""
+    levels = [LevelImage(image)]
+    if math.prod(image.shape[-2:]) <= LARGEST_PLANE:
+        return levels
+    while max(levels[-1].shape[-2:]) > _COARSEST_SIDE:
+        levels.append(LevelImage(image, levels[-1].stride * 2))
+    return levels
+
+
+class _Level:
+    """What napari asks of an array: shape, type, and slices."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return math.prod(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[(slice(None),) * self.ndim], dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        raise NotImplementedError
+
+
+class PreviewLevel(_Level):
+    """Classes of one level, looked up when sliced.
+
+    Parameters
+    ----------
+    level : LevelImage
+    pixels : PreviewPixels
+        How samples become packed colors; shared by all levels.
+    """
+
+    def __init__(self, level: LevelImage, pixels: PreviewPixels) -> None:
+        super().__init__(level.shape, Lookup.dtype)
+        self._level, self._pixels = level, pixels
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint16]:
+        region, index = _normalized(key, self.shape)
+        packed = self._pixels.view(self._level, region)
+        return self._pixels.lookup.look_up(packed)[index]
+
+
+class ImageLevel(_Level):
+    """Samples of one level, for showing an image that has no pyramid of its own."""
+
+    def __init__(self, level: LevelImage) -> None:
+        channels = () if level.image.gray else (level.image.color_channels,)
+        super().__init__((*level.shape, *channels), level.image.dtype)
+        self._level = level
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        region, index = _normalized(key, self.shape)
+        if self._level.image.gray:
+            return self._level.read(region)[..., 0][index]
+        return self._level.read(region[:-1])[(*index[:-1], region[-1])]
+
+
+class PreviewPixels:
+    """The packed colors of the latest views, and the table that gives them classes."""
+
+    def __init__(self) -> None:
+        self.lookup = Lookup()
+        self._encoding, self._radius = Encoding(), 0
+        self._views: OrderedDict[Any, Packed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def encode_with(self, encoding: Encoding, radius: int) -> None:
+        """Change how samples become colors; kept views are dropped if it really changes."""
+        with self._lock:
+            if (encoding, radius) != (self._encoding, self._radius):
+                self._encoding, self._radius = encoding, radius
+                self._views.clear()
+
+    def view(self, level: LevelImage, region: Region) -> Packed:
+        """Return the packed colors of a region of a level."""
+        key = (id(level), *((part.start, part.stop) for part in region))
+        with self._lock:
+            encoding, radius = self._encoding, self._radius
+            if key in self._views:
+                self._views.move_to_end(key)
+                return self._views[key]
+        packed = _read_packed(level, region, encoding, radius)
+        with self._lock:
+            self._views[key] = packed
+            while len(self._views) > _VIEWS_KEPT:
+                self._views.popitem(last=False)
+        return packed
+
+
+def _read_packed(level: LevelImage, region: Region, encoding: Encoding, radius: int) -> Packed:
+    # On coarser levels the filter shrinks with the pixels it stands for.
+    radius = radius if level.stride == 1 else round(radius / level.stride)
+    if not radius:
+        return encoding.encode(level.read(region))
+    shape, halo, margins, inner = level.shape, list(region), [(0, 0)] * len(region), []
+    for axis, part in enumerate(region):
+        reach = radius if axis >= len(region) - 2 else 0
+        start, stop = part.start - reach, part.stop + reach
+        halo[axis] = slice(max(start, 0), min(stop, shape[axis]))
+        margins[axis] = (max(-start, 0), max(stop - shape[axis], 0))
+        inner.append(slice(reach, reach + part.stop - part.start))
+    packed = reflect_margin(encoding.encode(level.read(tuple(halo))), tuple(margins))
+    return median(packed, radius)[tuple(inner)]
+
+
+def _normalized(key: Any, shape: Sequence[int]) -> tuple[Region, tuple[Any, ...]]:
+    """Split a key into the region to read and the index to apply to what was read."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if Ellipsis in [k for k in keys if k is Ellipsis]:
+        at = next(i for i, k in enumerate(keys) if k is Ellipsis)
+        keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + 1)
+    keys += [slice(None)] * (len(shape) - len(keys))
+    region, index = [], []
+    for k, n in zip(keys, shape, strict=True):
+        if isinstance(k, slice):
+            start, stop, step = k.indices(n)
+            region.append(slice(start, max(stop, start)))
+            index.append(slice(None, None, step))
+        else:
+            position = int(k) % n
+            region.append(slice(position, position + 1))
+            index.append(0)
+    return tuple(region), tuple(index)

@@ -101,6 +101,7 @@ def _add_segment(commands: Any) -> None:
     add("--min-size", type=int, metavar="PIXELS", help="drop regions of fewer pixels")
     add("--parameters", metavar="MANIFEST", help="start from the parameters of a manifest")
     add("--outputs", default=_OUTPUTS, help=f"what to write (default {_OUTPUTS})")
+    add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
     add("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(command=_segment)
 
@@ -140,7 +141,7 @@ def _segment(options: argparse.Namespace) -> None:
     outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
     with _Bars() as bars:
         manifest = segmentation.export(
-            options.output, outputs, options.overwrite, on_event=bars.show
+            options.output, outputs, options.overwrite, blob=options.blob, on_event=bars.show
         )
     for warning in segmentation.warnings:
         _log.warning(warning)

@@ -257,6 +257,7 @@ class Segmentation:
         outputs: Sequence[str] = ("classes", "recolored"),
         overwrite: bool = False,
         *,
+        blob: bool = False,
         on_event: Listener | None = None,
         cancel: threading.Event | None = None,
     ) -> Manifest:
@@ -271,6 +272,8 @@ class Segmentation:
             What an OME-Zarr is to hold.
         overwrite : bool
             Whether an existing output may be replaced.
+        blob : bool
+            Write the picture file alone, no manifest beside it.
         on_event : callable, optional
             Called with a :class:`Progress` after every tile.
         cancel : threading.Event, optional
@@ -287,7 +290,8 @@ class Segmentation:
             In which case no manifest is left.
         """
         job = Job(self.counted, self.parameters, self.decide, lambda: self.warnings)
-        return export(job, path, tuple(outputs), overwrite, Watch(on_event, cancel))
+        watch = Watch(on_event, cancel)
+        return export(job, path, tuple(outputs), overwrite, watch, blob=blob)
 
 
 class _Palette:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
-from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin
+from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin, with_halo
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.engine.window import resolve_window
 from napari_pixseg.errors import ParameterError, RecountNeeded
@@ -71,7 +71,7 @@ class Pixels:
         """Read the denoised packed colors of a region, with what of its halo exists."""
         if not self.radius:
             return self.encoding.encode(self.image.read(region))
-        halo, margins, inner = _halo(region, self.image.shape, self.radius)
+        halo, margins, inner = with_halo(region, self.image.shape, self.radius)
         packed = self.encoding.encode(self.image.read(halo))
         return median(reflect_margin(packed, margins), self.radius)[inner]
 
@@ -189,20 +189,6 @@ def _merge_thin_tiles(array: da.Array, depth: dict[int, int]) -> da.Array:
 
 def _feed_of(array: da.Array, tiling: Tiling) -> Feed:
     return Feed.of_array(array.rechunk(tiling.chunks), tiling)
-
-
-def _halo(
-    region: Region, shape: tuple[int, ...], radius: int
-) -> tuple[Region, tuple[tuple[int, int], ...], Region]:
-    """What to read around a region, what to reflect beyond the image, and where it then lies."""
-    halo, margins, inner = list(region), [(0, 0)] * len(region), []
-    for axis, (part, n) in enumerate(zip(region, shape, strict=True)):
-        before = radius if axis >= len(region) - 2 else 0
-        inner.append(slice(before, before + part.stop - part.start))
-        start, stop = part.start - before, part.stop + before
-        halo[axis] = slice(max(start, 0), min(stop, n))
-        margins[axis] = (max(-start, 0), max(stop - n, 0))
-    return tuple(halo), tuple(margins), tuple(inner)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.image import Region
 from napari_pixseg.model.colorspaces import forward, to_byte
 from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.parameters import ColorSpace, Interval
@@ -117,6 +118,39 @@ def reflect_margin(packed: Packed, margins: tuple[tuple[int, int], ...]) -> Pack
     if not any(before or after for before, after in margins):
         return packed
     return np.pad(packed, margins, mode="symmetric")
+
+
+def with_halo(
+    region: Region, shape: tuple[int, ...], radius: int
+) -> tuple[Region, tuple[tuple[int, int], ...], Region]:
+    """Plan to filter a region: what to read, what to reflect beyond the image, what to keep.
+
+    Parameters
+    ----------
+    region : tuple of slice
+        Over axes of which the last two are y and x.
+    shape : tuple of int
+        Of the image.
+    radius : int
+        How far the filter reaches.
+
+    Returns
+    -------
+    region
+        To read: the region and what there is of its halo.
+    tuple of (before, after)
+        Pixels to add by reflection along each axis.
+    region
+        Where the asked region lies in the result.
+    """
+    halo, margins, inner = list(region), [(0, 0)] * len(region), []
+    for axis, (part, n) in enumerate(zip(region, shape, strict=True)):
+        reach = radius if axis >= len(region) - 2 else 0
+        inner.append(slice(reach, reach + part.stop - part.start))
+        start, stop = part.start - reach, part.stop + reach
+        halo[axis] = slice(max(start, 0), min(stop, n))
+        margins[axis] = (max(-start, 0), max(stop - n, 0))
+    return tuple(halo), tuple(margins), tuple(inner)
 
 
 def alpha_bytes(alpha: NDArray[Any]) -> NDArray[np.uint8]:

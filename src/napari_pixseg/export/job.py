@@ -60,16 +60,28 @@ class Job:
 
 
 def export(
-    job: Job, path: str | os.PathLike[str], outputs: tuple[str, ...], overwrite: bool, watch: Watch
+    job: Job,
+    path: str | os.PathLike[str],
+    outputs: tuple[str, ...],
+    overwrite: bool,
+    watch: Watch,
+    *,
+    blob: bool = False,
 ) -> Manifest:
     """Write an output and its manifest; see :meth:`Segmentation.export`."""
     place = Place(os.fspath(path))
     as_picture = place.suffix in PICTURES
     check_target(job, place, outputs, overwrite)
-    writer = _export_picture if as_picture else _export_store
+    if blob and not as_picture:
+        raise ParameterError(
+            f"blob gives the picture alone, but {place.name} is no picture; "
+            f"give a path that ends in {', '.join(PICTURES)}."
+        )
     manifest = Manifest(200, new_id(), place.uri, details=details_of(job, outputs))
     with _clear_os_errors(place):
-        return writer(job, place, outputs, manifest, watch)
+        if as_picture:
+            return _export_picture(job, place, manifest, watch, blob)
+        return _export_store(job, place, outputs, manifest, watch)
 
 
 def check_target(job: Job, place: Place, outputs: tuple[str, ...], overwrite: bool) -> None:
@@ -269,7 +281,7 @@ def _clear(place: Place) -> None:
 
 
 def _export_picture(
-    job: Job, place: Place, _outputs: tuple[str, ...], manifest: Manifest, watch: Watch
+    job: Job, place: Place, manifest: Manifest, watch: Watch, blob: bool
 ) -> Manifest:
     classes = job.decide(watch)
     details = {**manifest.details, **_decided_details(job, classes)}
@@ -289,5 +301,6 @@ def _export_picture(
         # The commit record of an older picture goes at the last moment.
         place.sidecar().remove()
     manifest = replace(manifest, details={**details, "outputs": ["recolored"], "finished": now()})
-    place.sidecar().write_bytes(manifest.to_json().encode())
+    if not blob:
+        place.sidecar().write_bytes(manifest.to_json().encode())
     return manifest

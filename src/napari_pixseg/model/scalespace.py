@@ -234,9 +234,7 @@ def _active_nodes(siblings: list[_Node]) -> list[_Node]:
     return active
 
 
-def _signs(
-    root: _Node, marks: NDArray[np.int8]
-) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+def _signs(root: _Node, marks: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
     signs, scales = np.zeros(BINS, np.int8), np.full(BINS, np.nan)
     for node in _active_nodes(root.children):
         is_peak = marks[node.row, node.right] == -1

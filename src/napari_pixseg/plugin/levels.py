@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Image, Region
-from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin
+from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin, with_halo
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.model.colortable import COLORS, NO_DATA, ColorTable, unpack_colors
@@ -28,7 +28,7 @@ LARGEST_PLANE = 16_000_000
 # The coarsest made-up level has no side longer than this.
 _COARSEST_SIDE = 1024
 # A view that would read more pixels than this is sampled from blocks instead.
-_LARGEST_READ = 1 << 25
+_LARGEST_READ = 1 << 27
 _VIEWS_KEPT = 6
 
 
@@ -115,37 +115,28 @@ class LevelImage:
         return self._sampled(tuple(outer), rows, columns)
 
     def _widened(self, part: slice, axis: int) -> slice:
-        return slice(
-            part.start * self.stride, min(part.stop * self.stride, self.image.shape[axis])
-        )
+        return slice(part.start * self.stride, min(part.stop * self.stride, self.image.shape[axis]))
 
     def _sampled(self, outer: Region, rows: slice, columns: slice) -> NDArray[Any]:
         """Show a few blocks of pixels large: reading all of a terabyte for a glance takes hours.
 
         The region is divided into a grid of cells; each shows the middle of what it covers.
         """
-        cells_y, cells_x = _cells(rows), _cells(columns)
-        lines = []
-        for y in cells_y:
-            line = [self._cell(outer, y, x) for x in cells_x]
-            lines.append(np.concatenate(line, axis=-2))
+        lines = [
+            np.concatenate([self._cell(outer, y, x) for x in _cells(columns)], axis=-2)
+            for y in _cells(rows)
+        ]
         return np.concatenate(lines, axis=-3)
 
     def _cell(self, outer: Region, rows: slice, columns: slice) -> NDArray[Any]:
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        tops = [
-            min((part.start + part.stop) // 2 * self.stride, n - 1) // 1
-            for part, n in zip((rows, columns), self.image.shape[-2:], strict=True)
-        ]
-        sides = [
-            slice(top, min(top + length, n))
-            for top, length, n in zip(tops, (height, width), self.image.shape[-2:], strict=True)
-        ]
-        part = self.image.read((*outer, *sides))
-        missing = [(0, 0)] * part.ndim
-        missing[-3] = (0, height - part.shape[-3])
-        missing[-2] = (0, width - part.shape[-2])
-        return np.pad(part, missing, mode="edge")
+        """Read as many neighboring pixels as the cell has, from the middle of what it covers."""
+        sides, missing = [], [(0, 0)] * len(outer)
+        for part, n in zip((rows, columns), self.image.shape[-2:], strict=True):
+            length = part.stop - part.start
+            start = min((part.start + part.stop) // 2 * self.stride, n - 1)
+            sides.append(slice(start, min(start + length, n)))
+            missing.append((0, length - (sides[-1].stop - start)))
+        return np.pad(self.image.read((*outer, *sides)), [*missing, (0, 0)], mode="edge")
 
 
 def _cells(part: slice) -> list[slice]:
@@ -206,7 +197,8 @@ class PreviewLevel(_Level):
     def __getitem__(self, key: Any) -> NDArray[np.uint16]:
         region, index = _normalized(key, self.shape)
         packed = self._pixels.view(self._level, region)
-        return self._pixels.lookup.look_up(packed)[index]
+        classes: NDArray[np.uint16] = self._pixels.lookup.look_up(packed)[index]
+        return classes
 
 
 class ImageLevel(_Level):
@@ -220,8 +212,10 @@ class ImageLevel(_Level):
     def __getitem__(self, key: Any) -> NDArray[Any]:
         region, index = _normalized(key, self.shape)
         if self._level.image.gray:
-            return self._level.read(region)[..., 0][index]
-        return self._level.read(region[:-1])[(*index[:-1], region[-1])]
+            samples = self._level.read(region)[..., 0][index]
+        else:
+            samples = self._level.read(region[:-1])[(*index[:-1], region[-1])]
+        return np.asarray(samples)
 
 
 class PreviewPixels:
@@ -261,15 +255,9 @@ def _read_packed(level: LevelImage, region: Region, encoding: Encoding, radius: 
     radius = radius if level.stride == 1 else round(radius / level.stride)
     if not radius:
         return encoding.encode(level.read(region))
-    shape, halo, margins, inner = level.shape, list(region), [(0, 0)] * len(region), []
-    for axis, part in enumerate(region):
-        reach = radius if axis >= len(region) - 2 else 0
-        start, stop = part.start - reach, part.stop + reach
-        halo[axis] = slice(max(start, 0), min(stop, shape[axis]))
-        margins[axis] = (max(-start, 0), max(stop - shape[axis], 0))
-        inner.append(slice(reach, reach + part.stop - part.start))
-    packed = reflect_margin(encoding.encode(level.read(tuple(halo))), tuple(margins))
-    return median(packed, radius)[tuple(inner)]
+    halo, margins, inner = with_halo(region, level.shape, radius)
+    packed = reflect_margin(encoding.encode(level.read(halo)), margins)
+    return median(packed, radius)[inner]
 
 
 def _normalized(key: Any, shape: Sequence[int]) -> tuple[Region, tuple[Any, ...]]:
@@ -279,7 +267,8 @@ def _normalized(key: Any, shape: Sequence[int]) -> tuple[Region, tuple[Any, ...]
         at = next(i for i, k in enumerate(keys) if k is Ellipsis)
         keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + 1)
     keys += [slice(None)] * (len(shape) - len(keys))
-    region, index = [], []
+    region: list[slice] = []
+    index: list[Any] = []
     for k, n in zip(keys, shape, strict=True):
         if isinstance(k, slice):
             start, stop, step = k.indices(n)

@@ -1,0 +1,1 @@
+"""The napari plugin: widget, live preview, sample data, reader and writers."""

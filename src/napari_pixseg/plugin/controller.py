@@ -1,0 +1,338 @@
+"""What happens when a user turns a knob: counts once, decides often, never blocks.
+
+The controller knows neither napari nor Qt and is tested without a window.
+Signals are emitted from worker threads; a view brings them to its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from psygnal import Signal
+
+from napari_pixseg.engine.classify import Counted, check_parameters, converts_first
+from napari_pixseg.engine.image import Image
+from napari_pixseg.engine.run import Progress, Watch, run_tiles
+from napari_pixseg.engine.samples import Encoding
+from napari_pixseg.engine.tiling import plan_tiles
+from napari_pixseg.errors import Cancelled, ParameterError, PixsegError
+from napari_pixseg.export.manifest import Manifest
+from napari_pixseg.model.classes import Classes, decide
+from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.parameters import Parameters
+from napari_pixseg.segmentation import Segmentation
+
+# A first answer is given from a level, or from tiles, of about this many pixels.
+_FIRST_LOOK = 4_000_000
+# Parameters that decide how pixels become colors: another value needs another count.
+_COUNTED = ("denoise", "window", "channels", "axes")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be shown.
+
+    Attributes
+    ----------
+    classes : Classes
+    table : ColorTable
+    encoding : Encoding
+        How samples became the colors of the table.
+    provisional : bool
+        True until every pixel of the finest level has been counted.
+    """
+
+    classes: Classes
+    table: ColorTable
+    encoding: Encoding
+    provisional: bool
+
+
+class Controller:
+    """Turns parameters into decisions, in the background, dropping those that are stale.
+
+    Parameters
+    ----------
+    reopen : callable
+        Given parameters, returns the levels of the chosen image, fine to coarse;
+        asked again when axes or channels change.
+    executor : Executor, optional
+        Runs counting and exports; a thread of its own if not given.
+    """
+
+    decided = Signal(Decision)
+    progressed = Signal(Progress)
+    failed = Signal(str)
+    exported = Signal(Manifest)
+    busy = Signal(bool)
+    parameters_changed = Signal(Parameters)
+
+    def __init__(self, executor: Executor | None = None, decider: Executor | None = None) -> None:
+        self.parameters = Parameters()
+        self.decision: Decision | None = None
+        self._executor = executor or ThreadPoolExecutor(1, "pixseg-count")
+        self._decider = decider or ThreadPoolExecutor(1, "pixseg-decide")
+        self._reopen: Callable[[Parameters], Sequence[Image]] | None = None
+        self._counted: Counted | None = None
+        self._table: tuple[ColorTable, Encoding, bool, Image] | None = None
+        self._generation = self._wanted = 0
+        self._cancel = threading.Event()
+        self._lock = threading.RLock()
+
+    # Choosing ----------------------------------------------------------------
+
+    def choose(self, reopen: Callable[[Parameters], Sequence[Image]]) -> None:
+        """Take another image: forget the old one and count the colors of the new."""
+        self._reopen = reopen
+        self._count()
+
+    def forget(self) -> None:
+        """Stop all work and drop the image."""
+        self.cancel()
+        with self._lock:
+            self._generation += 1
+            self._reopen = self._counted = self._table = self.decision = None
+
+    def set(self, **changes: Any) -> None:
+        """Change parameters; refused ones are reported and change nothing."""
+        try:
+            parameters = self.parameters.replace(**changes)
+        except ParameterError as error:
+            self.failed.emit(str(error))
+            return
+        self.restore(parameters)
+
+    def restore(self, parameters: Parameters) -> None:
+        """Take all parameters at once, for example from a manifest."""
+        before, self.parameters = self.parameters, parameters
+        if parameters == before:
+            return
+        self.parameters_changed.emit(parameters)
+        if self._reopen is None:
+            return
+        if self._needs_count(before, parameters):
+            self._count()
+        else:
+            self._decide_soon()
+
+    def load(self, path: str) -> None:
+        """Take the parameters of a manifest, or of the output that holds one."""
+        try:
+            self.restore(Manifest.load(path).parameters)
+        except PixsegError as error:
+            self.failed.emit(str(error))
+
+    def _needs_count(self, before: Parameters, after: Parameters) -> bool:
+        if any(getattr(before, name) != getattr(after, name) for name in _COUNTED):
+            return True
+        if self._counted is None:
+            return True
+        image = self._counted.image
+        converts = converts_first(image, before), converts_first(image, after)
+        return converts[0] != converts[1] or (all(converts) and before.cs != after.cs)
+
+    # Counting ----------------------------------------------------------------
+
+    def _count(self) -> None:
+        self.cancel()
+        with self._lock:
+            self._generation += 1
+            self._table = self._counted = self.decision = None
+            cancel = self._cancel = threading.Event()
+            generation, parameters = self._generation, self.parameters
+        self._submit(lambda: self._count_now(generation, parameters, cancel))
+
+    def _count_now(self, generation: int, parameters: Parameters, cancel: threading.Event) -> None:
+        if self._reopen is None:
+            return
+        levels = self._reopen(parameters)
+        check_parameters(levels[0], parameters)
+        watch = Watch(self.progressed.emit, cancel)
+        counted = Counted(levels[0], plan_tiles(levels[0]), parameters)
+        with self._lock:
+            if generation != self._generation:
+                return
+            self._counted = counted
+        first = _first_look(levels, counted, parameters, Watch(None, cancel))
+        if first is not None:
+            self._have_table(generation, *first, provisional=True)
+        table = counted.table(watch)
+        self._have_table(generation, table, counted.pixels().encoding, provisional=False)
+
+    def _have_table(
+        self, generation: int, table: ColorTable, encoding: Encoding, provisional: bool
+    ) -> None:
+        with self._lock:
+            if generation != self._generation or self._counted is None:
+                return
+            self._table = table, encoding, provisional, self._counted.image
+        self._decide_soon()
+
+    # Deciding ----------------------------------------------------------------
+
+    def _decide_soon(self) -> None:
+        with self._lock:
+            if self._table is None:
+                return
+            self._wanted += 1
+            wanted = self._wanted
+        self._decider.submit(self._decide_now, wanted)
+
+    def _decide_now(self, wanted: int) -> None:
+        with self._lock:
+            # Only the latest wish counts: a slider makes many while one is being answered.
+            if wanted != self._wanted or self._table is None:
+                return
+            (table, encoding, provisional, image), parameters = self._table, self.parameters
+        try:
+            check_parameters(image, parameters)
+            classes = decide(table, parameters, gray=image.gray)
+        except PixsegError as error:
+            self.failed.emit(str(error))
+            return
+        decision = Decision(classes, table, encoding, provisional)
+        with self._lock:
+            if wanted != self._wanted:
+                return
+            self.decision = decision
+        self.decided.emit(decision)
+
+    @property
+    def segmentation(self) -> Segmentation | None:
+        """The segmentation as it is set now; None before an image was chosen."""
+        with self._lock:
+            if self._counted is None:
+                return None
+            return Segmentation(self._counted, self.parameters)
+
+    # Running -----------------------------------------------------------------
+
+    def export(
+        self,
+        path: str,
+        outputs: Sequence[str],
+        *,
+        overwrite: bool = False,
+        scheduler: str = "",
+        blob: bool = False,
+    ) -> None:
+        """Run the full job out of core; ``exported`` or ``failed`` tells how it ended.
+
+        Parameters
+        ----------
+        path : str
+        outputs : sequence of str
+        overwrite : bool
+        scheduler : str
+            Address of a Dask scheduler; empty for this machine's threads.
+        blob : bool
+            Write the picture alone, without its manifest.
+        """
+        segmentation = self.segmentation
+        if segmentation is None:
+            self.failed.emit("There is no image to segment; choose a layer or open a path first.")
+            return
+        cancel = self._cancel = threading.Event()
+
+        def run() -> None:
+            with ExitStack() as stack:
+                if scheduler:
+                    stack.enter_context(_client(scheduler))
+                manifest = segmentation.export(
+                    path, outputs, overwrite, blob=blob, on_event=self.progressed.emit,
+                    cancel=cancel,
+                )  # fmt: skip
+            self.exported.emit(manifest)
+
+        self._submit(run)
+
+    def compute(self, outputs: Sequence[str], done: Callable[[dict[str, Any]], Any]) -> None:
+        """Compute the outputs in memory and hand them over, from the worker's thread."""
+        segmentation = self.segmentation
+        if segmentation is None:
+            return
+
+        def run() -> None:
+            done({name: getattr(segmentation, name).compute() for name in outputs})
+
+        self._submit(run)
+
+    def cancel(self) -> None:
+        """Stop what is running before its next tile."""
+        self._cancel.set()
+
+    def close(self) -> None:
+        """Stop all work and the threads."""
+        self.forget()
+        for executor in (self._executor, self._decider):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        self._executor.submit(self._guarded, work)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        self.busy.emit(True)
+        try:
+            work()
+        except Cancelled:
+            pass
+        except PixsegError as error:
+            self.failed.emit(str(error))
+        except Exception as error:  # noqa: BLE001
+            self.failed.emit(f"Something unforeseen went wrong ({type(error).__name__}: {error}).")
+        finally:
+            self.busy.emit(False)
+
+
+def _first_look(
+    levels: Sequence[Image], counted: Counted, parameters: Parameters, watch: Watch
+) -> tuple[ColorTable, Encoding] | None:
+    """Count a coarse level, or some tiles; None where everything is counted at once anyway."""
+    if len(counted.tiling) <= 4:
+        return None
+    coarse = [level for level in levels[1:] if _pixels(level) <= _FIRST_LOOK]
+    if coarse:
+        small = Counted(coarse[0], plan_tiles(coarse[0]), parameters)
+        return small.table(watch), small.pixels().encoding
+    # The range of some tiles is not that of the image: only bytes can be sampled like this.
+    if counted.image.dtype.kind != "u" or counted.image.dtype.itemsize > 1:
+        return None
+    pixels, total = counted.pixels(), len(counted.tiling)
+    some = sorted({total * step // 4 + total // 8 for step in range(4)})
+    part = run_tiles(
+        pixels.feed().part(some), _Counting(pixels.encoding), "colors", watch, ColorTable.merge
+    )
+    return part, pixels.encoding
+
+
+def _pixels(image: Image) -> int:
+    total = 1
+    for n in image.shape:
+        total *= n
+    return total
+
+
+@dataclass(frozen=True)
+class _Counting:
+    encoding: Encoding
+
+    def __call__(self, packed: Any, _number: int) -> ColorTable:
+        return ColorTable.from_packed(packed, self.encoding.space)
+
+
+def _client(address: str) -> Any:
+    from distributed import Client
+
+    try:
+        client: Any = Client(address, timeout=5)  # type: ignore[no-untyped-call]
+        return client.as_current()
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"No Dask scheduler answers at {address!r}; check the address, for example "
+            "tcp://192.0.2.1:8786, or leave it empty for this machine."
+        ) from error

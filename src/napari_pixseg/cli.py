@@ -112,13 +112,24 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _indices(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be whole numbers with commas between them, such as 0,1,2"
+        ) from None
 
 
 def _window(text: str) -> Any:
     if text in ("dtype", "minmax"):
         return text
-    return tuple(tuple(float(end) for end in pair.split(":")) for pair in text.split(","))
+    try:
+        return tuple(tuple(float(end) for end in pair.split(":")) for pair in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be dtype, minmax, LOW:HIGH, or one LOW:HIGH per channel with commas "
+            "between them"
+        ) from None
 
 
 def _background(text: str) -> Any:

@@ -29,7 +29,6 @@ from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
 
 OUTPUTS = ("classes", "recolored", "regions")
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -115,7 +114,9 @@ def _refuse_input_as_output(image: Image, place: Place) -> None:
     """Overwriting the input, or writing inside it, would destroy what cannot be made again."""
     if image.source.uri is None:
         return
-    source, target = image.source.uri.rstrip("/") + "/", place.uri.rstrip("/") + "/"
+    source, target = (
+        f"{uri.rstrip('/')}/" for uri in (Place(image.source.uri).real_uri, place.real_uri)
+    )
     if source.startswith(target) or target.startswith(source):
         raise OutputConflict(
             f"The output {place.uri} and the input {image.source.uri} overlap; "
@@ -124,17 +125,31 @@ def _refuse_input_as_output(image: Image, place: Place) -> None:
 
 
 def _refuse_existing(place: Place, overwrite: bool) -> None:
-    if not place.exists():
-        return
-    if place.is_file() or place.suffix in PICTURES:
-        if place.is_file() and place.suffix in PICTURES and overwrite:
-            return
-        raise OutputConflict(_conflict(place, overwrite))
-    names = place.names()
-    ours = any(name in names for name in (MANIFEST_NAME, RECORD_NAME, *_ZARR_FILES))
-    if _never_began(place, names) or (ours and overwrite):
-        return
-    raise OutputConflict(_conflict(place, overwrite))
+    """Refuse what exists, unless it is an output of ours and may be replaced."""
+    if obstacle := place.obstacle():
+        raise OutputConflict(
+            f"{place.uri} cannot be made, because {obstacle} is in the way; choose another path."
+        )
+    if place.suffix in PICTURES:
+        sidecar = place.sidecar()
+        if sidecar.exists() and not (overwrite and _is_manifest(sidecar)):
+            raise OutputConflict(_conflict(sidecar, overwrite))
+        if place.is_folder() or (place.exists() and not overwrite):
+            raise OutputConflict(_conflict(place, overwrite))
+    elif place.exists():
+        names = [] if place.is_file() else place.names()
+        ours = RECORD_NAME in names or _is_manifest(place.child(MANIFEST_NAME))
+        if not (_never_began(place, names) or (ours and overwrite)):
+            raise OutputConflict(_conflict(place, overwrite))
+
+
+def _is_manifest(place: Place) -> bool:
+    """Whether a file is a manifest that this program wrote."""
+    content = place.read_bytes()
+    try:
+        return content is not None and "software" in Manifest.from_json(content).details
+    except ParameterError:
+        return False
 
 
 def _conflict(place: Place, overwrite: bool) -> str:
@@ -150,8 +165,11 @@ def _never_began(place: Place, names: list[str]) -> bool:
     """Whether a run failed here before it wrote anything: then nothing can be lost."""
     if names != [RECORD_NAME]:
         return False
-    content = place.child(RECORD_NAME).read_bytes()
-    return content is not None and json.loads(content).get("state") == "failed"
+    try:
+        record = json.loads(place.child(RECORD_NAME).read_bytes() or b"{}")
+        return bool(record["state"] == "failed")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def details_of(job: Job, outputs: tuple[str, ...]) -> dict[str, Any]:

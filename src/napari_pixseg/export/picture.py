@@ -121,8 +121,8 @@ class _Rows:
         starts = range(0, self.tiling.shape[-2], height)
         total = len(planes) * len(starts)
         for done, (plane, start) in enumerate((p, s) for p in planes for s in starts):
-            self.watch.check()
             self.watch.tell(STAGE, done, total)
+            self.watch.check()
             yield from self._tiles(plane, slice(start, min(start + height, self.tiling.shape[-2])))
         self.watch.tell(STAGE, total, total)
 
@@ -135,7 +135,8 @@ class _Rows:
         strip = strip.reshape(height, width, channels)
         for top in range(0, height, _TIFF_TILE):
             for left in range(0, width, _TIFF_TILE):
-                yield np.ascontiguousarray(strip[top : top + _TIFF_TILE, left : left + _TIFF_TILE])
+                tile = strip[top : top + _TIFF_TILE, left : left + _TIFF_TILE]
+                yield np.ascontiguousarray(tile if channels > 1 else tile[..., 0])
 
 
 def _write_tiff(
@@ -146,16 +147,17 @@ def _write_tiff(
     # TIFF tiles must not straddle two strips that are computed one after the other.
     height = max(tiling.tile[-2] // _TIFF_TILE, 1) * _TIFF_TILE
     tiling = Tiling(tiling.shape, (*tiling.tile[:-2], height, tiling.tile[-1]), tiling.write_chunk)
-    axes = "".join(_NGFF_TO_TIFF[axis] for axis in painter.image.label_axes) + "S"
+    axes = "".join(_NGFF_TO_TIFF[axis] for axis in painter.image.label_axes)
     gray = color_channels(painter.image) == 1
+    samples = (painter.channels,) if painter.channels > 1 else ()
     tifffile.imwrite(
         path, data=iter(_Rows(classes, painter, tiling, watch)),
-        shape=(*tiling.shape, painter.channels), dtype=np.uint8,
+        shape=(*tiling.shape, *samples), dtype=np.uint8,
         bigtiff=int(np.prod(tiling.shape)) * painter.channels > 1 << 31,
-        tile=(_TIFF_TILE, _TIFF_TILE), compression="zlib", planarconfig="contig",
+        tile=(_TIFF_TILE, _TIFF_TILE), compression="zlib", planarconfig="contig" if samples else None,
         photometric="minisblack" if gray else "rgb",
         extrasamples=["unassalpha"] if painter.keeps_alpha else None,
-        metadata={"axes": axes}, **_resolution(painter),
+        metadata={"axes": axes + "S" * len(samples)}, **_resolution(painter),
     )  # fmt: skip
 
 

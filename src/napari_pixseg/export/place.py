@@ -20,6 +20,8 @@ import fsspec
 import zarr.storage
 from zarr.abc.store import Store
 
+from napari_pixseg.errors import ParameterError
+
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
 
@@ -38,7 +40,13 @@ class Place:
 
     @cached_property
     def _filesystem(self) -> tuple[Any, str]:
-        filesystem, path = fsspec.core.url_to_fs(os.path.expanduser(self.target))
+        try:
+            filesystem, path = fsspec.core.url_to_fs(os.path.expanduser(self.target))
+        except (ValueError, ImportError) as error:
+            raise ParameterError(
+                f"{self.target} cannot be reached ({error}); give a path, or a URL of a kind that "
+                "fsspec knows, such as s3:// or memory://."
+            ) from error
         return filesystem, path.rstrip("/")
 
     @property
@@ -56,6 +64,11 @@ class Place:
         """Absolute URI without credentials."""
         filesystem, path = self._filesystem
         return Path(path).as_uri() if self.is_local else str(filesystem.unstrip_protocol(path))
+
+    @property
+    def real_uri(self) -> str:
+        """URI of what this leads to, links of the file system followed."""
+        return self.local.resolve().as_uri() if self.is_local else self.uri
 
     @property
     def name(self) -> str:
@@ -86,10 +99,27 @@ class Place:
             return False
         return not filesystem.isdir(path) or bool(filesystem.ls(path, detail=False))
 
+    def obstacle(self) -> Path | None:
+        """What stands where this, or a folder above it, would have to be made."""
+        if not self.is_local:
+            return None
+        for path in (self.local, *self.local.parents):
+            if path.is_symlink() and not path.exists():
+                return path
+            if path.exists():
+                in_the_way = path != self.local and not path.is_dir()
+                return path if in_the_way else None
+        return None
+
     def is_file(self) -> bool:
         """Whether there is a file."""
         filesystem, path = self._filesystem
         return bool(filesystem.isfile(path))
+
+    def is_folder(self) -> bool:
+        """Whether there is a folder, even an empty one."""
+        filesystem, path = self._filesystem
+        return bool(filesystem.isdir(path))
 
     def names(self) -> list[str]:
         """Names of what is in this folder; none if it is no folder."""
@@ -152,7 +182,9 @@ class Place:
         if not filesystem.async_impl:
             from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-            return zarr.storage.FsspecStore(AsyncFileSystemWrapper(filesystem), path=path)
+            return zarr.storage.FsspecStore(
+                AsyncFileSystemWrapper(filesystem, asynchronous=True), path=path
+            )
         url = filesystem.unstrip_protocol(path)
         # Made anew as asynchronous, on zarr's own event loop.
         return zarr.storage.FsspecStore.from_url(url)

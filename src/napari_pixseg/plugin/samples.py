@@ -235,7 +235,7 @@ def _noise(cell: int, strength: float, y: NDArray[Any], x: NDArray[Any]) -> NDAr
     first, last = top[0], top[-1] + 2
     lines = corners[first:last, left]
     lines += (corners[first:last, left + 1] - lines) * right
-    above = lines[top - first]
+    above: NDArray[np.float32] = lines[top - first]
     above += (lines[top - first + 1] - above) * down[:, np.newaxis]
     return above
 

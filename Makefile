@@ -15,16 +15,22 @@ CREATE = $(PYTHON) -m venv $(VENV)
 INSTALL = $(BIN)/python -m pip install --quiet
 endif
 
+# Tests with windows load napari's own fixtures, and bring a screen where there is none.
+GUI = $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY" ] && \
+	echo xvfb-run -a -s '"-screen 0 1600x1000x24"')
+GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
+
 .PHONY: demo test check soak tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/gui
+	$(GUI) $(BIN)/python -m pytest tests/gui -o addopts="$(GUI_OPTIONS)"
 
 soak: $(VENV)/.test-installed tools
-	PIXSEG_SOAK=1 $(BIN)/python -m pytest
+	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui
 
 check: $(VENV)/.test-installed tools
 	$(BIN)/ruff check

@@ -8,6 +8,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from napari_pixseg.engine.seams import (
     four,
     number_regions,
 )
+from napari_pixseg.engine.sources import open_source
 from napari_pixseg.engine.tiling import Tiling, plan_tiles
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.model.classes import Classes
@@ -85,7 +87,7 @@ class Regions:
     def lazy(self, classes: da.Array) -> da.Array:
         """Return the regions of a class map whose chunks are the tiles, in its axes' order."""
         tiling, dtype = self.layout.tiling, lazy_dtype(self.layout.tiling)
-        name = f"regions-{classes.name}"
+        name = f"regions-{tokenize(classes.name, self.rules)}"
         tasks = {}
         for number in range(len(tiling)):
             position = tiling.position(number)
@@ -208,8 +210,9 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
     """Open an array of class numbers; without metadata it is yx or zyx."""
     if axes is not None and "c" in axes:
         raise ParameterError(f"axes = {axes!r} names channels, but a class map has none.")
-    guess = {2: "yx", 3: "zyx"}.get(getattr(class_map, "ndim", 0))
-    image = open_image(class_map, axes or guess)
+    source = open_source(class_map)
+    guess = {2: "yx", 3: "zyx"}.get(source.array.ndim)
+    image = open_image(source, axes or source.axes or guess)
     if image.channels is not None:
         raise NotAnImage(
             f"{image.source.name} has channels (axes {image.axes!r}); a class map has one number "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import hashlib
 import json
 import math
@@ -168,7 +169,10 @@ def _image_group(group: Any) -> Any:
 
 def _only_array(group: Any, name: str) -> Any:
     try:
-        members = dict(group.members())
+        with warnings.catch_warnings():
+            # Our own manifest and run record, for example, lie in groups.
+            warnings.filterwarnings("ignore", message=".*not recognized as a component of a Zarr")
+            members = dict(group.members())
     except Exception:  # noqa: BLE001 - plain http servers cannot list
         raise NotAnImage(
             f"{name} is a zarr group without image metadata whose members cannot be listed: "

@@ -83,18 +83,21 @@ def plan_tiles(image: Image) -> Tiling:
     stored = tuple(min(chunk, n) for chunk, n in zip(stored, shape, strict=True))
     *depth, rows, columns = stored
     budget = max(TILE_PIXELS // math.prod(depth), 1)
-    row_unit, column_unit = _write_unit(rows, shape[-2]), _write_unit(columns, shape[-1])
-    width = _tile_length(columns, column_unit, shape[-1], math.isqrt(budget))
+    side = math.isqrt(budget)
+    goal = min(WRITE_SIDE, side)
+    row_unit = _write_unit(rows, shape[-2], goal)
+    column_unit = _write_unit(columns, shape[-1], goal)
+    width = _tile_length(columns, column_unit, shape[-1], side)
     height = _tile_length(rows, row_unit, shape[-2], min(budget // width, TILE_SIDE))
     return Tiling(shape, (*depth, height, width), (*depth, row_unit, column_unit))
 
 
-def _write_unit(chunk: int, length: int) -> int:
+def _write_unit(chunk: int, length: int, goal: int) -> int:
     """Length of written chunks along an axis that is stored in chunks of the given length."""
     if chunk < _SMALLEST_UNIT:
-        chunk *= WRITE_SIDE // chunk
+        chunk *= max(goal // chunk, 1)
     if chunk >= length:
-        return min(WRITE_SIDE, length)
+        return min(goal, length)
     if chunk <= TILE_SIDE:
         return chunk
     divisors = (d for d in range(TILE_SIDE, _SMALLEST_UNIT - 1, -1) if chunk % d == 0)

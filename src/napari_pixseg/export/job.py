@@ -18,6 +18,7 @@ import numpy as np
 
 from napari_pixseg.engine.classify import Counted
 from napari_pixseg.engine.image import Image
+from napari_pixseg.engine.location import public_uri
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.errors import NoSpace, OutputConflict, ParameterError, PixsegError, status_of
 from napari_pixseg.export.manifest import Manifest, new_id, now, software
@@ -70,7 +71,8 @@ def export(
     """Write an output and its manifest; see :meth:`Segmentation.export`."""
     place = Place(os.fspath(path))
     as_picture = place.suffix in PICTURES
-    check_target(job, place, outputs, overwrite)
+    with _clear_os_errors(place):
+        check_target(job, place, outputs, overwrite)
     if blob and not as_picture:
         raise ParameterError(
             f"blob gives the picture alone, but {place.name} is no picture; "
@@ -229,8 +231,9 @@ def _clear_os_errors(place: Place) -> Iterator[None]:
             raise NoSpace(
                 f"No space is left at {place.uri}; free some, and run again with overwrite."
             ) from error
-        if error.errno in _UNWRITABLE:
-            raise NoSpace(f"{place.uri} cannot be written: {error.strerror}.") from error
+        if error.errno in _UNWRITABLE or not place.is_local:
+            reason = public_uri(error.strerror or str(error))
+            raise NoSpace(f"{place.uri} cannot be written: {reason}.") from error
         raise
 
 

@@ -99,7 +99,10 @@ class Manifest:
         place = Place(os.fspath(path))
         candidates = [place] if place.uri.endswith(".json") else []
         for candidate in (*candidates, place.child(MANIFEST_NAME), place.sidecar()):
-            content = candidate.read_bytes()
+            try:
+                content = candidate.read_bytes()
+            except OSError as error:
+                raise InputNotFound(f"{candidate.uri} cannot be read: {error.strerror}.") from None
             if content is not None:
                 return cls.from_json(content)
         raise InputNotFound(
@@ -115,9 +118,10 @@ class Manifest:
         ParameterError
             If the manifest has none.
         """
-        if "parameters" not in self.details:
+        values = self.details.get("parameters")
+        if not isinstance(values, Mapping):
             raise ParameterError("This manifest records no parameters.")
-        return Parameters.from_dict(self.details["parameters"])
+        return Parameters.from_dict(values)
 
 
 def new_id() -> str:

@@ -20,6 +20,7 @@ import fsspec
 import zarr.storage
 from zarr.abc.store import Store
 
+from napari_pixseg.engine.location import public_uri
 from napari_pixseg.errors import ParameterError
 
 MANIFEST_NAME = "manifest.json"
@@ -44,8 +45,8 @@ class Place:
             filesystem, path = fsspec.core.url_to_fs(os.path.expanduser(self.target))
         except (ValueError, ImportError) as error:
             raise ParameterError(
-                f"{self.target} cannot be reached ({error}); give a path, or a URL of a kind that "
-                "fsspec knows, such as s3:// or memory://."
+                f"{public_uri(self.target)} cannot be reached ({error}); give a path, or a URL of "
+                "a kind that fsspec knows, such as s3:// or memory://."
             ) from error
         return filesystem, path.rstrip("/")
 
@@ -63,7 +64,9 @@ class Place:
     def uri(self) -> str:
         """Absolute URI without credentials."""
         filesystem, path = self._filesystem
-        return Path(path).as_uri() if self.is_local else str(filesystem.unstrip_protocol(path))
+        if self.is_local:
+            return Path(path).as_uri()
+        return public_uri(str(filesystem.unstrip_protocol(path)))
 
     @property
     def real_uri(self) -> str:

@@ -7,8 +7,10 @@ the latest views are kept, and looked up anew.
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,31 +159,53 @@ def made_up_levels(image: Image) -> list[LevelImage]:
     return levels
 
 
-class _Level:
-    """What napari asks of an array: shape, type, and slices."""
+class _Level(ABC):
+    """What napari asks of an array: shape, type, and slices.
+
+    napari cuts a view out of all planes first and picks the plane afterwards: plain slices
+    therefore give a narrower level, and nothing is read before an array is asked for.
+    """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        self.shape, self.dtype = shape, np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
+        self._region: Region = tuple(slice(0, n) for n in shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each dimension."""
+        return tuple(part.stop - part.start for part in self._region)
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
-        return len(self.shape)
+        return len(self._region)
 
     @property
     def size(self) -> int:
-        """Number of pixels."""
+        """Number of values."""
         return math.prod(self.shape)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[(slice(None),) * self.ndim], dtype)
+    @abstractmethod
+    def _read(self, region: Region) -> NDArray[Any]:
+        """Read a region of the whole level."""
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        raise NotImplementedError
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self._read(self._region), dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        region, index = _normalized(key, self.shape)
+        narrower = copy.copy(self)
+        pairs = zip(self._region, region, strict=True)
+        narrower._region = tuple(
+            slice(whole.start + part.start, whole.start + part.stop) for whole, part in pairs
+        )
+        if all(isinstance(k, slice) and k.step in (None, 1) for k in index):
+            return narrower
+        return np.asarray(narrower)[index]
 
 
 class PreviewLevel(_Level):
-    """Classes of one level, looked up when sliced.
+    """Classes of one level, looked up when read.
 
     Parameters
     ----------
@@ -194,11 +218,8 @@ class PreviewLevel(_Level):
         super().__init__(level.shape, Lookup.dtype)
         self._level, self._pixels = level, pixels
 
-    def __getitem__(self, key: Any) -> NDArray[np.uint16]:
-        region, index = _normalized(key, self.shape)
-        packed = self._pixels.view(self._level, region)
-        classes: NDArray[np.uint16] = self._pixels.lookup.look_up(packed)[index]
-        return classes
+    def _read(self, region: Region) -> NDArray[np.uint16]:
+        return self._pixels.lookup.look_up(self._pixels.view(self._level, region))
 
 
 class ImageLevel(_Level):
@@ -209,13 +230,10 @@ class ImageLevel(_Level):
         super().__init__((*level.shape, *channels), level.image.dtype)
         self._level = level
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        region, index = _normalized(key, self.shape)
+    def _read(self, region: Region) -> NDArray[Any]:
         if self._level.image.gray:
-            samples = self._level.read(region)[..., 0][index]
-        else:
-            samples = self._level.read(region[:-1])[(*index[:-1], region[-1])]
-        return np.asarray(samples)
+            return self._level.read(region)[..., 0]
+        return self._level.read(region[:-1])[..., region[-1]]
 
 
 class PreviewPixels:
@@ -263,19 +281,23 @@ def _read_packed(level: LevelImage, region: Region, encoding: Encoding, radius: 
 def _normalized(key: Any, shape: Sequence[int]) -> tuple[Region, tuple[Any, ...]]:
     """Split a key into the region to read and the index to apply to what was read."""
     keys = list(key) if isinstance(key, tuple) else [key]
-    if Ellipsis in [k for k in keys if k is Ellipsis]:
+    if any(k is Ellipsis for k in keys):
         at = next(i for i, k in enumerate(keys) if k is Ellipsis)
         keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + 1)
     keys += [slice(None)] * (len(shape) - len(keys))
-    region: list[slice] = []
-    index: list[Any] = []
-    for k, n in zip(keys, shape, strict=True):
-        if isinstance(k, slice):
-            start, stop, step = k.indices(n)
-            region.append(slice(start, max(stop, start)))
-            index.append(slice(None, None, step))
-        else:
-            position = int(k) % n
-            region.append(slice(position, position + 1))
-            index.append(0)
-    return tuple(region), tuple(index)
+    parts = [_normalized_part(k, n) for k, n in zip(keys, shape, strict=True)]
+    return tuple(region for region, _ in parts), tuple(index for _, index in parts)
+
+
+def _normalized_part(key: Any, length: int) -> tuple[slice, Any]:
+    if not isinstance(key, slice):
+        position = int(key)
+        if not -length <= position < length:
+            raise IndexError(f"Index {position} is out of bounds for a length of {length}.")
+        return slice(position % length, position % length + 1), 0
+    wanted = range(*key.indices(length))
+    if not wanted:
+        return slice(0, 0), slice(None)
+    first, last = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+    step = None if wanted.step == 1 else wanted.step
+    return slice(first, last + 1), slice(None, None, step)

@@ -129,22 +129,26 @@ def _export_in_background(path: str, meta: Mapping[str, Any]) -> None:
     from napari.qt.threading import create_worker
     from napari.utils.notifications import show_error, show_info
 
-    def tell(result: list[str] | PixsegError) -> None:
-        if isinstance(result, PixsegError):
-            show_error(str(result))
+    def tell(result: tuple[list[str], str | None]) -> None:
+        written, error = result
+        if error is None:
+            show_info(f"Written: {', '.join(written)}")
         else:
-            show_info(f"Written: {', '.join(result)}")
+            show_error(error)
 
     worker = create_worker(_export_or_error, path, meta, _progress={"desc": "Exporting"})
     worker.returned.connect(tell)
     worker.start()
 
 
-def _export_or_error(path: str, meta: Mapping[str, Any]) -> list[str] | PixsegError:
-    """Return the error instead of raising it: napari 0.9 stumbles over errors of workers."""
+def _export_or_error(path: str, meta: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """Return what was written, and what went wrong as a sentence.
+
+    A worker that raises, or returns an exception, makes napari 0.9 itself fail.
+    """
     try:
-        return export_layer(path, meta)
+        return export_layer(path, meta), None
     except PixsegError as error:
-        return error
+        return [], str(error)
     except Exception as error:  # noqa: BLE001
-        return PixsegError(f"Something unforeseen went wrong ({error!r}).")
+        return [], f"Something unforeseen went wrong ({error!r})."

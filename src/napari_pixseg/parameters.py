@@ -167,9 +167,20 @@ def _plain(value: Any) -> Any:
 
 
 def _number(name: str, value: object, allowed: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ParameterError(f"{name} = {value!r} is not a finite number; it must be {allowed}.")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool) else float(cast(Real, value))
+        if isinstance(value, Real) and math.isfinite(number):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ParameterError(f"{name} = {value!r} is not a finite number; it must be {allowed}.")
+
+
+def _listed(value: object) -> object:
+    """Take NumPy arrays for what they hold, and text for no sequence."""
+    if isinstance(value, str | bytes):
+        return value.hex() if isinstance(value, bytes) else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _whole(name: str, value: object, low: int, high: int | None, remark: str) -> int:
@@ -183,7 +194,7 @@ def _whole(name: str, value: object, low: int, high: int | None, remark: str) ->
 
 def _semantics(value: object) -> Semantics:
     for known in SEMANTICS:
-        if value == known:
+        if isinstance(value, str) and value == known:
             return known
     raise ParameterError(f"semantics = {value!r} must be 'documented' or 'imagemagick6'.")
 
@@ -219,13 +230,14 @@ def _color_space(value: object) -> ColorSpace:
 
 
 def _window(value: object) -> Window:
-    if value is None or value == "dtype" or value == "minmax":
+    value = _listed(value)
+    if value is None or value in ("dtype", "minmax"):
         return cast(Window, value)
     allowed = "'dtype', 'minmax', (low, high), or one (low, high) for each channel"
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise ParameterError(f"window = {value!r} must be {allowed}.")
     pairs = [value] if isinstance(value[0], Real) else value
-    return tuple(_interval(pair, value, allowed) for pair in pairs)
+    return tuple(_interval(_listed(pair), value, allowed) for pair in pairs)
 
 
 def _interval(pair: object, window: object, allowed: str) -> Interval:
@@ -251,6 +263,7 @@ def _axes(value: object) -> str | None:
 
 
 def _channels(value: object) -> tuple[int, ...] | None:
+    value = _listed(value)
     if value is None:
         return None
     indices = [value] if isinstance(value, Integral) else value
@@ -261,6 +274,7 @@ def _channels(value: object) -> tuple[int, ...] | None:
 
 
 def _background(value: object) -> Background:
+    value = _listed(value)
     if value is None or value == "largest":
         return cast(Background, value)
     numbers = [value] if isinstance(value, Integral) else value

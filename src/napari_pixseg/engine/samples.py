@@ -17,6 +17,7 @@ from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.parameters import ColorSpace, Interval
 
 Packed = NDArray[np.uint32]
+_HUGE = 1e300
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def to_window(samples: NDArray[Any], low: float, high: float) -> NDArray[np.uint
     if high == low:
         return np.zeros(samples.shape, np.uint8)
     clipped = np.clip(samples.astype(np.float64), low, high)
+    if max(abs(low), abs(high)) > _HUGE:
+        # Products below would overflow; a power of two changes no digit.
+        clipped, low, high = clipped * 2.0**-20, low * 2.0**-20, high * 2.0**-20
     mapped = np.floor(255.0 * (clipped - low) / (high - low) + 0.5)
     return np.nan_to_num(mapped, copy=False, nan=0.0).astype(np.uint8)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 import hashlib
 import json
 import math
 import os
+import warnings
 from dataclasses import replace
 from typing import Any
 

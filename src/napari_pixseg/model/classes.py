@@ -266,7 +266,7 @@ def _refuse_class_count(kept: int, counts: NDArray[np.int64], parameters: Parame
         return
     if not counts.any():
         raise ClassError(
-            "No class reaches ct %: the boxes found hold no pixel; lower st or try another cs."
+            "No class reaches ct %: the boxes found hold no pixel; change st or try another cs."
         )
     largest = 100.0 * counts.max() / counts.sum()
     raise ClassError(

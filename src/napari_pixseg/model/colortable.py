@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,8 @@ def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
     -------
     (...) ndarray of uint32
     """
+    if not 1 <= pixels.shape[-1] <= 3:
+        raise ValueError(f"Colors have one to three channels, not {pixels.shape[-1]}.")
     packed = np.empty(pixels.shape[:-1], np.uint32)
     rows = np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-1])
     kernels.pack(rows, packed.reshape(-1))
@@ -76,9 +79,11 @@ class ColorTable:
     @classmethod
     def from_packed(cls, packed: NDArray[np.uint32], space: ColorSpace | None = None) -> ColorTable:
         """Count packed colors of any shape; pixels without data are left out."""
-        flat = np.ascontiguousarray(packed).reshape(-1)
-        scratch, seen = _scratch_of_thread(min(flat.size, COLORS + 1))
-        return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
+        flat = np.ascontiguousarray(packed, np.uint32).reshape(-1)
+        if flat.size and flat.max() > NO_DATA:
+            raise ValueError(f"Packed colors are at most {NO_DATA}, not {flat.max()}.")
+        with _scratch_of_thread(min(flat.size, COLORS + 1)) as (scratch, seen):
+            return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
 
     @classmethod
     def from_pixels(cls, pixels: NDArray[np.uint8]) -> ColorTable:
@@ -99,11 +104,12 @@ class ColorTable:
             return cls(np.empty(0, np.uint32), np.empty(0, np.int64))
         if any(part.space != parts[0].space for part in parts):
             raise ValueError("Color tables of different color spaces cannot be merged.")
-        scratch, seen = _scratch_of_thread(min(sum(len(part.packed) for part in parts), COLORS))
-        distinct = 0
-        for part in parts:
-            distinct = kernels.tally_counts(part.packed, part.counts, scratch, seen, distinct)
-        return _collected(seen[:distinct], scratch, parts[0].space)
+        most = min(sum(len(part.packed) for part in parts), COLORS)
+        with _scratch_of_thread(most) as (scratch, seen):
+            distinct = 0
+            for part in parts:
+                distinct = kernels.tally_counts(part.packed, part.counts, scratch, seen, distinct)
+            return _collected(seen[:distinct], scratch, parts[0].space)
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -150,15 +156,19 @@ class ColorTable:
         return digest.hexdigest()
 
 
-def _scratch_of_thread(most: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+@contextmanager
+def _scratch_of_thread(most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32]]]:
     """Zeroed counters for all colors, one set a thread, and room for ``most`` colors.
 
     The counters are left zero by those who use them, so that a small tile does
-    not pay for 2^24 entries.
+    not pay for 2^24 entries; after an interruption they are not trusted again.
     """
-    if not hasattr(_scratch, "counters"):
-        _scratch.counters = np.zeros(COLORS + 1, np.int64)
-    return _scratch.counters, np.empty(most, np.uint32)
+    counters = getattr(_scratch, "counters", None)
+    _scratch.counters = None
+    if counters is None:
+        counters = np.zeros(COLORS + 1, np.int64)
+    yield counters, np.empty(most, np.uint32)
+    _scratch.counters = counters
 
 
 def _collected(

@@ -126,7 +126,9 @@ def _smooth(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _kernel(scale: float) -> NDArray[np.float64]:
-    kernel = np.exp(-1.0 / (2.0 * scale * scale) * np.arange(BINS, dtype=np.float64) ** 2)
+    # The C library's function: NumPy's vectorized one differs between processors.
+    factor = -1.0 / (2.0 * scale * scale)
+    kernel = np.array([math.exp(factor * distance * distance) for distance in range(BINS)])
     negligible = np.flatnonzero(kernel < _NEGLIGIBLE)
     kernel[negligible[1:]] = 0.0
     return kernel

@@ -20,7 +20,7 @@ GUI = $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY" ] && \
 	echo xvfb-run -a -s '"-screen 0 1600x1000x24"')
 GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
 
-.PHONY: demo test check soak tools clean
+.PHONY: demo test check soak bench tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
@@ -31,6 +31,9 @@ test: check
 
 soak: $(VENV)/.test-installed tools
 	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.decide
 
 check: $(VENV)/.test-installed tools
 	$(BIN)/ruff check

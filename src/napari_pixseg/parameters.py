@@ -179,7 +179,7 @@ def _number(name: str, value: object, allowed: str) -> float:
 def _listed(value: object) -> object:
     """Take NumPy arrays for what they hold, and text for no sequence."""
     if isinstance(value, str | bytes):
-        return value.hex() if isinstance(value, bytes) else value
+        return repr(value) if isinstance(value, bytes) else value
     return value.tolist() if hasattr(value, "tolist") else value
 
 

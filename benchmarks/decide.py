@@ -1,0 +1,72 @@
+"""How long deciding takes: ``python -m benchmarks.decide``.
+
+Color tables of 10^5, 10^6 and 10^7 colors; ``ct`` and ``st`` change on a table
+whose colors are in the space already, ``cs`` changes to one where they are not.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from napari_pixseg.model.classes import decide
+from napari_pixseg.model.colortable import COLORS, ColorTable
+from napari_pixseg.parameters import ColorSpace, Parameters
+
+REPEATS = 7
+
+
+def table_of(colors: int) -> ColorTable:
+    """Make a table of so many colors, thick around a few centers as in a photograph."""
+    rng = np.random.default_rng(colors)
+    y, x, z = np.mgrid[0:256, 0:256, 0:256].reshape(3, -1).astype(np.float32)
+    weight = np.zeros(COLORS, np.float32)
+    for center in rng.uniform(20, 235, (8, 3)):
+        distance = (y - center[0]) ** 2 + (x - center[1]) ** 2 + (z - center[2]) ** 2
+        weight += np.exp(-distance / (2 * 18.0**2))
+    packed = np.sort(np.argpartition(-weight, colors - 1)[:colors]).astype(np.uint32)
+    counts = (1 + 1000 * weight[packed]).astype(np.int64)
+    return ColorTable(packed, counts)
+
+
+def median_ms(work: Callable[[int], object]) -> float:
+    """Time several runs and return the median, in milliseconds."""
+    times = []
+    for repeat in range(REPEATS):
+        start = time.perf_counter()
+        work(repeat)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def measure(colors: int) -> dict[str, float]:
+    """Measure deciding on a table of so many colors."""
+    table = table_of(colors)
+    classes = decide(table, Parameters())
+    spaces = [space for space in ColorSpace if space not in (ColorSpace.YUV, ColorSpace.GRAY)]
+    return {
+        "colors": colors,
+        "classes": len(classes),
+        "st and ct, ms": median_ms(lambda i: decide(table, Parameters(st=1.5 + i, ct=1 + i / 10))),
+        "cs, ms": median_ms(lambda i: decide(table, Parameters(cs=spaces[3 * i % 20], ct=0.1))),
+        "look-up table, ms": median_ms(lambda _: classes.lookup(table)),
+    }
+
+
+def main() -> None:
+    """Print a table and, after it, the same as JSON."""
+    decide(table_of(1000), Parameters())
+    results = [measure(10**power) for power in (5, 6, 7)]
+    for name in results[0]:
+        values = "".join(f"{result[name]:12,.1f}" for result in results)
+        sys.stdout.write(f"{name:20}{values}\n")
+    sys.stdout.write(json.dumps(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 only with status 200, else 1.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _log.handlers = [logging.StreamHandler(sys.stderr)]
+    _log.setLevel(logging.INFO)
     try:
         options = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], None] = options.command
@@ -60,7 +62,8 @@ def _report(error: BaseException) -> int:
         sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error})."
     elif isinstance(error, KeyboardInterrupt):
         sentence = "The run was cancelled; what it had begun is marked as unfinished."
-    _say(Manifest.of_error(status, sentence).to_json())
+    answer = getattr(error, "manifest", None) or Manifest.of_error(status, sentence)
+    _say(replace(answer, error=sentence).to_json())
     _log.error(sentence)
     return 1
 
@@ -147,15 +150,13 @@ def _segment(options: argparse.Namespace) -> None:
 
     parameters = _parameters(options)
     segmentation = open_segmentation(options.input, parameters)
-    for note in segmentation.image.notes:
-        _log.info(note)
     outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
     with _Bars() as bars:
         manifest = segmentation.export(
             options.output, outputs, options.overwrite, blob=options.blob, on_event=bars.show
         )
-    for warning in segmentation.warnings:
-        _log.warning(warning)
+    for remark in (*segmentation.image.notes, *segmentation.warnings):
+        _log.info(remark)
     _say(manifest.to_json())
 
 

@@ -37,6 +37,12 @@ class OutputConflict(PixsegError, FileExistsError):
     status = 409
 
 
+class InputChanged(PixsegError, RuntimeError):
+    """The input is no longer what was counted."""
+
+    status = 409
+
+
 class TooLarge(PixsegError, ValueError):
     """The result does not fit the format or the memory it was asked for."""
 

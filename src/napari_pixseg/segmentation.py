@@ -109,7 +109,7 @@ def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
     return Segmentation(Counted(image, plan_tiles(image), parameters), parameters)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """A segmented image: decided when first looked at, computed where it is sliced.
 
@@ -290,8 +290,9 @@ class Segmentation:
             In which case no manifest is left.
         """
         job = Job(self.counted, self.parameters, self.decide, lambda: self.warnings)
+        outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
         watch = Watch(on_event, cancel)
-        return export(job, path, tuple(outputs), overwrite, watch, blob=blob)
+        return export(job, path, outputs, overwrite, watch, blob=blob)
 
 
 class _Palette:

@@ -17,10 +17,10 @@ from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin, with_halo
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.engine.window import resolve_window
-from napari_pixseg.errors import ParameterError, RecountNeeded
+from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
-from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.model.colortable import NO_DATA, ColorTable
 from napari_pixseg.parameters import Parameters
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
@@ -61,8 +61,8 @@ class Pixels:
         depth = _depth(self.radius, self.tiling)
         encoded = _merge_thin_tiles(encoded, depth)
         return da.map_overlap(
-            _on_tile, encoded, depth=depth, boundary="none", trim=True, allow_rechunk=False,
-            dtype=dtype, meta=np.empty((0,) * encoded.ndim, dtype),
+            _on_tile, encoded, depth=depth, boundary="none", trim=False, allow_rechunk=False,
+            chunks=encoded.chunks, dtype=dtype, meta=np.empty((0,) * encoded.ndim, dtype),
             radius=self.radius, depth_of=tuple(depth.values()), grid=encoded.numblocks,
             function=function, arguments=arguments,
         )  # fmt: skip
@@ -139,6 +139,11 @@ def _look_up(packed: Packed, table: _Lookup) -> NDArray[Any]:
     result = np.empty(packed.shape, table.table.dtype)
     flat = np.ascontiguousarray(packed).reshape(-1)
     kernels.look_up(flat, table.table, result.reshape(-1))
+    if ((result == 0) & (packed != NO_DATA)).any():
+        raise InputChanged(
+            "The input holds colors that were not there when they were counted: it has changed "
+            "meanwhile; leave it alone while it is segmented, and segment it anew."
+        )
     return result
 
 
@@ -151,20 +156,18 @@ def _on_tile(
     arguments: dict[str, Any],
     block_id: tuple[int, ...] | None = None,
 ) -> Any:
-    """Denoise a tile with its halo and apply the function; Dask trims the halo afterwards."""
+    """Denoise a tile with its halo, trim the halo, and apply the function."""
     if radius and packed.size:
         assert block_id is not None
         # Dask brings halos only between tiles; at the image's edges, and along axes
         # that are one tile, the picture is continued by reflection.
-        margins = [(0, 0)] * packed.ndim
+        margins, inner = [(0, 0)] * packed.ndim, [slice(None)] * packed.ndim
         for axis in (packed.ndim - 2, packed.ndim - 1):
-            first, last = block_id[axis] == 0, block_id[axis] == grid[axis] - 1
-            bare = depth_of[axis] == 0
-            margins[axis] = (radius * (first or bare), radius * (last or bare))
-        inner = tuple(
-            slice(before, before + n) for (before, _), n in zip(margins, packed.shape, strict=True)
-        )
-        packed = median(reflect_margin(packed, tuple(margins)), radius)[inner]
+            ends = block_id[axis] == 0, block_id[axis] == grid[axis] - 1
+            before, after = (0 if end else depth_of[axis] for end in ends)
+            margins[axis] = radius - before, radius - after
+            inner[axis] = slice(radius, radius + packed.shape[axis] - before - after)
+        packed = median(reflect_margin(packed, tuple(margins)), radius)[tuple(inner)]
     return function(packed, **arguments)
 
 

@@ -168,6 +168,8 @@ class TileSeams:
     sizes, classes : (m,) ndarray of int64
     faces : dict of (axis, side) to ndarray of int32
         Seam components 1..m on each side, 0 for background.
+    written
+        What came along, see :func:`number_regions`.
     """
 
     firsts: NDArray[np.int32]
@@ -176,6 +178,7 @@ class TileSeams:
     sizes: Longs
     classes: Longs
     faces: dict[tuple[int, int], NDArray[np.int32]] = field(repr=False)
+    written: Any = None
 
 
 @compiled
@@ -281,11 +284,14 @@ class Numbering:
     tiles : list of TileNumbers
     components : list of int
         Components of each tile, without those known to be too small.
+    written : list
+        What the function that came along with the pass returned for each tile.
     """
 
     count: int
     tiles: list[TileNumbers]
     components: list[int]
+    written: list[Any] = field(default_factory=list)
 
 
 def number_regions(
@@ -321,7 +327,8 @@ def number_regions(
             graph[f"match-{name}", number] = (matching, key, others)
             pairs.append((f"match-{name}", number))
     tiles, matched = compute_graph(graph, [digests, pairs], keys, STAGE, watch)
-    return resolve(tiles, matched, layout, rules)
+    numbering = resolve(tiles, matched, layout, rules)
+    return replace(numbering, written=[tile.written for tile in tiles])
 
 
 @dataclass(frozen=True)
@@ -331,11 +338,11 @@ class _Summing:
     also: Step | None
 
     def __call__(self, classes: NDArray[Any], number: int) -> TileSeams:
-        if self.also is not None:
-            self.also(classes, number)
+        written = self.also(classes, number) if self.also is not None else None
         classes = classes.reshape(four(classes.shape, self.layout.axes, 1))
         sides = self.layout.seam_sides(number)
-        return sum_up(classes, TileComponents.of(classes, sides, self.rules), sides)
+        tile = TileComponents.of(classes, sides, self.rules)
+        return replace(sum_up(classes, tile, sides), written=written)
 
 
 def _without_faces(tile: TileSeams) -> TileSeams:

@@ -29,6 +29,11 @@ from napari_pixseg.export.store import StoreWriter
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
 
+# Names that a user would not give to a folder.
+_OTHER_FORMATS = (
+    *(".bmp", ".gif", ".webp", ".jp2", ".jxl", ".avif", ".ppm", ".pgm", ".svg", ".pdf"),
+    *(".npy", ".npz", ".h5", ".hdf5", ".csv", ".parquet", ".json", ".zip"),
+)
 OUTPUTS = ("classes", "recolored", "regions")
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,24 +73,39 @@ def export(
     *,
     blob: bool = False,
 ) -> Manifest:
-    """Write an output and its manifest; see :meth:`Segmentation.export`."""
-    place = Place(os.fspath(path))
-    as_picture = place.suffix in PICTURES
-    with _clear_os_errors(place):
-        check_target(job, place, outputs, overwrite)
-    if blob and not as_picture:
-        raise ParameterError(
-            f"blob gives the picture alone, but {place.name} is no picture; "
-            f"give a path that ends in {', '.join(PICTURES)}."
-        )
+    """Write an output and its manifest; see :meth:`Segmentation.export`.
+
+    An exception that leaves here carries the answer in its attribute ``manifest``.
+    """
+    place = _place(path)
     manifest = Manifest(200, new_id(), place.uri, details=details_of(job, outputs))
-    with _clear_os_errors(place):
-        if as_picture:
-            return _export_picture(job, place, manifest, watch, blob)
-        return _export_store(job, place, outputs, manifest, watch)
+    try:
+        with _clear_os_errors(place):
+            check_target(job, place, outputs, overwrite, blob)
+            if place.suffix in PICTURES:
+                return _export_picture(job, place, manifest, watch, blob)
+            return _export_store(job, place, outputs, manifest, watch)
+    except Exception as error:
+        answer = replace(manifest, status=status_of(error), link=None, error=str(error))
+        error.manifest = answer  # type: ignore[attr-defined]
+        raise
 
 
-def check_target(job: Job, place: Place, outputs: tuple[str, ...], overwrite: bool) -> None:
+def _place(path: object) -> Place:
+    try:
+        target = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        target = ""
+    if not isinstance(target, str) or not target.strip():
+        raise ParameterError(
+            f"{path!r} is no place to write to; give a path or URL, for example out.ome.zarr."
+        )
+    return Place(target)
+
+
+def check_target(
+    job: Job, place: Place, outputs: tuple[str, ...], overwrite: bool, blob: bool
+) -> None:
     """Refuse an output that cannot be written; changes nothing.
 
     Raises
@@ -93,6 +113,7 @@ def check_target(job: Job, place: Place, outputs: tuple[str, ...], overwrite: bo
     ParameterError, TooLarge, OutputConflict
     """
     _check_outputs(outputs)
+    _check_format(place, blob)
     _refuse_input_as_output(job.image, place)
     if place.suffix in PICTURES:
         if "recolored" not in outputs:
@@ -103,6 +124,19 @@ def check_target(job: Job, place: Place, outputs: tuple[str, ...], overwrite: bo
         channels = color_channels(job.image) + (job.image.alpha is not None)
         refuse_format(place.suffix, job.image.shape, channels, place.name)
     _refuse_existing(place, overwrite)
+
+
+def _check_format(place: Place, blob: bool) -> None:
+    if place.suffix in _OTHER_FORMATS:
+        raise ParameterError(
+            f"{place.name} would be a {place.suffix} file, which cannot be written; give a path "
+            f"that ends in .ome.zarr, {', '.join(PICTURES)}."
+        )
+    if blob and place.suffix not in PICTURES:
+        raise ParameterError(
+            f"blob gives the picture alone, but {place.name} is no picture; "
+            f"give a path that ends in {', '.join(PICTURES)}."
+        )
 
 
 def _check_outputs(outputs: tuple[str, ...]) -> None:
@@ -169,7 +203,7 @@ def _never_began(place: Place, names: list[str]) -> bool:
         return False
     try:
         record = json.loads(place.child(RECORD_NAME).read_bytes() or b"{}")
-        return bool(record["state"] == "failed")
+        return record["state"] in ("failed", "cancelled")
     except (ValueError, KeyError, TypeError):
         return False
 
@@ -231,6 +265,8 @@ def _clear_os_errors(place: Place) -> Iterator[None]:
             raise NoSpace(
                 f"No space is left at {place.uri}; free some, and run again with overwrite."
             ) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise ParameterError(f"{place.name} is too long a name; give a shorter one.") from error
         if error.errno in _UNWRITABLE or not place.is_local:
             reason = public_uri(error.strerror or str(error))
             raise NoSpace(f"{place.uri} cannot be written: {reason}.") from error
@@ -316,8 +352,9 @@ def _export_picture(
             pixels.tiling,
             painter,
             place.suffix,
+            place.name.lower().endswith((".ome.tif", ".ome.tiff")),
             watch,
-            pixels.classes(lookup),
+            lambda: pixels.classes(lookup),
         )
         # The commit record of an older picture goes at the last moment.
         place.sidecar().remove()

@@ -21,6 +21,7 @@ STAGE = "picture"
 _JPEG_SIDE = 65_500
 _LARGEST = 1 << 32
 _TIFF_TILE = 512
+_OME_UNITS = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}
 _NGFF_TO_TIFF = {"t": "T", "z": "Z", "y": "Y", "x": "X"}
 
 
@@ -53,8 +54,9 @@ def write_picture(
     tiling: Tiling,
     painter: Painter,
     suffix: str,
+    is_ome: bool,
     watch: Watch,
-    lazy: da.Array,
+    lazy: Callable[[], da.Array],
 ) -> None:
     """Write the recolored picture to a local file.
 
@@ -67,12 +69,14 @@ def write_picture(
     painter : Painter
     suffix : str
         Lower case, with its dot; it decides the format.
+    is_ome : bool
+        Whether a TIFF is to be an OME-TIFF.
     watch : Watch
-    lazy : dask.array.Array
-        The class map, for TIFF, which is written in order.
+    lazy : callable
+        Gives the class map as a Dask array, for TIFF, which is written in order.
     """
     if suffix in (".tif", ".tiff"):
-        _write_tiff(path, lazy, painter, tiling, watch)
+        _write_tiff(path, lazy(), painter, tiling, watch, is_ome)
     else:
         _write_plane(path, _in_memory(feed, tiling, painter, watch), suffix)
 
@@ -140,7 +144,7 @@ class _Rows:
 
 
 def _write_tiff(
-    path: Path, classes: da.Array, painter: Painter, tiling: Tiling, watch: Watch
+    path: Path, classes: da.Array, painter: Painter, tiling: Tiling, watch: Watch, is_ome: bool
 ) -> None:
     import tifffile
 
@@ -151,15 +155,25 @@ def _write_tiff(
     gray = color_channels(painter.image) == 1
     samples = (painter.channels,) if painter.channels > 1 else ()
     tifffile.imwrite(
-        path, data=iter(_Rows(classes, painter, tiling, watch)),
+        path, ome=is_ome, data=iter(_Rows(classes, painter, tiling, watch)),
         shape=(*tiling.shape, *samples), dtype=np.uint8,
         bigtiff=int(np.prod(tiling.shape)) * painter.channels > 1 << 31,
         tile=(_TIFF_TILE, _TIFF_TILE), compression="zlib",
         planarconfig="contig" if samples else None,
         photometric="minisblack" if gray else "rgb",
         extrasamples=["unassalpha"] if painter.keeps_alpha else None,
-        metadata={"axes": axes + "S" * len(samples)}, **_resolution(painter),
+        metadata={"axes": axes + "S" * len(samples), **_pixel_size(painter, is_ome)},
+        **_resolution(painter),
     )  # fmt: skip
+
+
+def _pixel_size(painter: Painter, is_ome: bool) -> dict[str, Any]:
+    source = painter.image.source
+    sizes = {axis: source.scale[axis] for axis in "xyz" if axis in source.scale and is_ome}
+    units = {axis: _OME_UNITS.get(source.units.get(axis, "")) for axis in sizes}
+    known = {f"PhysicalSize{axis.upper()}": size for axis, size in sizes.items() if units[axis]}
+    named = {f"PhysicalSize{axis.upper()}Unit": unit for axis, unit in units.items() if unit}
+    return known | named
 
 
 def _resolution(painter: Painter) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from napari_pixseg.engine.classify import Counted
 from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
 from napari_pixseg.engine.regiontable import RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.errors import InputChanged
 from napari_pixseg.export import ngff
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.place import Place
@@ -50,14 +51,16 @@ class StoreWriter:
         details: dict[str, Any] = {}
         if "regions" in outputs:
             regions = regions_of(self.counted.pixels(), self.classes, lookup, self.parameters)
-            regions.numbering(self.watch, writer)
+            written = regions.numbering(self.watch, writer).written
+            refuse_other_counts(sum_counts(written), self.classes)
             if labels is not None:
                 # From disk: cheaper than reading the image and looking it up again.
                 regions.feed = _FeedOfPyramid(labels)
             details["regions"] = self._write_regions(regions, picture is not None)
         else:
             feed = self.counted.pixels().class_feed(lookup)
-            run_tiles(feed, writer, "classes", self.watch)
+            counts = run_tiles(feed, writer, "classes", self.watch, sum_counts)
+            refuse_other_counts(counts, self.classes)
         if picture is not None:
             picture.build(ngff.area_mean, "picture", self.watch)
         if labels is not None:
@@ -126,13 +129,30 @@ class _TileWriter:
     picture: ngff.Pyramid | None
     painter: Painter
 
-    def __call__(self, classes: NDArray[Any], number: int) -> None:
+    def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64]:
+        """Write the tile; return how many pixels of each class it has."""
         if self.labels is not None:
             self.labels.write(0, self.labels.tiling.region(number), classes)
         if self.picture is not None:
             region = self.picture.tiling.region(number)
             block = self.painter.paint(classes, region)
             self.picture.write(0, region, block if self.painter.channels > 1 else block[0])
+        return np.bincount(classes.reshape(-1), minlength=len(self.painter.palette))
+
+
+def sum_counts(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Add the counts of tiles."""
+    total: NDArray[np.int64] = np.sum(parts, axis=0)
+    return total
+
+
+def refuse_other_counts(counts: NDArray[np.int64], classes: Classes) -> None:
+    """Raise if what was written is not what was decided on, before it is committed."""
+    if not np.array_equal(counts[1:], classes.table["count"]):
+        raise InputChanged(
+            "The input has changed since its colors were counted, so the output is not finished; "
+            "leave the input alone while it is segmented, and segment it anew."
+        )
 
 
 @dataclass(frozen=True)

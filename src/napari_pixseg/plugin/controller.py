@@ -7,9 +7,9 @@ Signals are emitted from worker threads; a view brings them to its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,8 @@ class Controller:
         self._counted: Counted | None = None
         self._table: tuple[ColorTable, Encoding, bool, Image] | None = None
         self._generation = self._wanted = 0
-        self._cancel = threading.Event()
+        self._cancel_count, self._cancel_run = threading.Event(), threading.Event()
+        self._counting = False
         self._lock = threading.RLock()
 
     # Choosing ----------------------------------------------------------------
@@ -115,7 +116,7 @@ class Controller:
         self.parameters_changed.emit(parameters)
         if self._reopen is None:
             return
-        if self._needs_count(before, parameters):
+        if self._needs_count(before, parameters) or self._is_idle():
             self._count()
         else:
             self._decide_soon()
@@ -126,6 +127,11 @@ class Controller:
             self.restore(Manifest.load(path).parameters)
         except PixsegError as error:
             self.failed.emit(str(error))
+
+    def _is_idle(self) -> bool:
+        """Whether there are no counts and none are on their way, as after a cancel."""
+        with self._lock:
+            return not self._counting and (self._table is None or self._table[2])
 
     def _needs_count(self, before: Parameters, after: Parameters) -> bool:
         if any(getattr(before, name) != getattr(after, name) for name in _COUNTED):
@@ -139,13 +145,23 @@ class Controller:
     # Counting ----------------------------------------------------------------
 
     def _count(self) -> None:
-        self.cancel()
+        self._cancel_count.set()
         with self._lock:
             self._generation += 1
             self._table = self._counted = self.decision = None
-            cancel = self._cancel = threading.Event()
+            self._counting = True
+            cancel = self._cancel_count = threading.Event()
             generation, parameters = self._generation, self.parameters
-        self._submit(lambda: self._count_now(generation, parameters, cancel))
+
+        def count() -> None:
+            try:
+                self._count_now(generation, parameters, cancel)
+            finally:
+                with self._lock:
+                    if generation == self._generation:
+                        self._counting = False
+
+        self._submit(count)
 
     def _count_now(self, generation: int, parameters: Parameters, cancel: threading.Event) -> None:
         if self._reopen is None:
@@ -195,6 +211,9 @@ class Controller:
         except PixsegError as error:
             self.failed.emit(str(error))
             return
+        except Exception as error:  # noqa: BLE001
+            self.failed.emit(_unforeseen(error))
+            return
         decision = Decision(classes, table, encoding, provisional)
         with self._lock:
             if wanted != self._wanted:
@@ -237,7 +256,7 @@ class Controller:
         if segmentation is None:
             self.failed.emit("There is no image to segment; choose a layer or open a path first.")
             return
-        cancel = self._cancel = threading.Event()
+        cancel = self._cancel_run = threading.Event()
 
         def run() -> None:
             with ExitStack() as stack:
@@ -264,7 +283,8 @@ class Controller:
 
     def cancel(self) -> None:
         """Stop what is running before its next tile."""
-        self._cancel.set()
+        self._cancel_count.set()
+        self._cancel_run.set()
 
     def close(self) -> None:
         """Stop all work and the threads."""
@@ -284,9 +304,13 @@ class Controller:
         except PixsegError as error:
             self.failed.emit(str(error))
         except Exception as error:  # noqa: BLE001
-            self.failed.emit(f"Something unforeseen went wrong ({type(error).__name__}: {error}).")
+            self.failed.emit(_unforeseen(error))
         finally:
             self.busy.emit(False)
+
+
+def _unforeseen(error: Exception) -> str:
+    return f"Something unforeseen went wrong ({type(error).__name__}: {error})."
 
 
 def _first_look(
@@ -325,14 +349,18 @@ class _Counting:
         return ColorTable.from_packed(packed, self.encoding.space)
 
 
-def _client(address: str) -> Any:
+@contextmanager
+def _client(address: str) -> Iterator[None]:
+    """Run what is inside on a Dask scheduler, and nothing else."""
     from distributed import Client
 
     try:
-        client: Any = Client(address, timeout=5)  # type: ignore[no-untyped-call]
-        return client.as_current()
+        # Not the default of the whole process: counting for the preview stays here.
+        client: Any = Client(address, timeout=5, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"No Dask scheduler answers at {address!r}; check the address, for example "
             "tcp://192.0.2.1:8786, or leave it empty for this machine."
         ) from error
+    with client, client.as_current():
+        yield

@@ -1,7 +1,8 @@
-"""What all tests share: how many random examples are tried."""
+"""What all tests share: how many random examples are tried, and one object store."""
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 common = {
@@ -11,3 +12,20 @@ common = {
 settings.register_profile("quick", max_examples=25, **common)
 settings.register_profile("soak", max_examples=1000, **common)
 settings.load_profile("soak" if os.environ.get("PIXSEG_SOAK") else "quick")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """Address of an S3 server on loopback: one for all tests, as fsspec keeps connections."""
+    server_module = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield f"http://{host}:{port}"
+    server.stop()

@@ -336,20 +336,12 @@ def test_a_forbidden_folder_is_refused_before_anything_is_counted(tmp_path, monk
 # Object stores ----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-        fsspec.filesystem("s3").mkdir("results")
-        yield "s3://results"
-    server.stop()
+@pytest.fixture
+def bucket(s3_endpoint):
+    store = fsspec.filesystem("s3")
+    if not store.exists("results"):
+        store.mkdir("results")
+    return "s3://results"
 
 
 @pytest.fixture

@@ -802,34 +802,21 @@ def test_public_uris_hold_no_secret(given: str, public: str) -> None:
     assert public_uri(given) == public
 
 
-def test_s3_urls_open_like_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        import boto3
+def test_s3_urls_open_like_files(tmp_path: Path, s3_endpoint: str) -> None:
+    import boto3
 
-        client = boto3.client("s3", endpoint_url=endpoint)
-        client.create_bucket(Bucket="pixseg")
-        _write_all(tmp_path)
-        for path in tmp_path.rglob("*"):
-            if path.is_file():
-                client.upload_file(str(path), "pixseg", path.relative_to(tmp_path).as_posix())
-        for name, kind in NAMES.items():
-            source = open_source(f"s3://pixseg/{name}")
-            assert (source.kind, source.uri) == (kind, f"s3://pixseg/{name}")
-            np.testing.assert_array_equal(pixels(travelled(source)), RGB)
-        with pytest.raises(InputNotFound):
-            open_source("s3://pixseg/none.png")
-    finally:
-        server.stop()
+    client = boto3.client("s3", endpoint_url=s3_endpoint)
+    client.create_bucket(Bucket="pixseg")
+    _write_all(tmp_path)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), "pixseg", path.relative_to(tmp_path).as_posix())
+    for name, kind in NAMES.items():
+        source = open_source(f"s3://pixseg/{name}")
+        assert (source.kind, source.uri) == (kind, f"s3://pixseg/{name}")
+        np.testing.assert_array_equal(pixels(travelled(source)), RGB)
+    with pytest.raises(InputNotFound):
+        open_source("s3://pixseg/none.png")
 
 
 # The process

@@ -20,13 +20,15 @@ GUI = $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY" ] && \
 	echo xvfb-run -a -s '"-screen 0 1600x1000x24"')
 GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
 
-.PHONY: demo test check soak bench tools clean
+.PHONY: demo test gui check soak bench tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
 
 test: check
 	$(BIN)/python -m pytest --ignore=tests/gui
+
+gui: $(VENV)/.test-installed tools
 	$(GUI) $(BIN)/python -m pytest tests/gui -o addopts="$(GUI_OPTIONS)"
 
 soak: $(VENV)/.test-installed tools

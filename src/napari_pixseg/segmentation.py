@@ -196,7 +196,8 @@ class Segmentation:
         Columns, all in pixels but ``physical_area`` (in the input's units):
         ``number``, ``class``, ``area``, ``physical_area``, ``bbox_min_*`` and
         ``bbox_max_*`` (half-open), ``centroid_*``, ``mean_0`` ... (of the input's
-        samples, per channel), ``touches_border``. ``pandas.DataFrame`` takes it as it is.
+        samples, per channel), ``touches_border`` (of a spatial axis longer than one
+        pixel). ``pandas.DataFrame`` takes it as it is.
         """
         maker = RegionTable(self._regions, self.image, self.image.source.scale)
         table = np.zeros(self._regions.count, maker.dtype)

@@ -166,7 +166,8 @@ def label_regions(
     ----------
     class_map : array, path or URL
         Integers, 0 is nothing; lazy arrays are computed tile by tile, once to
-        find the seams (now), and again where the result is sliced.
+        find the seams (now; once more before for ``background="largest"``), and
+        again where the result is sliced.
     axes : str, optional
         One letter of ``t z y x`` for each dimension; else metadata, else yx or zyx.
     connectivity : int
@@ -212,6 +213,11 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
         raise ParameterError(f"axes = {axes!r} names channels, but a class map has none.")
     source = open_source(class_map)
     guess = {2: "yx", 3: "zyx"}.get(source.array.ndim)
+    if axes is None and source.axes is None and guess is None:
+        raise ParameterError(
+            f"What are the dimensions of {source.name}, shape {tuple(source.array.shape)}? "
+            "Give axes with one letter of t, z, y, x for each, for example axes='tzyx'."
+        )
     image = open_image(source, axes or source.axes or guess)
     if image.channels is not None:
         raise NotAnImage(

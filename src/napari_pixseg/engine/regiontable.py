@@ -22,6 +22,8 @@ STAGE = "regions"
 _FOUR = AXES.replace("c", "")
 # Rows of this many components, or of one tile if it has more, are in memory at a time.
 _BATCH_COMPONENTS = 1 << 20
+# Measured peak of this pass, rows included, in a tile where every pixel is a region.
+BYTES_PER_MEASURED_COMPONENT = 430
 _BATCH_TILES = 64
 
 

@@ -32,7 +32,9 @@ from napari_pixseg.parameters import AXES
 STAGE = "seams"
 # One task sums up a tile, one matches it with its neighbors, one strips its faces.
 TASKS_PER_TILE = 3
-# Union-find parent, provisional number, size, class, number, line, rank and pairs.
+# In the central step: union-find parent, provisional number, size, class, number, line, rank.
+# Besides, 32 bytes for each pair of them that touch, and 8 to 32 for each line of the image and
+# column of tiles.
 BYTES_PER_SEAM_COMPONENT = 80
 _FOUR = AXES.replace("c", "")
 Direction: TypeAlias = tuple[int, int, int]
@@ -378,7 +380,8 @@ def resolve(
     provisional = _provisional(tiles, before, layout)
     parents = _joined(matched, offsets, provisional)
     sizes = np.zeros(len(parents), np.int64)
-    np.add.at(sizes, parents, np.concatenate([[], *(tile.sizes for tile in tiles)]).astype(int))
+    of_tiles = [np.empty(0, np.int64), *(tile.sizes for tile in tiles)]
+    np.add.at(sizes, parents, np.concatenate(of_tiles))
     begins = (parents == np.arange(len(parents))) & (sizes >= rules.min_size)
     vanished = np.sort(provisional[~begins])
     final = provisional - np.searchsorted(vanished, provisional) + 1

@@ -4,8 +4,9 @@ Components are found run by run with a union-find whose roots are always the
 earliest run, so that numbers come out as scikit-image gives them. All kernels
 work on four axes t, z, y, x; components never connect over t.
 
-Memory: 4 bytes for each pixel and at most ``BYTES_PER_COMPONENT`` for each
-component, of which there are at most as many as pixels.
+Memory: 4 bytes for each pixel (8 more for classes that are neither uint8 nor
+uint16) and at most ``BYTES_PER_COMPONENT`` for each component, of which there
+are at most as many as pixels.
 """
 
 from __future__ import annotations

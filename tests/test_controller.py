@@ -633,7 +633,8 @@ def test_results_are_computed_in_memory(prompt):
     array, results = picture(), []
     prompt.choose(opener(array))
     prompt.set(st=3.0)
-    prompt.compute(("classes", "regions", "recolored"), results.append)
+    prompt.computed.connect(results.append)
+    prompt.compute(("classes", "regions", "recolored"))
     (made,) = results
     wanted = segment(array, st=3.0)
     for name, data in made.items():

@@ -69,6 +69,7 @@ class Controller:
     progressed = Signal(Progress)
     failed = Signal(str)
     exported = Signal(Manifest)
+    computed = Signal(dict)
     busy = Signal(bool)
     parameters_changed = Signal(Parameters)
 
@@ -270,14 +271,14 @@ class Controller:
 
         self._submit(run)
 
-    def compute(self, outputs: Sequence[str], done: Callable[[dict[str, Any]], Any]) -> None:
-        """Compute the outputs in memory and hand them over, from the worker's thread."""
+    def compute(self, outputs: Sequence[str]) -> None:
+        """Compute the outputs in memory; ``computed`` hands them over by name."""
         segmentation = self.segmentation
         if segmentation is None:
             return
 
         def run() -> None:
-            done({name: getattr(segmentation, name).compute() for name in outputs})
+            self.computed.emit({name: getattr(segmentation, name).compute() for name in outputs})
 
         self._submit(run)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import ComboBox, Container, Label, LineEdit, PushButton
-from qtpy.QtCore import QEvent, QObject
+from psygnal import emit_queued
+from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QFileDialog, QWidget
 from superqt import QCollapsible
-from superqt.utils import ensure_main_thread
 
 from napari_pixseg.engine.run import Progress
 from napari_pixseg.errors import PixsegError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 380
 _FAINT = 0.12
+_POLL_MS = 10
 # Above this, a result in memory is refused: it is to be written.
 _LARGEST_IN_MEMORY = 64_000_000
 
@@ -58,6 +59,7 @@ class SegmentWidget(Container[Any]):
         self.fields, self.run_fields, self.panel = Fields(), RunFields(), WhyPanel()
         self.preview: Any = None
         self._layer: Any = None
+        self._shown: Any = (None, None)
         self._pixels = PreviewPixels()
         self._hidden: tuple[int, ...] = ()
         self._selected = 0
@@ -110,17 +112,33 @@ class SegmentWidget(Container[Any]):
         self.run_button.changed.connect(self._run)
         self.cancel_button.changed.connect(self.controller.cancel)
         self.manifest_button.changed.connect(self._choose_manifest)
-        controller = self.controller
-        controller.decided.connect(self._on_decided)
-        controller.progressed.connect(self._on_progress)
-        controller.failed.connect(self._on_failed)
-        controller.exported.connect(self._on_exported)
-        controller.busy.connect(self._on_busy)
-        controller.parameters_changed.connect(self._on_parameters)
+        self._listen()
         self.panel.events.selected.connect(self._on_selected)
         self.panel.events.hidden.connect(self._on_hidden)
         self.panel.events.background.connect(self._on_background)
         self.native.destroyed.connect(self.controller.close)
+
+    def _listen(self) -> None:
+        """Hear the controller on the window's thread.
+
+        Its signals come from worker threads and wait in a queue that a timer empties: no Qt
+        object is ever made or deleted outside the window's thread.
+        """
+        controller = self.controller
+        for signal, slot in (
+            (controller.decided, self._on_decided),
+            (controller.progressed, self._on_progress),
+            (controller.failed, self._on_failed),
+            (controller.exported, self._on_exported),
+            (controller.computed, self._on_computed),
+            (controller.busy, self._on_busy),
+            (controller.parameters_changed, self._on_parameters),
+        ):
+            signal.connect(slot, thread="main")
+        self._timer = QTimer(self.native)
+        self._timer.setInterval(_POLL_MS)
+        self._timer.timeout.connect(emit_queued)
+        self._timer.start()
 
     # Choosing ----------------------------------------------------------------
 
@@ -135,7 +153,8 @@ class SegmentWidget(Container[Any]):
     def _on_layer(self, layer: Any) -> None:
         if layer is self._layer:
             return
-        self._layer, self.preview = layer, None
+        self._drop_preview()
+        self._layer = layer
         self._hidden, self._selected = (), 0
         self._pixels = PreviewPixels()
         if layer is None:
@@ -171,7 +190,6 @@ class SegmentWidget(Container[Any]):
             return
         self.controller.restore(parameters)
 
-    @ensure_main_thread
     def _on_parameters(self, parameters: Parameters) -> None:
         self.fields.show(parameters)
 
@@ -187,20 +205,31 @@ class SegmentWidget(Container[Any]):
 
     # Preview -----------------------------------------------------------------
 
-    @ensure_main_thread
     def _on_decided(self, decision: Decision) -> None:
         if self._layer is None:
             return
         classes = decision.classes
         self._pixels.encode_with(decision.encoding, classes.parameters.denoise)
         self._pixels.lookup.show(classes, decision.table)
+        shown = classes.parameters.axes, classes.parameters.channels
+        if shown != self._shown:
+            self._drop_preview()
         if self.preview is None or self.preview not in self.viewer.layers:
+            self._shown = shown
             self._add_preview()
+        if self.preview is None:
+            return
         self._color_preview(decision)
         background = classes.parameters.background
         named = background if isinstance(background, tuple) else ()
         self.panel.show_classes(classes, named)
         self.status.value = _status(decision)
+
+    def _drop_preview(self) -> None:
+        """Remove a preview that shows another image, or other channels of it."""
+        if self.preview is not None and self.preview in self.viewer.layers:
+            self.viewer.layers.remove(self.preview)
+        self.preview = None
 
     def _add_preview(self) -> None:
         segmentation = self.controller.segmentation
@@ -282,9 +311,8 @@ class SegmentWidget(Container[Any]):
                 "give a path to write to."
             )
             return
-        self.controller.compute(self.run_fields.outputs, self._on_computed)
+        self.controller.compute(self.run_fields.outputs)
 
-    @ensure_main_thread
     def _on_computed(self, results: dict[str, Any]) -> None:
         place = placement(self._layer)
         for name, data in results.items():
@@ -294,7 +322,6 @@ class SegmentWidget(Container[Any]):
             else:
                 self.viewer.add_labels(data, name=title, **place)
 
-    @ensure_main_thread
     def _on_exported(self, manifest: Manifest) -> None:
         from napari.layers import Layer
         from napari.utils.notifications import show_info
@@ -308,14 +335,12 @@ class SegmentWidget(Container[Any]):
         for data in layers_of_output(link):
             self.viewer.add_layer(Layer.create(*data))
 
-    @ensure_main_thread
     def _on_busy(self, busy: bool) -> None:
         self.cancel_button.enabled = busy
         if not busy and self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    @ensure_main_thread
     def _on_progress(self, step: Progress) -> None:
         from napari.utils import progress
 
@@ -327,7 +352,6 @@ class SegmentWidget(Container[Any]):
         if self.controller.decision is None:
             self.status.value = f"Counting colors: tile {step.done} of {step.total}"
 
-    @ensure_main_thread
     def _on_failed(self, sentence: str) -> None:
         from napari.utils.notifications import show_error
 

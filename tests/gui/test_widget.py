@@ -1,6 +1,7 @@
 """The widget in a real window of napari, as a user meets it."""
 
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -95,6 +96,7 @@ KINDS = {
 def viewer(make_napari_viewer_proxy, qtbot, monkeypatch):
     kept, make = [], SegmentWidget.__init__
 
+    @functools.wraps(make)
     def keeping(self, *args, **options):
         kept.append(self)
         make(self, *args, **options)
@@ -196,7 +198,6 @@ SHOW, BACKGROUND = 4, 5
 # Choosing ------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="bug: napari passes the viewer to classes alone, not to functions")
 def test_the_plugin_opens_the_widget_for_the_selected_layer(viewer, qtbot, npe2pm):
     from npe2 import PluginManifest
 

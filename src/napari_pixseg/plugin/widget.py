@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from magicgui.widgets import ComboBox, Container, Label, LineEdit, PushButton
@@ -28,9 +28,6 @@ from napari_pixseg.plugin.layers import (
 from napari_pixseg.plugin.levels import PreviewLevel, PreviewPixels
 from napari_pixseg.plugin.panel import WhyPanel
 
-if TYPE_CHECKING:
-    import napari
-
 _WIDTH = 380
 _FAINT = 0.12
 _POLL_MS = 10
@@ -38,13 +35,10 @@ _POLL_MS = 10
 _LARGEST_IN_MEMORY = 64_000_000
 
 
-def make_widget(napari_viewer: napari.viewer.Viewer) -> SegmentWidget:
-    """Make the widget for a viewer; napari's plugin manifest names this function."""
-    return SegmentWidget(napari_viewer)
-
-
 class SegmentWidget(Container[Any]):
     """Choose an image, turn the knobs, see why, run it.
+
+    napari's plugin manifest names this class: napari passes the viewer to classes only.
 
     Parameters
     ----------

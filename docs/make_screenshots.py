@@ -164,8 +164,9 @@ def open_a_large_image(window: Window) -> None:
     window.widget.path.native.returnPressed.emit()
     window.settle()
     window.viewer.reset_view()
-    window.viewer.camera.zoom *= 8
-    window.viewer.camera.center = (LARGE * 0.73, LARGE * 0.78)
+    camera = getattr(window.viewer, "scene", window.viewer).camera
+    camera.zoom *= 8
+    camera.center = (LARGE * 0.73, LARGE * 0.78)
     window.rest()
     shutil.rmtree(path)
 

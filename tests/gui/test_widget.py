@@ -93,7 +93,7 @@ KINDS = {
 
 
 @pytest.fixture
-def viewer(make_napari_viewer_proxy, qtbot, monkeypatch):
+def viewer(make_napari_viewer_proxy, qtbot, monkeypatch, request):
     kept, make = [], SegmentWidget.__init__
 
     @functools.wraps(make)
@@ -102,7 +102,7 @@ def viewer(make_napari_viewer_proxy, qtbot, monkeypatch):
         make(self, *args, **options)
 
     monkeypatch.setattr(SegmentWidget, "__init__", keeping)
-    yield make_napari_viewer_proxy()
+    yield make_napari_viewer_proxy(show=getattr(request, "param", False))
     # A widget outlives its threads, so that it dies in this one.
     for widget in kept:
         widget.controller.close()
@@ -254,6 +254,26 @@ def test_a_large_plane_gets_made_up_levels(opened, monkeypatch):
     np.testing.assert_allclose(
         widget.preview.extent.world, widget.img.value.extent.world, atol=1e-6
     )
+
+
+@pytest.mark.xfail(reason="bug: napari 0.9 keeps the coarsest level of a plane for ever")
+@pytest.mark.parametrize("viewer", [True], indirect=True, ids=["shown"])
+def test_the_coarsest_level_follows_the_knobs(opened, viewer, qtbot, monkeypatch):
+    monkeypatch.setattr(levels, "LARGEST_PLANE", 10_000)
+    monkeypatch.setattr(levels, "_COARSEST_SIDE", 64)
+    widget = opened(PICTURE, rgb=True)
+    getattr(viewer, "scene", viewer).camera.zoom = 0.1
+    qtbot.waitUntil(lambda: widget.preview.data_level == 2, timeout=LONG)
+    for ct in (15.0, 6.0):
+        widget.fields.ct._box.value = ct
+        settle(widget, qtbot, ct=ct)
+        wanted = np.asarray(segment(PICTURE, ct=ct).classes)[::4, ::4]
+        shown = [
+            widget.preview.get_value((4 * y, 4 * x), world=True)[1]
+            for y in range(0, 50, 7)
+            for x in range(0, 60, 7)
+        ]
+        np.testing.assert_array_equal(shown, wanted[::7, ::7].ravel())
 
 
 @pytest.mark.parametrize("suffix", ["png", "ome.zarr", "tif"])
@@ -799,21 +819,16 @@ def test_a_removed_preview_comes_back_with_the_next_knob(opened, viewer, qtbot):
     assert widget.preview in viewer.layers
 
 
-def test_a_late_decision_for_the_layer_before_does_no_harm(opened, viewer, qtbot):
+@pytest.mark.xfail(reason="bug: AttributeError, as there is no preview")
+def test_a_late_decision_for_the_layer_before_does_no_harm(opened, viewer, monkeypatch):
     widget = opened(PICTURE, rgb=True)
     late = widget.controller.decision
-    gate = Gate(GRAY.astype(np.uint16))
-    layer = viewer.add_image(gate, contrast_limits=(0, 255))
-    gate.close()
-    widget.img.value = layer
-    try:
-        widget._on_decided(late)
-    finally:
-        gate.open()
-    settle(widget, qtbot)
-    np.testing.assert_array_equal(
-        finest(widget.preview), np.asarray(segment(GRAY.astype(np.uint16)).classes)
-    )
+    # As it is between choosing another layer and opening it in the worker.
+    monkeypatch.setattr(widget.controller, "choose", lambda _reopen: None)
+    monkeypatch.setattr(type(widget.controller), "segmentation", None)
+    widget.img.value = viewer.add_image(GRAY, name="gray")
+    widget._on_decided(late)
+    assert [layer.name for layer in viewer.layers] == ["picture", "gray"]
 
 
 @pytest.mark.xfail(reason="bug: AttributeError, as there is no layer any more")

@@ -24,8 +24,9 @@ from napari_pixseg.engine import tiling
 from napari_pixseg.engine.sources import Source
 from napari_pixseg.errors import InputNotFound, NotAnImage, OutputConflict, ParameterError, TooLarge
 from napari_pixseg.export import ngff
-from napari_pixseg.plugin import reader, samples, writer
-from napari_pixseg.plugin.reader import StoredLevel, get_reader, layers_of_output
+from napari_pixseg.plugin import looks, samples, writer
+from napari_pixseg.plugin.reader import get_reader, layers_of_output
+from napari_pixseg.plugin.stored import StoredLevel
 
 with warnings.catch_warnings():
     # npe2 and napari use what pydantic deprecates.
@@ -288,7 +289,7 @@ def test_regions_have_their_table_by_number(tmp_path):
 
 def test_a_long_table_of_regions_is_left_on_disk_and_the_user_told(tmp_path, monkeypatch, told):
     result = exported(tmp_path / "out.ome.zarr", "color")
-    monkeypatch.setattr(reader, "MOST_FEATURES", len(result.region_table) - 1)
+    monkeypatch.setattr(looks, "MOST_FEATURES", len(result.region_table) - 1)
     layer = shown(tmp_path / "out.ome.zarr")["regions"]
     assert layer.features.empty
     (message,) = [record.message for record in told]

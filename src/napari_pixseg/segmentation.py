@@ -18,10 +18,10 @@ from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.regions import Regions, regions_of
 from napari_pixseg.engine.regiontable import RegionTable
-from napari_pixseg.engine.run import Listener, Watch
+from napari_pixseg.engine.run import Listener, Watch, compute_array
 from napari_pixseg.engine.tiling import plan_tiles
 from napari_pixseg.errors import ParameterError
-from napari_pixseg.export.job import Job, export
+from napari_pixseg.export.job import Job, check_outputs, export
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable
@@ -251,6 +251,40 @@ class Segmentation:
         parameters = self.parameters.replace(**changes)
         self.counted.refuse_recount(parameters)
         return Segmentation(self.counted, parameters)
+
+    def compute(
+        self,
+        outputs: Sequence[str] = ("classes",),
+        *,
+        on_event: Listener | None = None,
+        cancel: threading.Event | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Compute outputs in memory, on this machine's threads.
+
+        Parameters
+        ----------
+        outputs : sequence of {"classes", "regions", "recolored"}
+        on_event : callable, optional
+            Called with a :class:`Progress` after every tile.
+        cancel : threading.Event, optional
+            When set, the computation stops before its next tile.
+
+        Returns
+        -------
+        dict of str to ndarray
+            What the properties of these names are, whole.
+
+        Raises
+        ------
+        ParameterError, ClassError, Cancelled
+        """
+        names = tuple(dict.fromkeys((outputs,) if isinstance(outputs, str) else outputs))
+        check_outputs(names)
+        watch = Watch(on_event, cancel)
+        self.decide(watch)
+        if "regions" in names:
+            self._regions.numbering(watch)
+        return {name: compute_array(getattr(self, name), name, watch) for name in names}
 
     def export(
         self,

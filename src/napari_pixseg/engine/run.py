@@ -10,14 +10,20 @@ from typing import Any, TypeAlias
 
 import dask
 import dask.array as da
+import dask.local
+import dask.multiprocessing
 import dask.threaded
+import numpy as np
 from dask.base import get_scheduler
 from dask.callbacks import Callback
+from numpy.typing import NDArray
 
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import Cancelled
 
 FAN_IN = 8
+# Schedulers of this process, which take callbacks.
+_LOCAL = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
 
 
 @dataclass(frozen=True)
@@ -202,8 +208,25 @@ def compute_graph(
         Results in the shape of ``wanted``.
     """
     get = get_scheduler() or dask.threaded.get
-    with _TileCallback(keys[0][0], stage, len(keys), watch):
+    callback = _TileCallback(keys[0][0], stage, len(keys), watch)
+    if get not in _LOCAL:
         return get(graph, wanted)
+    # Given by hand: registered callbacks are those of the whole process, and would count and
+    # cancel what other threads compute meanwhile.
+    return get(graph, wanted, callbacks=[callback._callback, *Callback.active])
+
+
+def compute_array(array: da.Array, stage: str, watch: Watch) -> NDArray[Any]:
+    """Compute an array on this machine's threads, with progress and cancel.
+
+    Raises
+    ------
+    Cancelled
+        If the watch says so.
+    """
+    callback = _TileCallback(array.name, stage, array.npartitions, watch)
+    callbacks = [callback._callback, *Callback.active]
+    return np.asarray(array.compute(scheduler="threads", callbacks=callbacks))
 
 
 class _TileCallback(Callback):  # type: ignore[misc]

@@ -112,7 +112,7 @@ def check_target(
     ------
     ParameterError, TooLarge, OutputConflict
     """
-    _check_outputs(outputs)
+    check_outputs(outputs)
     _check_format(place, blob)
     _refuse_input_as_output(job.image, place)
     if place.suffix in PICTURES:
@@ -139,7 +139,8 @@ def _check_format(place: Place, blob: bool) -> None:
         )
 
 
-def _check_outputs(outputs: tuple[str, ...]) -> None:
+def check_outputs(outputs: tuple[str, ...]) -> None:
+    """Refuse names that are no outputs, and none at all."""
     unknown = [name for name in outputs if name not in OUTPUTS]
     if unknown or not outputs:
         named = ", ".join(repr(name) for name in unknown) or "nothing"

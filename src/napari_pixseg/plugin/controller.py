@@ -25,6 +25,7 @@ from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable
 from napari_pixseg.parameters import Parameters
+from napari_pixseg.plugin.results import Computed
 from napari_pixseg.segmentation import Segmentation
 
 # A first answer is given from a level, or from tiles, of about this many pixels.
@@ -69,7 +70,7 @@ class Controller:
     progressed = Signal(Progress)
     failed = Signal(str)
     exported = Signal(Manifest)
-    computed = Signal(dict)
+    computed = Signal(Computed)
     busy = Signal(bool)
     parameters_changed = Signal(Parameters)
 
@@ -78,6 +79,7 @@ class Controller:
         self.decision: Decision | None = None
         self._executor = executor or ThreadPoolExecutor(1, "pixseg-count")
         self._decider = decider or ThreadPoolExecutor(1, "pixseg-decide")
+        self._closed = False
         self._reopen: Callable[[Parameters], Sequence[Image]] | None = None
         self._counted: Counted | None = None
         self._table: tuple[ColorTable, Encoding, bool, Image] | None = None
@@ -90,6 +92,8 @@ class Controller:
 
     def choose(self, reopen: Callable[[Parameters], Sequence[Image]]) -> None:
         """Take another image: forget the old one and count the colors of the new."""
+        if self._closed:
+            return
         self._reopen = reopen
         self._count()
 
@@ -253,9 +257,8 @@ class Controller:
         blob : bool
             Write the picture alone, without its manifest.
         """
-        segmentation = self.segmentation
+        segmentation = self._chosen()
         if segmentation is None:
-            self.failed.emit("There is no image to segment; choose a layer or open a path first.")
             return
         cancel = self._cancel_run = threading.Event()
 
@@ -272,15 +275,24 @@ class Controller:
         self._submit(run)
 
     def compute(self, outputs: Sequence[str]) -> None:
-        """Compute the outputs in memory; ``computed`` hands them over by name."""
-        segmentation = self.segmentation
+        """Compute the outputs in memory; ``computed`` hands them over."""
+        segmentation = self._chosen()
         if segmentation is None:
             return
+        cancel = self._cancel_run = threading.Event()
 
         def run() -> None:
-            self.computed.emit({name: getattr(segmentation, name).compute() for name in outputs})
+            arrays = segmentation.compute(outputs, on_event=self.progressed.emit, cancel=cancel)
+            rows = segmentation.region_table if "regions" in arrays else None
+            self.computed.emit(Computed(segmentation, arrays, rows))
 
         self._submit(run)
+
+    def _chosen(self) -> Segmentation | None:
+        segmentation = self.segmentation
+        if segmentation is None:
+            self.failed.emit("There is no image to segment; choose a layer or open a path first.")
+        return segmentation
 
     def cancel(self) -> None:
         """Stop what is running before its next tile."""
@@ -288,7 +300,8 @@ class Controller:
         self._cancel_run.set()
 
     def close(self) -> None:
-        """Stop all work and the threads."""
+        """Stop all work and the threads; nothing is done any more."""
+        self._closed = True
         self.forget()
         for executor in (self._executor, self._decider):
             executor.shutdown(wait=False, cancel_futures=True)

@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
-from magicgui.widgets import (
-    CheckBox,
-    ComboBox,
-    Container,
-    FloatSpinBox,
-    LineEdit,
-    Slider,
-    SpinBox,
-)
+from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, SpinBox
 
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.parameters import MAX_DENOISE, MAX_SMOOTHING, SEMANTICS, ColorSpace, Parameters
+from napari_pixseg.plugin.numbers import LogNumber
 
-_STEPS = 1000
-_WINDOWS = ("automatic", "dtype", "minmax", "contrast limits")
-
-
-class LogNumber(Container[Any]):
-    """A logarithmic slider beside a number box, which also takes what lies off the slider."""
-
-    def __init__(self, low: float, high: float, value: float, **options: Any) -> None:
-        self._low, self._high = low, high
-        self._slider = Slider(min=0, max=_STEPS, readout=False)
-        self._box = FloatSpinBox(min=0.0, max=high, step=0.1, value=value)
-        self._box.native.setDecimals(3)
-        self._box.max_width = 90
-        super().__init__(
-            layout="horizontal", widgets=[self._slider, self._box], labels=False, **options
-        )
-        self.margins = (0, 0, 0, 0)
-        self._follow(value)
-        self._slider.changed.connect(self._on_slider)
-        self._box.changed.connect(self._follow)
-
-    @property
-    def number(self) -> float:
-        """The value."""
-        return float(self._box.value)
-
-    @number.setter
-    def number(self, value: float) -> None:
-        self._box.value = value
-
-    @property
-    def number_changed(self) -> Any:
-        """Emitted with the new value."""
-        return self._box.changed
-
-    def _on_slider(self, step: int) -> None:
-        value = self._low * (self._high / self._low) ** (step / _STEPS)
-        digits = 2 - math.floor(math.log10(value))
-        self._box.value = round(value, max(digits, 0))
-
-    def _follow(self, value: float) -> None:
-        part = math.log(max(value, self._low) / self._low) / math.log(self._high / self._low)
-        with self._slider.changed.blocked():
-            self._slider.value = round(_STEPS * min(part, 1.0))
+CONTRAST_LIMITS = "contrast limits"
+_NUMBERS = "low, high"
+_WINDOWS = ("automatic", "dtype", "minmax", CONTRAST_LIMITS, _NUMBERS)
+# semantics='imagemagick6' takes any ct; nobody needs more digits than this.
+_HIGHEST_CT = 1e9
+_LARGEST_SIZE = 2**53
 
 
 class Fields:
@@ -69,7 +24,7 @@ class Fields:
 
     def __init__(self) -> None:
         self.ct = LogNumber(
-            0.01, 100.0, 1.0, name="ct", label="smallest class, % (ct)",
+            0.01, 100.0, 1.0, _HIGHEST_CT, name="ct", label="smallest class, % (ct)",
             tooltip="A class is kept if at least this share of the counted pixels lies in its "
             "box. Lower: more, smaller classes.",
         )  # fmt: skip
@@ -102,7 +57,12 @@ class Fields:
         )  # fmt: skip
         self.window = ComboBox(
             name="window", choices=list(_WINDOWS), value=_WINDOWS[0],
-            tooltip="What is mapped to 0..255 where samples are not bytes. Counts anew.",
+            tooltip="What is mapped to 0..255 where samples are not bytes: the whole range of "
+            "the type, what occurs, what the layer shows, or numbers. Counts anew.",
+        )  # fmt: skip
+        self.window_numbers = LineEdit(
+            name="window_numbers", label="low, high",
+            tooltip="For example 100,900; for each channel: 100,900; 0,4095; 50,700.",
         )  # fmt: skip
         self.connectivity = ComboBox(
             name="connectivity", choices=[("faces", 1), ("edges", 2), ("corners (3-D)", 3)],
@@ -113,21 +73,33 @@ class Fields:
             tooltip="Classes that are no regions: 'largest', or numbers such as 1,3.",
         )  # fmt: skip
         self.min_size = SpinBox(
-            name="min_size", label="smallest region, pixels", min=0, max=2**31 - 1, value=0,
+            name="min_size", label="smallest region, pixels", min=0, max=_LARGEST_SIZE, value=0,
             tooltip="Regions of fewer pixels are dropped.",
         )  # fmt: skip
         self.advanced = Container(
             widgets=[
-                self.semantics, self.denoise, self.channels, self.window, self.connectivity,
-                self.background, self.min_size,
+                self.semantics, self.denoise, self.channels, self.window,
+                self.window_numbers, self.connectivity, self.background, self.min_size,
             ],
             name="advanced",
         )  # fmt: skip
 
-    def signals(self) -> list[Any]:
-        """Signals after which the parameters may have changed."""
-        return [self.ct.number_changed, self.st.number_changed, self.cs.changed,
-                *(field.changed for field in self.advanced)]  # fmt: skip
+    def listen(self, changed: Callable[[], None], typed: Callable[[], None]) -> None:
+        """Call ``changed`` when a value was chosen, ``typed`` at every key in a text."""
+        for signal in (self.ct.number_changed, self.st.number_changed, self.cs.changed):
+            signal.connect(lambda _value: changed())
+        for field in self.advanced:
+            slot = typed if isinstance(field, LineEdit) else changed
+            field.changed.connect(lambda _value, slot=slot: slot())
+        for field in self._texts():
+            field.native.editingFinished.connect(changed)
+        self.window.changed.connect(lambda _value: self._show_numbers())
+
+    def _texts(self) -> list[LineEdit]:
+        return [field for field in self.advanced if isinstance(field, LineEdit)]
+
+    def _show_numbers(self) -> None:
+        self.window_numbers.visible = self.window.value == _NUMBERS
 
     def parameters(self, before: Parameters, limits: tuple[float, float] | None) -> Parameters:
         """Return what the fields say.
@@ -151,7 +123,7 @@ class Fields:
             denoise=self.denoise.value,
             window=self._window(before, limits),
             axes=before.axes,
-            channels=_numbers("channels", self.channels.value),
+            channels=_channels(self.channels.value),
             connectivity=self.connectivity.value,
             background=_background(self.background.value),
             min_size=self.min_size.value,
@@ -159,13 +131,15 @@ class Fields:
 
     def _window(self, before: Parameters, limits: tuple[float, float] | None) -> Any:
         choice = self.window.value
-        if choice == "contrast limits":
+        if choice == CONTRAST_LIMITS:
             return before.window if limits is None else (limits,)
+        if choice == _NUMBERS:
+            return _pairs(self.window_numbers.value)
         return None if choice == "automatic" else choice
 
     def show(self, parameters: Parameters) -> None:
-        """Set all fields; those who listen hear of it once, afterwards, from the caller."""
-        signals = self.signals()
+        """Set the fields that say something else; those who listen do not hear of it."""
+        signals = [self.cs.changed, *(field.changed for field in self.advanced)]
         for signal in signals:
             signal.block()
         try:
@@ -175,18 +149,29 @@ class Fields:
                 signal.unblock()
 
     def _show(self, parameters: Parameters) -> None:
-        self.ct.number, self.cs.value = parameters.ct, parameters.cs
-        self.st.number = parameters.st
-        self.ct._follow(parameters.ct)
-        self.st._follow(parameters.st)
+        for field, number in ((self.ct, parameters.ct), (self.st, parameters.st)):
+            if field.number != number:
+                field.number = number
+        self.cs.value = parameters.cs
         self.semantics.value, self.denoise.value = parameters.semantics, parameters.denoise
-        self.channels.value = _text(parameters.channels)
-        window = parameters.window
-        self.window.value = (
-            "contrast limits" if isinstance(window, tuple) else window or _WINDOWS[0]
-        )
         self.connectivity.value, self.min_size.value = parameters.connectivity, parameters.min_size
-        self.background.value = _text(parameters.background)
+        self._show_window(parameters.window)
+        # A text that means the same is left as it is: someone may be typing.
+        if _meaning(_channels, self.channels.value) != parameters.channels:
+            self.channels.value = _text(parameters.channels)
+        if _meaning(_background, self.background.value) != parameters.background:
+            self.background.value = _text(parameters.background)
+
+    def _show_window(self, window: Any) -> None:
+        if not isinstance(window, tuple):
+            self.window.value = window or _WINDOWS[0]
+        elif self.window.value != CONTRAST_LIMITS:
+            self.window.value = _NUMBERS
+            if _meaning(_pairs, self.window_numbers.value) != window:
+                self.window_numbers.value = "; ".join(
+                    f"{low:.17g},{high:.17g}" for low, high in window
+                )
+        self._show_numbers()
 
 
 class RunFields(Container[Any]):
@@ -237,8 +222,35 @@ def _numbers(name: str, text: str) -> Any:
         ) from None
 
 
+def _channels(text: str) -> Any:
+    return _numbers("channels", text)
+
+
 def _background(text: str) -> Any:
     return text.strip() if text.strip() == "largest" else _numbers("background", text)
+
+
+def _pairs(text: str) -> tuple[tuple[float, float], ...]:
+    try:
+        pairs = [[float(number) for number in pair.split(",")] for pair in text.split(";")]
+        return tuple((low, high) for low, high in pairs)
+    except ValueError:
+        raise ParameterError(
+            f"window = {text!r} must be two numbers with a comma between them, such as 100,900."
+        ) from None
+
+
+def _shortest(number: float) -> str:
+    text = f"{number:g}"
+    return text if float(text) == number else repr(number)
+
+
+def _meaning(parse: Callable[[str], Any], text: str) -> Any:
+    """Return what a text means; itself if it means nothing."""
+    try:
+        return parse(text)
+    except ParameterError:
+        return text
 
 
 def _text(value: Any) -> str:

@@ -28,6 +28,9 @@ _COLUMNS = ("", "class", "share", "box", "show", "background")
 _SWATCH, _NUMBER, _SHARE, _BOX, _SHOW, _BACKGROUND = range(6)
 # More rows than this nobody reads, and Qt takes its time.
 _MOST_ROWS = 500
+_CHECKABLE = (
+    Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
+)
 _CHANNELS = {
     "RGB": ("red (linear)", "green (linear)", "blue (linear)"),
     "sRGB": ("red", "green", "blue"),
@@ -87,6 +90,12 @@ class HistogramView(QWidget):
         """Draw another channel; (n,) centers and (n, 3) colors of the classes."""
         self._fingerprint, self._centers, self._colors = fingerprint, centers, colors
         self.setToolTip(f"Regions: {describe_regions(fingerprint)}")
+        self.update()
+
+    def clear(self) -> None:
+        """Draw nothing."""
+        self._fingerprint = None
+        self.setToolTip("")
         self.update()
 
     def paintEvent(self, _event: Any) -> None:  # noqa: N802
@@ -163,8 +172,10 @@ class WhyPanel(QWidget):
         table.itemChanged.connect(self._on_check)
         return table
 
-    def show_classes(self, classes: Classes, background: tuple[int, ...]) -> None:
-        """Show another decision."""
+    def show_classes(
+        self, classes: Classes, background: tuple[int, ...], hidden: frozenset[int]
+    ) -> None:
+        """Show another decision, and which of its classes are background or hidden."""
         names = channel_names(classes.parameters.cs)
         rows = classes.table
         for channel, fingerprint in enumerate(classes.fingerprints):
@@ -173,32 +184,55 @@ class WhyPanel(QWidget):
             self._views[channel].show_channel(
                 fingerprint, rows["center"][:, channel], rows["color"]
             )
-        self._fill(rows[:_MOST_ROWS], background)
+        self._fill(rows[:_MOST_ROWS], background, hidden)
 
-    def _fill(self, rows: NDArray[np.void], background: tuple[int, ...]) -> None:
+    def clear(self) -> None:
+        """Show nothing: there is no image."""
+        for title, view in zip(self._titles, self._views, strict=True):
+            title.clear()
+            view.clear()
+        self._table.setRowCount(0)
+
+    def _fill(
+        self, rows: NDArray[np.void], background: tuple[int, ...], hidden: frozenset[int]
+    ) -> None:
         self._filling = True
+        # Columns that fit their content would be measured anew with every item.
+        self._table.setUpdatesEnabled(False)
         try:
+            before = self._table.rowCount()
             self._table.setRowCount(len(rows))
+            for index in range(before, len(rows)):
+                self._make_row(index)
             for index, row in enumerate(rows):
-                self._fill_row(index, row, background)
+                self._fill_row(index, row, background, hidden)
         finally:
+            self._table.setUpdatesEnabled(True)
             self._filling = False
 
-    def _fill_row(self, index: int, row: Any, background: tuple[int, ...]) -> None:
-        number = int(row["number"])
-        swatch = QTableWidgetItem("    ")
-        swatch.setBackground(QColor(*row["color"].tolist()))
-        box = " ".join(f"{left}-{right}" for left, right in row["box"].tolist())
-        items = {
-            _SWATCH: swatch,
-            _NUMBER: QTableWidgetItem(str(number)),
-            _SHARE: QTableWidgetItem(f"{row['percentage']:.2f} %"),
-            _BOX: QTableWidgetItem(box),
-            _SHOW: _checkable(True),
-            _BACKGROUND: _checkable(number in background),
-        }
-        for column, item in items.items():
+    def _make_row(self, index: int) -> None:
+        for column in range(len(_COLUMNS)):
+            item = QTableWidgetItem()
+            if column in (_SHOW, _BACKGROUND):
+                item.setFlags(_CHECKABLE)
             self._table.setItem(index, column, item)
+
+    def _fill_row(
+        self, index: int, row: Any, background: tuple[int, ...], hidden: frozenset[int]
+    ) -> None:
+        number = int(row["number"])
+        self._item(index, _SWATCH).setBackground(QColor(*row["color"].tolist()))
+        box = " ".join(f"{left}-{right}" for left, right in row["box"].tolist())
+        texts = {_NUMBER: str(number), _SHARE: f"{row['percentage']:.2f} %", _BOX: box}
+        for column, text in texts.items():
+            self._item(index, column).setText(text)
+        self._item(index, _SHOW).setCheckState(_checked(number not in hidden))
+        self._item(index, _BACKGROUND).setCheckState(_checked(number in background))
+
+    def _item(self, row: int, column: int) -> QTableWidgetItem:
+        item = self._table.item(row, column)
+        assert item is not None
+        return item
 
     def select(self, number: int) -> None:
         """Select the row of a class, without telling anyone; 0 selects none."""
@@ -221,19 +255,14 @@ class WhyPanel(QWidget):
         if self._filling:
             return
         if item.column() == _SHOW:
-            self.events.hidden.emit(self._checked(_SHOW, Qt.CheckState.Unchecked))
+            self.events.hidden.emit(self._rows_with(_SHOW, Qt.CheckState.Unchecked))
         elif item.column() == _BACKGROUND:
-            self.events.background.emit(self._checked(_BACKGROUND, Qt.CheckState.Checked))
+            self.events.background.emit(self._rows_with(_BACKGROUND, Qt.CheckState.Checked))
 
-    def _checked(self, column: int, state: Qt.CheckState) -> tuple[int, ...]:
+    def _rows_with(self, column: int, state: Qt.CheckState) -> tuple[int, ...]:
         items = [(row, self._table.item(row, column)) for row in range(self._table.rowCount())]
         return tuple(row + 1 for row, item in items if item and item.checkState() == state)
 
 
-def _checkable(checked: bool) -> QTableWidgetItem:
-    item = QTableWidgetItem()
-    item.setFlags(
-        Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
-    )
-    item.setCheckState(Qt.CheckState.Checked if checked else Qt.CheckState.Unchecked)
-    return item
+def _checked(checked: bool) -> Qt.CheckState:
+    return Qt.CheckState.Checked if checked else Qt.CheckState.Unchecked

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from magicgui.widgets import ComboBox, Container, Label, LineEdit, PushButton
-from psygnal import emit_queued
 from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 from superqt import QCollapsible
 
 from napari_pixseg.engine.run import Progress
@@ -17,22 +18,32 @@ from napari_pixseg.errors import PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.controller import Controller, Decision
-from napari_pixseg.plugin.fields import Fields, RunFields
+from napari_pixseg.plugin.fields import CONTRAST_LIMITS, Fields, RunFields
 from napari_pixseg.plugin.layers import (
     LayerView,
     image_layer_of_path,
     images_of_layer,
-    levels_of,
     placement,
 )
-from napari_pixseg.plugin.levels import PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.mailbox import Mailbox
 from napari_pixseg.plugin.panel import WhyPanel
+from napari_pixseg.plugin.preview import Preview
+from napari_pixseg.plugin.results import Computed, layers_of_results
 
 _WIDTH = 380
-_FAINT = 0.12
-_POLL_MS = 10
+# Half-typed texts are not taken for what was meant.
+_TYPING_MS = 400
 # Above this, a result in memory is refused: it is to be written.
 _LARGEST_IN_MEMORY = 64_000_000
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where results in memory belong, even if their image's layer has gone meanwhile."""
+
+    name: str
+    placement: dict[str, Any]
 
 
 class SegmentWidget(Container[Any]):
@@ -51,12 +62,10 @@ class SegmentWidget(Container[Any]):
         self.viewer = napari_viewer
         self.controller = controller or Controller()
         self.fields, self.run_fields, self.panel = Fields(), RunFields(), WhyPanel()
-        self.preview: Any = None
+        self._preview = Preview(napari_viewer, self._on_picked)
         self._layer: Any = None
         self._shown: Any = (None, None)
-        self._pixels = PreviewPixels()
-        self._hidden: tuple[int, ...] = ()
-        self._selected = 0
+        self._target: _Target | None = None
         self._bar: Any = None
         self.img = ComboBox(
             name="img", label="image (img)", choices=self._image_layers, nullable=True,
@@ -94,45 +103,49 @@ class SegmentWidget(Container[Any]):
             layout.addWidget(folded)
         self.native.setMinimumWidth(_WIDTH)
         self.native.setAcceptDrops(True)
-        self._drops = _ManifestDrops(self.native, self.controller.load)
+        self._watcher = _Watcher(self.native, self.controller.load, self.close_down)
 
     def _connect(self) -> None:
         self.img.changed.connect(self._on_layer)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.connect(self._on_layers)
         self.path.native.returnPressed.connect(self._open_path)
-        for signal in self.fields.signals():
-            signal.connect(self._on_fields)
+        self._typing = QTimer(self.native)
+        self._typing.setSingleShot(True)
+        self._typing.setInterval(_TYPING_MS)
+        self._typing.timeout.connect(self._on_typed)
+        self.fields.listen(self._on_fields, self._typing.start)
         self.run_button.changed.connect(self._run)
         self.cancel_button.changed.connect(self.controller.cancel)
         self.manifest_button.changed.connect(self._choose_manifest)
         self._listen()
-        self.panel.events.selected.connect(self._on_selected)
-        self.panel.events.hidden.connect(self._on_hidden)
+        self.panel.events.selected.connect(self._preview.select)
+        self.panel.events.hidden.connect(self._preview.hide)
         self.panel.events.background.connect(self._on_background)
         self.native.destroyed.connect(self.controller.close)
+        if (application := QApplication.instance()) is not None:
+            application.aboutToQuit.connect(self.controller.close)
 
     def _listen(self) -> None:
-        """Hear the controller on the window's thread.
+        """Hear the controller on the window's thread."""
+        slots: dict[str, Callable[..., None]] = {
+            "decided": self._on_decided,
+            "progressed": self._on_progress,
+            "failed": self._on_failed,
+            "exported": self._on_exported,
+            "computed": self._on_computed,
+            "busy": self._on_busy,
+            "parameters_changed": self._on_parameters,
+        }
+        self._mailbox = Mailbox(self.native, frozenset({"decided", "progressed"}))
+        self._mailbox.connect_to(self.controller, slots)
 
-        Its signals come from worker threads and wait in a queue that a timer empties: no Qt
-        object is ever made or deleted outside the window's thread.
-        """
-        controller = self.controller
-        for signal, slot in (
-            (controller.decided, self._on_decided),
-            (controller.progressed, self._on_progress),
-            (controller.failed, self._on_failed),
-            (controller.exported, self._on_exported),
-            (controller.computed, self._on_computed),
-            (controller.busy, self._on_busy),
-            (controller.parameters_changed, self._on_parameters),
-        ):
-            signal.connect(slot, thread="main")
-        self._timer = QTimer(self.native)
-        self._timer.setInterval(_POLL_MS)
-        self._timer.timeout.connect(emit_queued)
-        self._timer.start()
+    def close_down(self) -> None:
+        """Stop all work, as the widget was taken out of its window; the layers stay."""
+        self._mailbox.close()
+        self.controller.close()
+        self._on_busy(False)
+        self._layer = None
 
     # Choosing ----------------------------------------------------------------
 
@@ -147,10 +160,10 @@ class SegmentWidget(Container[Any]):
     def _on_layer(self, layer: Any) -> None:
         if layer is self._layer:
             return
-        self._drop_preview()
+        self._preview.drop()
+        self.panel.clear()
+        self._follow_limits(layer)
         self._layer = layer
-        self._hidden, self._selected = (), 0
-        self._pixels = PreviewPixels()
         if layer is None:
             self.controller.forget()
             self.status.value = "Choose an image."
@@ -158,6 +171,17 @@ class SegmentWidget(Container[Any]):
         self.status.value = "Counting colors ..."
         view = LayerView.of(layer)
         self.controller.choose(lambda parameters: images_of_layer(view, parameters))
+
+    def _follow_limits(self, layer: Any) -> None:
+        """Hear of the contrast limits of another layer; while they move, they are not final."""
+        if self._layer is not None:
+            self._layer.events.contrast_limits.disconnect(self._on_limits)
+        if layer is not None:
+            layer.events.contrast_limits.connect(self._on_limits)
+
+    def _on_limits(self) -> None:
+        if self.fields.window.value == CONTRAST_LIMITS:
+            self._typing.start()
 
     def _open_path(self) -> None:
         from napari.layers import Layer
@@ -173,6 +197,15 @@ class SegmentWidget(Container[Any]):
     # Parameters --------------------------------------------------------------
 
     def _on_fields(self) -> None:
+        """Take what the fields say, or say what is wrong with it."""
+        self._typing.stop()
+        self._take_fields(self._on_failed)
+
+    def _on_typed(self) -> None:
+        """Take what was typed so far, if it makes sense."""
+        self._take_fields(lambda _sentence: None)
+
+    def _take_fields(self, refuse: Callable[[str], None]) -> None:
         limits = None
         if self._layer is not None and not self._layer.rgb:
             low, high = self._layer.contrast_limits
@@ -180,7 +213,7 @@ class SegmentWidget(Container[Any]):
         try:
             parameters = self.fields.parameters(self.controller.parameters, limits)
         except PixsegError as error:
-            self._on_failed(str(error))
+            refuse(str(error))
             return
         self.controller.restore(parameters)
 
@@ -199,86 +232,35 @@ class SegmentWidget(Container[Any]):
 
     # Preview -----------------------------------------------------------------
 
+    @property
+    def preview(self) -> Any:
+        """The layer with the preview, or None."""
+        return self._preview.layer
+
     def _on_decided(self, decision: Decision) -> None:
-        if self._layer is None:
+        segmentation = self.controller.segmentation
+        if self._layer is None or segmentation is None:
             return
         classes = decision.classes
-        self._pixels.encode_with(decision.encoding, classes.parameters.denoise)
-        self._pixels.lookup.show(classes, decision.table)
         shown = classes.parameters.axes, classes.parameters.channels
         if shown != self._shown:
-            self._drop_preview()
-        if self.preview is None or self.preview not in self.viewer.layers:
-            self._shown = shown
-            self._add_preview()
-        if self.preview is None:
-            return
-        self._color_preview(decision)
+            self._preview.drop()
+        self._shown = shown
+        self._preview.decide(decision)
+        if not self._preview.is_shown:
+            images = images_of_layer(LayerView.of(self._layer), classes.parameters)
+            self._preview.show(self._layer, images)
+        self._preview.draw(segmentation)
         background = classes.parameters.background
         named = background if isinstance(background, tuple) else ()
-        self.panel.show_classes(classes, named)
+        self.panel.show_classes(classes, named, self._preview.hidden)
+        self.panel.select(self._preview.selected)
         self.status.value = _status(decision)
 
-    def _drop_preview(self) -> None:
-        """Remove a preview that shows another image, or other channels of it."""
-        if self.preview is not None and self.preview in self.viewer.layers:
-            self.viewer.layers.remove(self.preview)
-        self.preview = None
-
-    def _add_preview(self) -> None:
-        segmentation = self.controller.segmentation
-        if segmentation is None:
-            return
-        view = LayerView.of(self._layer)
-        images = images_of_layer(view, self.controller.parameters)
-        levels = [PreviewLevel(level, self._pixels) for level in levels_of(images)]
-        self.preview = self.viewer.add_labels(
-            levels if len(levels) > 1 else levels[0],
-            name=f"{self._layer.name} classes (preview)",
-            multiscale=len(levels) > 1,
-            opacity=0.7,
-            **placement(self._layer),
-        )
-        self.preview.editable = False
-        self.preview.mouse_drag_callbacks.append(self._on_click)
-
-    def _color_preview(self, decision: Decision) -> None:
-        from napari.utils.colormaps import DirectLabelColormap
-
-        colors: dict[int | None, Any] = defaultdict(lambda: np.zeros(4, np.float32))
-        colors[None] = np.zeros(4, np.float32)
-        for number, color in enumerate(decision.classes.palette[1:] / 255.0, start=1):
-            colors[number] = np.array([*color, self._alpha(number)], np.float32)
-        self.preview.metadata["pixseg"] = self.controller.segmentation
-        self.preview.colormap = DirectLabelColormap(color_dict=colors)
-        self.preview.refresh(extent=False)
-
-    def _alpha(self, number: int) -> float:
-        if number in self._hidden:
-            return 0.0
-        return 1.0 if self._selected in (0, number) else _FAINT
-
-    def _recolor(self) -> None:
-        if self.preview is not None and self.controller.decision is not None:
-            self._color_preview(self.controller.decision)
-
-    def _on_selected(self, number: int) -> None:
-        self._selected = number
-        self._recolor()
-
-    def _on_hidden(self, numbers: tuple[int, ...]) -> None:
-        self._hidden = numbers
-        self._recolor()
-
-    def _on_click(self, layer: Any, event: Any) -> None:
-        """Select the class under the cursor in the table."""
-        value = layer.get_value(
-            event.position, view_direction=event.view_direction,
-            dims_displayed=event.dims_displayed, world=True,
-        )  # fmt: skip
-        number = value[1] if isinstance(value, tuple) else value
-        self.panel.select(int(number or 0))
-        self._on_selected(int(number or 0))
+    def _on_picked(self, number: int) -> None:
+        """Select the class that was clicked on in the picture."""
+        self.panel.select(number)
+        self._preview.select(number)
 
     # Running -----------------------------------------------------------------
 
@@ -305,16 +287,16 @@ class SegmentWidget(Container[Any]):
                 "give a path to write to."
             )
             return
+        self._target = _Target(self._layer.name, placement(self._layer))
         self.controller.compute(self.run_fields.outputs)
 
-    def _on_computed(self, results: dict[str, Any]) -> None:
-        place = placement(self._layer)
-        for name, data in results.items():
-            title = f"{self._layer.name} {name}"
-            if name == "recolored":
-                self.viewer.add_image(data, name=title, rgb=True, **place)
-            else:
-                self.viewer.add_labels(data, name=title, **place)
+    def _on_computed(self, computed: Computed) -> None:
+        from napari.layers import Layer
+
+        if self._target is None:
+            return
+        for data in layers_of_results(computed, self._target.name, self._target.placement):
+            self.viewer.add_layer(Layer.create(*data))
 
     def _on_exported(self, manifest: Manifest) -> None:
         from napari.layers import Layer
@@ -322,7 +304,7 @@ class SegmentWidget(Container[Any]):
 
         link = str(manifest.link)
         show_info(f"Written: {link}")
-        if link.endswith((".png", ".jpg", ".jpeg", ".tif", ".tiff")):
+        if link.lower().endswith(_PICTURES):
             return
         from napari_pixseg.plugin.reader import layers_of_output
 
@@ -361,16 +343,21 @@ def _status(decision: Decision) -> str:
     return f"{what} of {len(decision.table):,} colors, {pixels:,} pixels counted"
 
 
-class _ManifestDrops(QObject):
-    """Takes manifests that are dropped on a widget."""
+class _Watcher(QObject):
+    """Takes manifests that are dropped on a widget, and hears when its dock is closed."""
 
-    def __init__(self, widget: QWidget, load: Any) -> None:
+    def __init__(
+        self, widget: QWidget, load: Callable[[str], None], closed: Callable[[], None]
+    ) -> None:
         super().__init__(widget)
-        self._load = load
+        self._load, self._closed = load, weakref.WeakMethod(closed)
+        self._was_docked = False
         widget.installEventFilter(self)
 
-    def eventFilter(self, _watched: Any, event: Any) -> bool:  # noqa: N802
+    def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802
         """Accept one local file, and load it."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._on_parent(watched.parent())
         if event.type() not in (QEvent.Type.DragEnter, QEvent.Type.Drop):
             return False
         urls = event.mimeData().urls()
@@ -380,3 +367,10 @@ class _ManifestDrops(QObject):
         if event.type() == QEvent.Type.Drop:
             self._load(urls[0].toLocalFile())
         return True
+
+    def _on_parent(self, parent: Any) -> None:
+        # napari takes a closed dock's widget out of it and keeps it.
+        closed = self._closed()
+        if parent is None and self._was_docked and closed is not None:
+            closed()
+        self._was_docked = parent is not None

@@ -24,6 +24,7 @@ from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margi
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.model.colortable import COLORS, NO_DATA, ColorTable, unpack_colors
+from napari_pixseg.plugin.overview import Overview
 
 # Above this, napari would ask for a whole plane at once: levels are made up.
 LARGEST_PLANE = 16_000_000
@@ -93,10 +94,13 @@ class LevelImage:
     image : Image
     stride : int
         1 for levels that are stored.
+    reduction : float
+        How many pixels of level 0, along y and x, one stored pixel stands for.
     """
 
     image: Image
     stride: int = 1
+    reduction: float = 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,11 +114,16 @@ class LevelImage:
         if self.stride == 1:
             return self.image.read(region)
         *outer, rows, columns = region
-        area = (rows.stop - rows.start) * (columns.stop - columns.start) * self.stride**2
-        if area <= _LARGEST_READ:
+        if not self.is_too_much(region):
             wide = (*outer, self._widened(rows, -2), self._widened(columns, -1))
             return self.image.read(wide)[..., :: self.stride, :: self.stride, :]
         return self._sampled(tuple(outer), rows, columns)
+
+    def is_too_much(self, region: Region) -> bool:
+        """Whether reading all pixels under a region would take too long for a view."""
+        *_, rows, columns = region
+        area = (rows.stop - rows.start) * (columns.stop - columns.start) * self.stride**2
+        return self.stride > 1 and area > _LARGEST_READ
 
     def _widened(self, part: slice, axis: int) -> slice:
         return slice(part.start * self.stride, min(part.stop * self.stride, self.image.shape[axis]))
@@ -157,6 +166,14 @@ def made_up_levels(image: Image) -> list[LevelImage]:
     while max(levels[-1].shape[-2:]) > _COARSEST_SIDE:
         levels.append(LevelImage(image, levels[-1].stride * 2))
     return levels
+
+
+def overview_of(images: Sequence[Image]) -> Overview | None:
+    """Return an empty overview if views of an image could be too large to be read at once."""
+    levels = made_up_levels(images[0]) if len(images) == 1 else []
+    whole = (tuple(slice(0, n) for n in level.shape) for level in levels)
+    too_much = any(level.is_too_much(region) for level, region in zip(levels, whole, strict=True))
+    return Overview(images[0].shape) if too_much else None
 
 
 class _Level(ABC):
@@ -212,28 +229,63 @@ class PreviewLevel(_Level):
     level : LevelImage
     pixels : PreviewPixels
         How samples become packed colors; shared by all levels.
+    axes : str, optional
+        Dimensions of the layer, by default those of the source without c. Along c, if it is
+        among them, all members show the same classes.
     """
 
-    def __init__(self, level: LevelImage, pixels: PreviewPixels) -> None:
-        super().__init__(level.shape, Lookup.dtype)
+    def __init__(self, level: LevelImage, pixels: PreviewPixels, axes: str | None = None) -> None:
+        self._axes = axes or level.image.own_axes
+        super().__init__(_shape_along(self._axes, level), Lookup.dtype)
         self._level, self._pixels = level, pixels
 
     def _read(self, region: Region) -> NDArray[np.uint16]:
-        return self._pixels.lookup.look_up(self._pixels.view(self._level, region))
+        order = self._level.image.label_axes
+        wanted = dict(zip(self._axes, region, strict=True))
+        view = self._pixels.view(self._level, tuple(wanted[axis] for axis in order))
+        classes = self._pixels.lookup.look_up(view)
+        own: NDArray[np.uint16] = classes.transpose(
+            [order.index(axis) for axis in self._axes if axis != "c"]
+        )
+        if "c" not in self._axes:
+            return own
+        shape = tuple(part.stop - part.start for part in region)
+        return np.broadcast_to(np.expand_dims(own, self._axes.index("c")), shape)
 
 
 class ImageLevel(_Level):
-    """Samples of one level, for showing an image that has no pyramid of its own."""
+    """Samples of one level, for showing an image that has no pyramid of its own.
+
+    Dimensions come in the source's order, colors last: one channel has no dimension, and with
+    two the third is 0, as when colors are counted.
+    """
 
     def __init__(self, level: LevelImage) -> None:
-        channels = () if level.image.gray else (level.image.color_channels,)
-        super().__init__((*level.shape, *channels), level.image.dtype)
+        self._axes = level.image.own_axes
+        channels = () if level.image.gray else (3,)
+        super().__init__((*_shape_along(self._axes, level), *channels), level.image.dtype)
         self._level = level
 
     def _read(self, region: Region) -> NDArray[Any]:
-        if self._level.image.gray:
-            return self._level.read(region)[..., 0]
-        return self._level.read(region[:-1])[..., region[-1]]
+        image = self._level.image
+        wanted = dict(zip(self._axes, region, strict=False))
+        samples = self._level.read(tuple(wanted[axis] for axis in image.label_axes))
+        samples = np.asarray(image.in_own_order(samples))
+        if image.gray:
+            return samples[..., 0]
+        missing = 3 - samples.shape[-1]
+        if missing:
+            samples = np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, missing)])
+        return samples[..., region[-1]]
+
+
+def _shape_along(axes: str, level: LevelImage) -> tuple[int, ...]:
+    """Length of a level's dimensions, of which c is as long as in the source."""
+    image = level.image
+    lengths = dict(zip(image.label_axes, level.shape, strict=True))
+    if "c" in axes:
+        lengths["c"] = int(image.source.array.shape[image.axes.index("c")])
+    return tuple(lengths[axis] for axis in axes)
 
 
 class PreviewPixels:
@@ -242,12 +294,25 @@ class PreviewPixels:
     def __init__(self) -> None:
         self.lookup = Lookup()
         self._encoding, self._radius = Encoding(), 0
-        self._views: OrderedDict[Any, Packed] = OrderedDict()
+        self._overview: Overview | None = None
+        self._views: OrderedDict[Any, tuple[LevelImage, Packed]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def encode_with(self, encoding: Encoding, radius: int) -> None:
-        """Change how samples become colors; kept views are dropped if it really changes."""
+    def encode_with(
+        self, encoding: Encoding, radius: int, overview: Overview | None = None
+    ) -> None:
+        """Change how samples become colors; kept views are dropped if it really changes.
+
+        Parameters
+        ----------
+        encoding : Encoding
+        radius : int
+            Of the median filter, 0 for none.
+        overview : Overview, optional
+            Filled with colors that were encoded and filtered like this.
+        """
         with self._lock:
+            self._overview = overview
             if (encoding, radius) != (self._encoding, self._radius):
                 self._encoding, self._radius = encoding, radius
                 self._views.clear()
@@ -256,21 +321,29 @@ class PreviewPixels:
         """Return the packed colors of a region of a level."""
         key = (id(level), *((part.start, part.stop) for part in region))
         with self._lock:
-            encoding, radius = self._encoding, self._radius
+            encoding, radius, overview = self._encoding, self._radius, self._overview
+            if overview is not None and _is_for_overview(level, region, overview):
+                return overview.read(region, level.stride)
             if key in self._views:
                 self._views.move_to_end(key)
-                return self._views[key]
+                return self._views[key][1]
         packed = _read_packed(level, region, encoding, radius)
         with self._lock:
-            self._views[key] = packed
+            if (encoding, radius) == (self._encoding, self._radius):
+                # With the level, so that no other gets its id.
+                self._views[key] = level, packed
             while len(self._views) > _VIEWS_KEPT:
                 self._views.popitem(last=False)
         return packed
 
 
+def _is_for_overview(level: LevelImage, region: Region, overview: Overview) -> bool:
+    return level.stride >= overview.stride or level.is_too_much(region)
+
+
 def _read_packed(level: LevelImage, region: Region, encoding: Encoding, radius: int) -> Packed:
     # On coarser levels the filter shrinks with the pixels it stands for.
-    radius = radius if level.stride == 1 else round(radius / level.stride)
+    radius = round(radius / (level.stride * level.reduction))
     if not radius:
         return encoding.encode(level.read(region))
     halo, margins, inner = with_halo(region, level.shape, radius)

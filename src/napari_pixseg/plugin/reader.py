@@ -16,6 +16,7 @@ from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME, Place
 from napari_pixseg.export.table import TABLE_NAME
+from napari_pixseg.plugin.layers import known_unit
 from napari_pixseg.plugin.samples import LayerData
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ class _Pyramid:
             "multiscale": len(self.arrays) > 1,
             "scale": [self.scale[index] for index in spatial],
             "translate": [self.translation[index] for index in spatial],
-            "units": [_napari_unit(self.units[index]) for index in spatial],
+            "units": [known_unit(self.units[index]) for index in spatial],
             "axis_labels": [self.axes[index] for index in spatial],
             "metadata": {"pixseg_manifest": manifest},
         }
@@ -260,19 +261,6 @@ class _Pyramid:
 def _stem(name: str) -> str:
     ending = next((ending for ending in _ENDINGS if name.endswith(ending)), "")
     return name.removesuffix(ending) or name
-
-
-def _napari_unit(name: str | None) -> str:
-    """Return a unit if napari knows it: others would keep the layer from being shown."""
-    if name is None:
-        return "pixel"
-    import pint
-
-    try:
-        pint.Unit(name)
-    except Exception:  # noqa: BLE001 - pint raises what its parser meets
-        return "pixel"
-    return name
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,7 +133,7 @@ def test_a_preview_is_sliced_as_numpy_slices_the_whole(name, data):
     level, _, result = preview_of(source, axes=axes_of(name), stride=stride, ct=0, st=0.5)
     wanted = strided(np.asarray(result.classes), result.image.own_axes, stride)
     key = data.draw(keys(wanted.shape))
-    assert level.dtype == np.uint16
+    assert level.dtype == level[key].dtype == result.decision.dtype
     assert level[key].shape == wanted[key].shape
     np.testing.assert_array_equal(level[key], wanted[key])
 
@@ -195,6 +195,30 @@ def test_another_decision_leaves_nothing_of_the_one_before():
     lookup.show(second.decision, second.color_table)
     wanted = second.decision.classify(picture.reshape(-1, 3)).reshape(30, 30)
     np.testing.assert_array_equal(lookup.look_up(pack_colors(picture)), wanted)
+
+
+def test_more_than_255_classes_need_16_bits_and_fewer_do_not():
+    picture = random((57, 23, 3))
+    many = segment(picture, ct=0, st=0.5)
+    few = many.update(ct=0.3)
+    assert len(few.decision) < 256 < len(many.decision)
+    lookup, packed = Lookup(), pack_colors(picture)
+    for result, dtype in ((few, np.uint8), (many, np.uint16), (few, np.uint8)):
+        lookup.show(result.decision, result.color_table)
+        found = lookup.look_up(packed)
+        assert found.dtype == lookup.dtype == dtype
+        np.testing.assert_array_equal(found, np.asarray(result.classes))
+
+
+def test_colors_met_under_one_decision_are_classified_anew_under_the_next():
+    result, others = segment(random((30, 30, 3)), ct=0.5, st=3), random((50, 3), seed=1)
+    lookup = Lookup()
+    for st_ in (3.0, 0.5, 8.0):
+        decision = result.update(st=st_).decision
+        lookup.show(decision, result.color_table)
+        np.testing.assert_array_equal(
+            lookup.look_up(pack_colors(others)), decision.classify(others)
+        )
 
 
 def test_without_a_decision_all_is_nothing():

@@ -237,7 +237,6 @@ def test_the_preview_shows_the_classes_of_every_kind_of_layer_in_its_place(opene
         np.testing.assert_allclose(colors[row["number"]][:3], row["color"] / 255, atol=1e-6)
 
 
-@pytest.mark.xfail(reason="bug: the preview has the order t, z, y, x and not that of the layer")
 def test_a_layer_whose_axes_come_in_another_order_gets_its_preview_in_place(opened):
     widget = opened(GRAY.T.copy(), axis_labels=("x", "y"))
     wanted = np.asarray(segment(GRAY.T, axes="xy").classes)

@@ -20,8 +20,8 @@ from napari_pixseg.model.colortable import NO_DATA
 
 # 64 MB of packed colors.
 _MOST_PIXELS = 1 << 24
-# Each pixel of a first glance may cost the reading of a whole chunk.
-_MOST_GLANCES = 1 << 10
+# Each pixel of a first glance may cost the reading of a whole chunk; enough for 32 x 32.
+_MOST_GLANCES = 1400
 # Marks what only stands in for a pixel that was not counted yet.
 _GUESS = np.uint32(1 << 31)
 
@@ -119,12 +119,17 @@ class Overview:
         kept. NO_DATA where nothing is known.
         """
         *outer, rows, columns = region
+        if stride % self.stride == 0:
+            step = stride // self.stride
+            sides = [slice(part.start * step, part.stop * step, step) for part in (rows, columns)]
+            with self._lock:
+                return self._packed[(*outer, *sides)] & ~_GUESS
         near = [
             np.arange(part.start, part.stop) * stride // self.stride for part in (rows, columns)
         ]
         with self._lock:
-            found: Packed = self._packed[tuple(outer)][..., near[0][:, np.newaxis], near[1]]
-        return found & ~_GUESS
+            lines = self._packed[tuple(outer)].take(near[0], axis=-2)
+        return lines.take(near[1], axis=-1) & ~_GUESS
 
 
 def _stride_for(shape: tuple[int, ...], most: int) -> int:

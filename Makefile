@@ -36,6 +36,7 @@ soak: $(VENV)/.test-installed tools
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.decide
+	$(BIN)/python -m benchmarks.preview
 
 check: $(VENV)/.test-installed tools
 	$(BIN)/ruff check

@@ -637,7 +637,7 @@ def test_results_are_computed_in_memory(prompt):
     prompt.compute(("classes", "regions", "recolored"))
     (made,) = results
     wanted = segment(array, st=3.0)
-    for name, data in made.items():
+    for name, data in made.outputs.items():
         np.testing.assert_array_equal(data, getattr(wanted, name).compute())
 
 

@@ -1,5 +1,6 @@
 """Between napari's layers and the engine, with layers that no window shows."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image as PillowImage
 from pydantic.warnings import PydanticDeprecatedSince20
 
 from napari_pixseg import segment
+from napari_pixseg.engine.image import open_image
 from napari_pixseg.errors import InputNotFound, NotAnImage, ParameterError
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin import levels
@@ -20,7 +22,9 @@ from napari_pixseg.plugin.layers import (
     images_of_layer,
     levels_of,
     placement,
+    preview_levels,
 )
+from napari_pixseg.plugin.levels import PreviewPixels
 
 with warnings.catch_warnings():
     # npe2 and napari use what pydantic deprecates.
@@ -124,6 +128,49 @@ def test_a_preview_is_put_where_the_layer_is(name):
     assert labels.axis_labels == layer.axis_labels
 
 
+def preview_of(layer, parameters):
+    """A preview as the widget makes it, and the classes it is to show."""
+    view = LayerView.of(layer)
+    images = images_of_layer(view, parameters)
+    result = segment(images[0].source, **parameters.to_dict())
+    pixels = PreviewPixels()
+    pixels.encode_with(result.counted.pixels().encoding, 0)
+    pixels.lookup.show(result.decision, result.color_table)
+    data = preview_levels(view, images, pixels)
+    preview = Labels(data if len(data) > 1 else data[0], **placement(layer))
+    return preview, np.asarray(result.classes)
+
+
+@pytest.mark.parametrize("axes", ["xy", "yxt", "xzty", "tzyx"])
+def test_a_preview_has_the_order_of_the_layer(axes):
+    shape = tuple({"t": 2, "z": 3, "y": 20, "x": 30}[axis] for axis in axes)
+    layer = Image(random(shape), axis_labels=tuple(axes), scale=np.arange(1, len(axes) + 1))
+    preview, wanted = preview_of(layer, Parameters(ct=0, st=0.5))
+    np.testing.assert_array_equal(preview.data, wanted)
+    np.testing.assert_allclose(preview.extent.world, layer.extent.world)
+
+
+@pytest.mark.parametrize("labels", [("x", "y"), ("y", "z", "x"), ("x", "t", "z", "y")])
+def test_a_preview_of_colors_has_the_order_of_the_layer(labels):
+    shape = tuple({"t": 2, "z": 3, "y": 20, "x": 30}[axis] for axis in labels)
+    layer = Image(random((*shape, 3)), rgb=True, axis_labels=labels)
+    preview, wanted = preview_of(layer, Parameters(ct=0, st=0.5))
+    np.testing.assert_array_equal(preview.data, wanted)
+    np.testing.assert_allclose(preview.extent.world, layer.extent.world)
+
+
+@pytest.mark.parametrize("axes", ["cyx", "zcyx", "yxc"])
+def test_a_preview_shows_the_same_for_all_channels_of_a_layer_that_is_not_rgb(axes):
+    shape = tuple({"c": 3, "z": 4, "y": 20, "x": 30}[axis] for axis in axes)
+    layer = Image(random(shape), rgb=False, scale=np.arange(1, len(axes) + 1))
+    preview, wanted = preview_of(layer, Parameters(ct=0, st=0.5, axes=axes))
+    assert preview.data.shape == shape
+    for channel in range(3):
+        part = tuple(channel if axis == "c" else slice(None) for axis in axes)
+        np.testing.assert_array_equal(preview.data[part], wanted)
+    np.testing.assert_allclose(preview.extent.world, layer.extent.world)
+
+
 def test_rotated_sheared_and_moved_layers_are_followed():
     affine = np.array([[0.9, 0.2, 4], [-0.1, 1.1, 5], [0, 0, 1]])
     layer = Image(random((20, 30)), rotate=20, shear=[0.3], affine=affine, scale=(2, 3))
@@ -181,6 +228,18 @@ def test_a_zarr_array_of_any_type_is_opened(tmp_path, dtype):
     np.testing.assert_array_equal(level_0(opened(tmp_path / "in.zarr")), array)
 
 
+def test_a_file_of_another_order_keeps_it(tmp_path):
+    array = random((30, 4, 20))
+    store = zarr.create_array(
+        str(tmp_path / "in.zarr"), data=array, chunks=(16, 4, 16), dimension_names=("x", "z", "y")
+    )
+    layer = opened(tmp_path / "in.zarr")
+    assert layer.axis_labels == ("x", "z", "y")
+    np.testing.assert_array_equal(layer.data, store[:])
+    preview, wanted = preview_of(layer, Parameters(ct=0, st=0.5))
+    np.testing.assert_array_equal(preview.data, wanted)
+
+
 def test_a_large_zarr_array_gets_levels(tmp_path, monkeypatch):
     monkeypatch.setattr(levels, "LARGEST_PLANE", 1000)
     monkeypatch.setattr(levels, "_COARSEST_SIDE", 16)
@@ -235,21 +294,38 @@ def test_an_ome_zarr_is_opened_with_all_its_levels(tmp_path, version, axes):
     assert [image.axes for image in images] == [axes] * 3
 
 
-@pytest.mark.xfail(reason="bug: coarser levels are looked for under the names 1, 2, ... alone")
-def test_levels_of_other_names_are_found(tmp_path):
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("names", [("s0", "s1"), ("full", "half"), ("scale/0", "scale/1")])
+def test_levels_are_found_by_the_paths_that_the_metadata_give(tmp_path, version, names):
     array = random((40, 32))
-    path = ngff(tmp_path / "in.zarr", [array, array[::2, ::2]], "yx", "0.5", ["s0", "s1"])
+    path = ngff(tmp_path / "in.zarr", [array, array[::2, ::2]], "yx", version, names)
+    zarr.open_group(path)["1"] = random((3, 3))
     layer = opened(path)
     assert len(layer.data) == 2
+    np.testing.assert_array_equal(layer.data[1], array[::2, ::2])
+    fine, coarse = images_of_layer(LayerView.of(layer), Parameters())
+    assert coarse.source.scale == {"y": 1.0, "x": 1.0}
+    assert coarse.source.uri == f"{fine.source.uri}/{names[1]}"
+    np.testing.assert_array_equal(open_image(coarse.source.uri).source.array, array[::2, ::2])
 
 
-@pytest.mark.xfail(reason="bug: two channels make data of one dimension more than its axes")
-def test_two_channels_can_be_opened(tmp_path):
-    layer = opened(ngff(tmp_path / "in.zarr", [random((2, 40, 32))], "cyx", "0.5"))
-    assert layer.ndim in (2, 3)
+def test_a_missing_level_and_those_behind_it_are_left_out(tmp_path):
+    array = random((40, 32))
+    path = ngff(tmp_path / "in.zarr", [array, array[::2, ::2], array[::4, ::4]], "yx", "0.5")
+    shutil.rmtree(f"{path}/1")
+    layer = opened(path)
+    assert not layer.multiscale
+    np.testing.assert_array_equal(layer.data, array)
 
 
-@pytest.mark.xfail(reason="bug: a unit that pint does not know keeps an image from being opened")
+def test_two_channels_are_red_and_green(tmp_path):
+    array = random((2, 40, 32))
+    layer = opened(ngff(tmp_path / "in.zarr", [array], "cyx", "0.5"))
+    assert layer.rgb
+    np.testing.assert_array_equal(layer.data[..., :2], np.moveaxis(array, 0, -1))
+    assert not np.asarray(layer.data[..., 2]).any()
+
+
 def test_an_unknown_unit_is_no_obstacle(tmp_path):
     layer = opened(ngff(tmp_path / "in.zarr", [random((40, 32))], "yx", "0.5", unit="voxel_edge"))
     assert [str(unit) for unit in layer.units] == ["pixel", "pixel"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import dask
 import dask.array as da
@@ -25,6 +25,8 @@ from napari_pixseg.parameters import Parameters
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
 DIRECT_TILES = 10_000
+# Sees the packed colors of a region while they are counted.
+Observer: TypeAlias = Callable[[Region, Packed], None]
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,24 @@ class Pixels:
             return Feed.of_reader(_TileReader(self), self.tiling)
         return _feed_of(self.overlapped(_unchanged, np.uint32), self.tiling)
 
-    def count(self, watch: Watch | None = None) -> ColorTable:
-        """Pass 1: count the colors of all pixels that have data."""
-        counter = _TileCounter(self.encoding)
+    def count(self, watch: Watch | None = None, observer: Observer | None = None) -> ColorTable:
+        """Pass 1: count the colors of all pixels that have data.
+
+        Parameters
+        ----------
+        watch : Watch, optional
+        observer : callable, optional
+            ``observer(region, packed)`` sees every tile on the way, once it is read. It is
+            called in this process, from several threads: not for distributed schedulers.
+        """
+        counter = _TileCounter(self.encoding, self._numbered(observer))
         table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
         return table
+
+    def _numbered(self, observer: Observer | None) -> Callable[[Packed, int], None] | None:
+        if observer is None:
+            return None
+        return lambda packed, number: observer(self.tiling.region(number), packed)
 
     def classes(self, lookup: NDArray[Any]) -> da.Array:
         """Pass 2, lazily: the class of every pixel, axes in engine order."""
@@ -122,8 +137,11 @@ class _TileReader:
 @dataclass(frozen=True)
 class _TileCounter:
     encoding: Encoding
+    observer: Callable[[Packed, int], None] | None = None
 
-    def __call__(self, packed: Packed, _number: int) -> ColorTable:
+    def __call__(self, packed: Packed, number: int) -> ColorTable:
+        if self.observer is not None:
+            self.observer(packed, number)
         return ColorTable.from_packed(packed, self.encoding.space)
 
 
@@ -214,11 +232,14 @@ class Counted:
                 self._pixels = Pixels(self.image, self.tiling, encoding, radius)
             return self._pixels
 
-    def table(self, watch: Watch | None = None) -> ColorTable:
-        """Return the color table; the colors are counted on first use."""
+    def table(self, watch: Watch | None = None, observer: Observer | None = None) -> ColorTable:
+        """Return the color table; the colors are counted on first use.
+
+        The observer, as in :meth:`Pixels.count`, sees the tiles only if they are counted now.
+        """
         with self._lock:
             if self._table is None:
-                self._table = self.pixels(watch).count(watch)
+                self._table = self.pixels(watch).count(watch, observer)
             return self._table
 
     @property

@@ -48,6 +48,33 @@ def open_store(location: Location) -> Source:
     return replace(opened, uri=location.uri, name=location.name)
 
 
+def coarser_levels(location: Location) -> list[Source]:
+    """Open the levels below level 0 of the OME-Zarr image at a location.
+
+    Returns
+    -------
+    list of Source
+        Fine to coarse, up to the first that is missing; empty where there is no pyramid.
+    """
+    node = _open_node(location)
+    image = None if _is_array(node) else _image_group(node)
+    multiscale = None if image is None else _multiscale(image)
+    if image is None or multiscale is None:
+        return []
+    sources: list[Source] = []
+    for level in multiscale.get("datasets", [])[1:]:
+        try:
+            array = image[level["path"]]
+        except (KeyError, TypeError):
+            break
+        if not _is_array(array):
+            break
+        uri = f"{location.uri}/{array.path}"
+        opened = replace(_from_array(array, location.name, uri), kind="ome-zarr")
+        sources.append(_with_metadata(opened, multiscale, level))
+    return sources
+
+
 def from_node(node: Any, name: str | None = None) -> Source:
     """Return the source that an open zarr array or group is.
 

@@ -7,6 +7,7 @@ Signals are emitted from worker threads; a view brings them to its own.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 
 from psygnal import Signal
 
-from napari_pixseg.engine.classify import Counted, check_parameters, converts_first
+from napari_pixseg.engine.classify import Counted, Pixels, check_parameters, converts_first
 from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.run import Progress, Watch, run_tiles
 from napari_pixseg.engine.samples import Encoding
@@ -25,11 +26,14 @@ from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable
 from napari_pixseg.parameters import Parameters
+from napari_pixseg.plugin.levels import overview_of
+from napari_pixseg.plugin.overview import Overview
 from napari_pixseg.plugin.results import Computed
 from napari_pixseg.segmentation import Segmentation
 
 # A first answer is given from a level, or from tiles, of about this many pixels.
 _FIRST_LOOK = 4_000_000
+_GLANCE_SECONDS = 2.0
 # Parameters that decide how pixels become colors: another value needs another count.
 _COUNTED = ("denoise", "window", "channels", "axes")
 
@@ -46,12 +50,26 @@ class Decision:
         How samples became the colors of the table.
     provisional : bool
         True until every pixel of the finest level has been counted.
+    overview : Overview or None
+        Of a huge image, filled while it is counted.
     """
 
     classes: Classes
     table: ColorTable
     encoding: Encoding
     provisional: bool
+    overview: Overview | None = None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What decisions are made on."""
+
+    colors: ColorTable
+    encoding: Encoding
+    image: Image
+    overview: Overview | None
+    provisional: bool = False
 
 
 class Controller:
@@ -82,7 +100,7 @@ class Controller:
         self._closed = False
         self._reopen: Callable[[Parameters], Sequence[Image]] | None = None
         self._counted: Counted | None = None
-        self._table: tuple[ColorTable, Encoding, bool, Image] | None = None
+        self._table: _Table | None = None
         self._generation = self._wanted = 0
         self._cancel_count, self._cancel_run = threading.Event(), threading.Event()
         self._counting = False
@@ -136,7 +154,7 @@ class Controller:
     def _is_idle(self) -> bool:
         """Whether there are no counts and none are on their way, as after a cancel."""
         with self._lock:
-            return not self._counting and (self._table is None or self._table[2])
+            return not self._counting and (self._table is None or self._table.provisional)
 
     def _needs_count(self, before: Parameters, after: Parameters) -> bool:
         if any(getattr(before, name) != getattr(after, name) for name in _COUNTED):
@@ -179,19 +197,21 @@ class Controller:
             if generation != self._generation:
                 return
             self._counted = counted
+        overview = overview_of(levels)
         first = _first_look(levels, counted, parameters, Watch(None, cancel))
         if first is not None:
-            self._have_table(generation, *first, provisional=True)
-        table = counted.table(watch)
-        self._have_table(generation, table, counted.pixels().encoding, provisional=False)
+            self._have_table(generation, _Table(*first, counted.image, overview, provisional=True))
+        if overview is not None:
+            _glance(overview, counted.pixels(watch), watch)
+        table = counted.table(watch, None if overview is None else overview.add)
+        encoding = counted.pixels().encoding
+        self._have_table(generation, _Table(table, encoding, counted.image, overview))
 
-    def _have_table(
-        self, generation: int, table: ColorTable, encoding: Encoding, provisional: bool
-    ) -> None:
+    def _have_table(self, generation: int, table: _Table) -> None:
         with self._lock:
             if generation != self._generation or self._counted is None:
                 return
-            self._table = table, encoding, provisional, self._counted.image
+            self._table = table
         self._decide_soon()
 
     # Deciding ----------------------------------------------------------------
@@ -209,17 +229,19 @@ class Controller:
             # Only the latest wish counts: a slider makes many while one is being answered.
             if wanted != self._wanted or self._table is None:
                 return
-            (table, encoding, provisional, image), parameters = self._table, self.parameters
+            table, parameters = self._table, self.parameters
         try:
-            check_parameters(image, parameters)
-            classes = decide(table, parameters, gray=image.gray)
+            check_parameters(table.image, parameters)
+            classes = decide(table.colors, parameters, gray=table.image.gray)
         except PixsegError as error:
             self.failed.emit(str(error))
             return
         except Exception as error:  # noqa: BLE001
             self.failed.emit(_unforeseen(error))
             return
-        decision = Decision(classes, table, encoding, provisional)
+        decision = Decision(
+            classes, table.colors, table.encoding, table.provisional, table.overview
+        )
         with self._lock:
             if wanted != self._wanted:
                 return
@@ -346,6 +368,15 @@ def _first_look(
         pixels.feed().part(some), _Counting(pixels.encoding), "colors", watch, ColorTable.merge
     )
     return part, pixels.encoding
+
+
+def _glance(overview: Overview, pixels: Pixels, watch: Watch) -> None:
+    """Read single pixels for a short time, so that there is a picture at once."""
+    end = time.monotonic() + _GLANCE_SECONDS
+    for _ in overview.glances(pixels.read):
+        watch.check()
+        if time.monotonic() > end:
+            return
 
 
 def _pixels(image: Image) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +10,21 @@ from typing import Any
 import numpy as np
 
 from napari_pixseg.engine.image import Image, open_image
+from napari_pixseg.engine.location import locate
 from napari_pixseg.engine.sources import Source, open_source
-from napari_pixseg.errors import InputNotFound, NotAnImage
+from napari_pixseg.engine.stores import coarser_levels
+from napari_pixseg.errors import NotAnImage
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.levels import ImageLevel, LevelImage, made_up_levels
+from napari_pixseg.plugin.levels import (
+    ImageLevel,
+    LevelImage,
+    PreviewLevel,
+    PreviewPixels,
+    made_up_levels,
+)
 
 # pint's names are OME-Zarr's, but for these, which mean that nothing is known.
 _NO_UNITS = ("pixel", "dimensionless", "")
-_MOST_LEVELS = 20
 
 
 @dataclass(frozen=True)
@@ -124,9 +132,31 @@ def placement(layer: Any) -> dict[str, Any]:
 
 def levels_of(images: Sequence[Image]) -> list[LevelImage]:
     """Return the levels to show: the stored ones, or made-up ones of a large single image."""
-    if len(images) > 1:
-        return [LevelImage(image) for image in images]
-    return made_up_levels(images[0])
+    if len(images) == 1:
+        return made_up_levels(images[0])
+    finest = math.prod(images[0].shape[-2:])
+    return [
+        LevelImage(image, reduction=math.sqrt(finest / math.prod(image.shape[-2:])))
+        for image in images
+    ]
+
+
+def preview_levels(
+    layer: LayerView, images: Sequence[Image], pixels: PreviewPixels
+) -> list[PreviewLevel]:
+    """Return the data of a preview that has the same dimensions, in the same order, as a layer.
+
+    Parameters
+    ----------
+    layer : LayerView
+    images : sequence of Image
+        All levels, from :func:`images_of_layer`.
+    pixels : PreviewPixels
+    """
+    # A layer opened here, or one that is RGB, does not count its channels among its dimensions.
+    counts_channels = not layer.rgb and not layer.images
+    axes = images[0].axes if counts_channels else images[0].own_axes
+    return [PreviewLevel(level, pixels, axes) for level in levels_of(images)]
 
 
 def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
@@ -145,19 +175,19 @@ def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
     ------
     InputNotFound, NotAnImage, ParameterError
     """
-    images = [open_image(path), *_coarser(path)]
-    first = images[0]
+    first = open_image(path)
+    images = [first, *_coarser(path, first)]
     levels = [ImageLevel(level) for level in levels_of(images)]
-    axes = first.label_axes
+    axes = first.own_axes
     source = first.source
     options: dict[str, Any] = {
         "name": source.name,
-        "rgb": first.color_channels == 3,
+        "rgb": not first.gray,
         "multiscale": len(levels) > 1,
         "axis_labels": tuple(axes),
         "scale": [source.scale.get(axis, 1.0) for axis in axes],
         "translate": [source.translation.get(axis, 0.0) for axis in axes],
-        "units": [source.units.get(axis, "pixel") for axis in axes],
+        "units": [known_unit(source.units.get(axis)) for axis in axes],
         "metadata": {"pixseg_images": images},
     }
     if first.dtype.kind in "ui" and first.dtype.itemsize <= 2:
@@ -167,14 +197,21 @@ def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
     return (levels if len(levels) > 1 else levels[0]), options, "image"
 
 
-def _coarser(path: str) -> list[Image]:
-    """Open the coarser levels of an OME-Zarr under their usual names."""
-    if open_source(path).kind != "ome-zarr":
+def _coarser(path: str, first: Image) -> list[Image]:
+    """Open the coarser levels of an OME-Zarr as its metadata list them."""
+    if first.source.kind != "ome-zarr":
         return []
-    coarser = []
-    for level in range(1, _MOST_LEVELS):
-        try:
-            coarser.append(open_image(f"{path.rstrip('/')}/{level}"))
-        except (InputNotFound, NotAnImage):
-            break
-    return coarser
+    return [open_image(source, first.axes) for source in coarser_levels(locate(path))]
+
+
+def known_unit(name: str | None) -> str:
+    """Return a unit if napari knows it: others would keep the layer from being shown."""
+    if name is None:
+        return "pixel"
+    import pint
+
+    try:
+        pint.Unit(name)
+    except Exception:  # noqa: BLE001 - pint raises what its parser meets
+        return "pixel"
+    return name

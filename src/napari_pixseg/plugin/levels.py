@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import math
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margi
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.model.colortable import COLORS, NO_DATA, ColorTable, unpack_colors
+from napari_pixseg.plugin.overview import Overview
 
 # Above this, napari would ask for a whole plane at once: levels are made up.
 LARGEST_PLANE = 16_000_000
@@ -33,45 +35,60 @@ _COARSEST_SIDE = 1024
 _LARGEST_READ = 1 << 27
 _VIEWS_KEPT = 6
 
+ClassNumbers: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
+
 
 class Lookup:
     """Class by packed color, for all colors: those not counted are classified when met.
 
-    Attributes
-    ----------
-    dtype : numpy.dtype
-        uint16, whatever the number of classes, so that layers keep their type.
+    The numbers are bytes as long as there are few enough classes: napari computes the color of
+    every number that the type has, whenever colors change, and takes 50 ms for 16 bits.
     """
 
-    dtype = np.dtype(np.uint16)
-
     def __init__(self) -> None:
-        self._table = np.zeros(COLORS + 1, self.dtype)
+        self._table: ClassNumbers = np.zeros(COLORS + 1, np.uint8)
         self._classes: Classes | None = None
         self._space: Any = None
-        self._filled: list[NDArray[np.uint32]] = []
+        self._counted: NDArray[np.uint32] = np.empty(0, np.uint32)
+        self._learned: list[NDArray[np.uint32]] = []
         self._lock = threading.Lock()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the class numbers, uint8 or uint16; it may change with a decision."""
+        return self._table.dtype
 
     def show(self, classes: Classes, table: ColorTable) -> None:
         """Replace the content by a new decision."""
         with self._lock:
-            for packed in self._filled:
-                self._table[packed] = 0
+            self._clear(table, classes.dtype)
             self._table[table.packed] = classes.color_classes
-            self._filled = [table.packed]
             self._classes, self._space = classes, table.space
 
-    def look_up(self, packed: Packed) -> NDArray[np.uint16]:
+    def _clear(self, table: ColorTable, dtype: np.dtype[Any]) -> None:
+        """Forget the decision before, but for colors that the next one is about, too."""
+        same = self._counted is table.packed
+        stale = self._learned if same else [self._counted, *self._learned]
+        if dtype == self.dtype:
+            for packed in stale:
+                self._table[packed] = 0
+        else:
+            self._table = np.zeros(COLORS + 1, dtype)
+        self._counted, self._learned = table.packed, []
+
+    def look_up(self, packed: Packed) -> ClassNumbers:
         """Return the class of each pixel, 0 for no data."""
         with self._lock:
             result = self._looked_up(packed)
+            if np.count_nonzero(result) == result.size:
+                return result
             unknown = (result == 0) & (packed != NO_DATA)
             if self._classes is None or not unknown.any():
                 return result
             self._learn(np.unique(packed[unknown]))
             return self._looked_up(packed)
 
-    def _looked_up(self, packed: Packed) -> NDArray[np.uint16]:
+    def _looked_up(self, packed: Packed) -> ClassNumbers:
         result = np.empty(packed.shape, self.dtype)
         flat = np.ascontiguousarray(packed).reshape(-1)
         kernels.look_up(flat, self._table, result.reshape(-1))
@@ -81,7 +98,7 @@ class Lookup:
         """Classify colors that a pyramid made by averaging, or that are still to be counted."""
         assert self._classes is not None
         self._table[packed] = self._classes.classify(unpack_colors(packed), self._space)
-        self._filled.append(packed)
+        self._learned.append(packed)
 
 
 @dataclass(frozen=True)
@@ -93,10 +110,13 @@ class LevelImage:
     image : Image
     stride : int
         1 for levels that are stored.
+    reduction : float
+        How many pixels of level 0, along y and x, one stored pixel stands for.
     """
 
     image: Image
     stride: int = 1
+    reduction: float = 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,11 +130,16 @@ class LevelImage:
         if self.stride == 1:
             return self.image.read(region)
         *outer, rows, columns = region
-        area = (rows.stop - rows.start) * (columns.stop - columns.start) * self.stride**2
-        if area <= _LARGEST_READ:
+        if not self.is_too_much(region):
             wide = (*outer, self._widened(rows, -2), self._widened(columns, -1))
             return self.image.read(wide)[..., :: self.stride, :: self.stride, :]
         return self._sampled(tuple(outer), rows, columns)
+
+    def is_too_much(self, region: Region) -> bool:
+        """Whether reading all pixels under a region would take too long for a view."""
+        *_, rows, columns = region
+        area = (rows.stop - rows.start) * (columns.stop - columns.start) * self.stride**2
+        return self.stride > 1 and area > _LARGEST_READ
 
     def _widened(self, part: slice, axis: int) -> slice:
         return slice(part.start * self.stride, min(part.stop * self.stride, self.image.shape[axis]))
@@ -159,6 +184,14 @@ def made_up_levels(image: Image) -> list[LevelImage]:
     return levels
 
 
+def overview_of(images: Sequence[Image]) -> Overview | None:
+    """Return an empty overview if views of an image could be too large to be read at once."""
+    levels = made_up_levels(images[0]) if len(images) == 1 else []
+    whole = (tuple(slice(0, n) for n in level.shape) for level in levels)
+    too_much = any(level.is_too_much(region) for level, region in zip(levels, whole, strict=True))
+    return Overview(images[0].shape) if too_much else None
+
+
 class _Level(ABC):
     """What napari asks of an array: shape, type, and slices.
 
@@ -166,14 +199,18 @@ class _Level(ABC):
     therefore give a narrower level, and nothing is read before an array is asked for.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self._region: Region = tuple(slice(0, n) for n in shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each dimension."""
         return tuple(part.stop - part.start for part in self._region)
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
 
     @property
     def ndim(self) -> int:
@@ -212,28 +249,92 @@ class PreviewLevel(_Level):
     level : LevelImage
     pixels : PreviewPixels
         How samples become packed colors; shared by all levels.
+    axes : str, optional
+        Dimensions of the layer, by default those of the source without c. Along c, if it is
+        among them, all members show the same classes.
     """
 
-    def __init__(self, level: LevelImage, pixels: PreviewPixels) -> None:
-        super().__init__(level.shape, Lookup.dtype)
+    def __init__(self, level: LevelImage, pixels: PreviewPixels, axes: str | None = None) -> None:
+        self._axes = axes or level.image.own_axes
+        super().__init__(_shape_along(self._axes, level))
         self._level, self._pixels = level, pixels
+        self._whole = self.shape
+        # One list for this level and all that are narrowed from it.
+        self._handed_out: list[weakref.ref[ClassNumbers]] = []
 
-    def _read(self, region: Region) -> NDArray[np.uint16]:
-        return self._pixels.lookup.look_up(self._pixels.view(self._level, region))
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        array = super().__array__(dtype, copy)
+        if self.shape == self._whole and array.flags.writeable:
+            self._handed_out[:] = [weakref.ref(array)]
+        return array
+
+    def renew(self) -> None:
+        """Write the classes of today into the whole level as it was handed out before.
+
+        napari 0.9 keeps the coarsest level of a plane for ever.
+        """
+        for reference in self._handed_out:
+            array = reference()
+            if array is not None and array.dtype == self.dtype:
+                array[...] = self._read(self._region)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the class numbers, which follows the decision."""
+        return self._pixels.lookup.dtype
+
+    def _read(self, region: Region) -> ClassNumbers:
+        order = self._level.image.label_axes
+        wanted = dict(zip(self._axes, region, strict=True))
+        view = self._pixels.view(self._level, tuple(wanted[axis] for axis in order))
+        classes = self._pixels.lookup.look_up(view)
+        own: ClassNumbers = classes.transpose(
+            [order.index(axis) for axis in self._axes if axis != "c"]
+        )
+        if "c" not in self._axes:
+            return own
+        shape = tuple(part.stop - part.start for part in region)
+        return np.broadcast_to(np.expand_dims(own, self._axes.index("c")), shape)
 
 
 class ImageLevel(_Level):
-    """Samples of one level, for showing an image that has no pyramid of its own."""
+    """Samples of one level, for showing an image that has no pyramid of its own.
+
+    Dimensions come in the source's order, colors last: one channel has no dimension, and with
+    two the third is 0, as when colors are counted.
+    """
 
     def __init__(self, level: LevelImage) -> None:
-        channels = () if level.image.gray else (level.image.color_channels,)
-        super().__init__((*level.shape, *channels), level.image.dtype)
+        self._axes = level.image.own_axes
+        channels = () if level.image.gray else (3,)
+        super().__init__((*_shape_along(self._axes, level), *channels))
         self._level = level
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the samples."""
+        return self._level.image.dtype
+
     def _read(self, region: Region) -> NDArray[Any]:
-        if self._level.image.gray:
-            return self._level.read(region)[..., 0]
-        return self._level.read(region[:-1])[..., region[-1]]
+        image = self._level.image
+        wanted = dict(zip(self._axes, region, strict=False))
+        samples = self._level.read(tuple(wanted[axis] for axis in image.label_axes))
+        samples = np.asarray(image.in_own_order(samples))
+        if image.gray:
+            return samples[..., 0]
+        missing = 3 - samples.shape[-1]
+        if missing:
+            samples = np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, missing)])
+        return samples[..., region[-1]]
+
+
+def _shape_along(axes: str, level: LevelImage) -> tuple[int, ...]:
+    """Length of a level's dimensions, of which c is as long as in the source."""
+    image = level.image
+    lengths = dict(zip(image.label_axes, level.shape, strict=True))
+    if "c" in axes:
+        lengths["c"] = int(image.source.array.shape[image.axes.index("c")])
+    return tuple(lengths[axis] for axis in axes)
 
 
 class PreviewPixels:
@@ -242,12 +343,25 @@ class PreviewPixels:
     def __init__(self) -> None:
         self.lookup = Lookup()
         self._encoding, self._radius = Encoding(), 0
-        self._views: OrderedDict[Any, Packed] = OrderedDict()
+        self._overview: Overview | None = None
+        self._views: OrderedDict[Any, tuple[LevelImage, Packed]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def encode_with(self, encoding: Encoding, radius: int) -> None:
-        """Change how samples become colors; kept views are dropped if it really changes."""
+    def encode_with(
+        self, encoding: Encoding, radius: int, overview: Overview | None = None
+    ) -> None:
+        """Change how samples become colors; kept views are dropped if it really changes.
+
+        Parameters
+        ----------
+        encoding : Encoding
+        radius : int
+            Of the median filter, 0 for none.
+        overview : Overview, optional
+            Filled with colors that were encoded and filtered like this.
+        """
         with self._lock:
+            self._overview = overview
             if (encoding, radius) != (self._encoding, self._radius):
                 self._encoding, self._radius = encoding, radius
                 self._views.clear()
@@ -256,21 +370,29 @@ class PreviewPixels:
         """Return the packed colors of a region of a level."""
         key = (id(level), *((part.start, part.stop) for part in region))
         with self._lock:
-            encoding, radius = self._encoding, self._radius
+            encoding, radius, overview = self._encoding, self._radius, self._overview
+            if overview is not None and _is_for_overview(level, region, overview):
+                return overview.read(region, level.stride)
             if key in self._views:
                 self._views.move_to_end(key)
-                return self._views[key]
+                return self._views[key][1]
         packed = _read_packed(level, region, encoding, radius)
         with self._lock:
-            self._views[key] = packed
+            if (encoding, radius) == (self._encoding, self._radius):
+                # With the level, so that no other gets its id.
+                self._views[key] = level, packed
             while len(self._views) > _VIEWS_KEPT:
                 self._views.popitem(last=False)
         return packed
 
 
+def _is_for_overview(level: LevelImage, region: Region, overview: Overview) -> bool:
+    return level.stride >= overview.stride or level.is_too_much(region)
+
+
 def _read_packed(level: LevelImage, region: Region, encoding: Encoding, radius: int) -> Packed:
     # On coarser levels the filter shrinks with the pixels it stands for.
-    radius = radius if level.stride == 1 else round(radius / level.stride)
+    radius = round(radius / (level.stride * level.reduction))
     if not radius:
         return encoding.encode(level.read(region))
     halo, margins, inner = with_halo(region, level.shape, radius)

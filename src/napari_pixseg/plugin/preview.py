@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Image
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.plugin.controller import Decision
-from napari_pixseg.plugin.layers import levels_of, placement
-from napari_pixseg.plugin.levels import LevelImage, PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.layers import LayerView, placement, preview_levels
+from napari_pixseg.plugin.levels import PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.overview import Overview
 from napari_pixseg.plugin.writer import KEY
 from napari_pixseg.segmentation import Segmentation
 
 _FAINT = 0.12
+# While counting goes on.
+_FRESHEN_SECONDS = 0.4
 
 
 class Preview:
@@ -45,7 +48,9 @@ class Preview:
         self.pixels = PreviewPixels()
         self._viewer = viewer
         self._classes: Classes | None = None
-        self._coarsest: _CoarsestLevel | None = None
+        self._coarsest: PreviewLevel | None = None
+        self._overview: Overview | None = None
+        self._version, self._drawn = -1, 0.0
         # The layer may outlive the widget, and must not keep it.
         self._on_pick = weakref.WeakMethod(on_pick)
 
@@ -56,31 +61,37 @@ class Preview:
 
     def drop(self) -> None:
         """Remove the layer, and forget all of it."""
-        if self.is_shown:
-            self._viewer.layers.remove(self.layer)
-        self.layer = self._classes = self._coarsest = None
+        self._remove()
+        self._classes = self._overview = None
         self.hidden, self.selected = frozenset(), 0
         self.pixels = PreviewPixels()
 
+    def _remove(self) -> None:
+        if self.is_shown:
+            self._viewer.layers.remove(self.layer)
+        self.layer = self._coarsest = None
+
     def decide(self, decision: Decision) -> None:
-        """Take another decision; classes of another number of them are other classes."""
-        classes = decision.classes
-        self.pixels.encode_with(decision.encoding, classes.parameters.denoise)
+        """Take another decision; where the number of classes differs they are others."""
+        classes, dtype = decision.classes, self.pixels.lookup.dtype
+        radius = classes.parameters.denoise
+        self.pixels.encode_with(decision.encoding, radius, decision.overview)
         self.pixels.lookup.show(classes, decision.table)
         if self._classes is not None and len(self._classes) != len(classes):
             self.hidden, self.selected = frozenset(), 0
-        self._classes = classes
+        self._classes, self._overview = classes, decision.overview
+        if dtype != self.pixels.lookup.dtype:
+            self._remove()
 
     def show(self, image_layer: Any, images: Sequence[Image]) -> None:
         """Add the layer in the place of an image's layer."""
-        finer = levels_of(images)
-        coarsest = _CoarsestLevel(finer.pop(), self.pixels)
-        levels = [*(PreviewLevel(level, self.pixels) for level in finer), coarsest]
-        self._coarsest = coarsest
+        levels = preview_levels(LayerView.of(image_layer), images, self.pixels)
+        several = len(levels) > 1
+        self._coarsest = levels[-1] if several else None
         self.layer = self._viewer.add_labels(
-            levels if len(levels) > 1 else levels[0],
+            levels if several else levels[0],
             name=f"{image_layer.name} classes (preview)",
-            multiscale=len(levels) > 1,
+            multiscale=several,
             opacity=0.7,
             **placement(image_layer),
         )
@@ -89,13 +100,27 @@ class Preview:
 
     def draw(self, segmentation: Segmentation | None) -> None:
         """Draw the latest decision; the layer's writer exports the segmentation."""
-        if not self.is_shown or self._classes is None:
+        if self.is_shown and self._classes is not None:
+            self.layer.metadata[KEY] = segmentation
+            self._renew()
+            # This refreshes the layer, too.
+            self.layer.colormap = self._colormap(self._classes)
+
+    def freshen(self) -> None:
+        """Draw what the overview has learned by counting since it was drawn, now and then."""
+        now = time.monotonic()
+        overview = self._overview
+        if overview is None or not self.is_shown or now - self._drawn < _FRESHEN_SECONDS:
             return
+        if overview.version != self._version:
+            self._renew()
+            self.layer.refresh(extent=False)
+
+    def _renew(self) -> None:
+        self._drawn = time.monotonic()
+        self._version = -1 if self._overview is None else self._overview.version
         if self._coarsest is not None:
             self._coarsest.renew()
-        self.layer.metadata[KEY] = segmentation
-        self.layer.colormap = self._colormap(self._classes)
-        self.layer.refresh(extent=False)
 
     def select(self, number: int) -> None:
         """Highlight a class; 0 for none."""
@@ -124,28 +149,6 @@ class Preview:
         if number in self.hidden:
             return 0.0
         return 1.0 if self.selected in (0, number) else _FAINT
-
-
-class _CoarsestLevel(PreviewLevel):
-    """Renews what it has handed out: napari 0.9 keeps the coarsest level of a plane for ever."""
-
-    def __init__(self, level: LevelImage, pixels: PreviewPixels) -> None:
-        super().__init__(level, pixels)
-        self._whole = self.shape
-        self._kept: list[weakref.ref[NDArray[np.uint16]]] = []
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        array = super().__array__(dtype, copy)
-        if self.shape == self._whole:
-            # A list of one, which all narrower levels share.
-            self._kept[:] = [weakref.ref(array)]
-        return array
-
-    def renew(self) -> None:
-        """Write the classes of today into the array of yesterday, if someone still has it."""
-        for reference in self._kept:
-            if (array := reference()) is not None:
-                array[...] = super().__array__(array.dtype)
 
 
 class _Picker:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.place import Place
+from napari_pixseg.plugin.layers import known_unit
 
 # Of outputs that have a single level, as their planes are small.
 _READ_AT_ONCE = 1 << 24
@@ -67,7 +68,7 @@ class StoredPyramid:
             "multiscale": len(self.arrays) > 1,
             "scale": [self.scale[index] for index in spatial],
             "translate": [self.translation[index] for index in spatial],
-            "units": [_napari_unit(self.units[index]) for index in spatial],
+            "units": [known_unit(self.units[index]) for index in spatial],
             "axis_labels": [self.axes[index] for index in spatial],
             "metadata": {"pixseg_manifest": manifest},
         }
@@ -76,19 +77,6 @@ class StoredPyramid:
 def _stem(name: str) -> str:
     ending = next((ending for ending in _ENDINGS if name.endswith(ending)), "")
     return name.removesuffix(ending) or name
-
-
-def _napari_unit(name: str | None) -> str:
-    """Return a unit if napari knows it: others would keep the layer from being shown."""
-    if name is None:
-        return "pixel"
-    import pint
-
-    try:
-        pint.Unit(name)
-    except Exception:  # noqa: BLE001 - pint raises what its parser meets
-        return "pixel"
-    return name
 
 
 @dataclass(frozen=True, eq=False)

@@ -218,6 +218,7 @@ class SegmentWidget(Container[Any]):
         self.controller.restore(parameters)
 
     def _on_parameters(self, parameters: Parameters) -> None:
+        """Show other parameters; most often the fields are where they come from."""
         self.fields.show(parameters)
 
     def _choose_manifest(self) -> None:
@@ -325,6 +326,7 @@ class SegmentWidget(Container[Any]):
                 self._bar.close()
             self._bar = progress(total=step.total, desc=step.stage)
         self._bar.update(max(step.done - self._bar.n, 0))
+        self._preview.freshen()
         if self.controller.decision is None:
             self.status.value = f"Counting colors: tile {step.done} of {step.total}"
 

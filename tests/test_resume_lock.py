@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import dask
 import fsspec
 import numpy as np
 import pytest
@@ -121,20 +122,27 @@ def test_a_file_system_without_locks_is_written_all_the_same(output, monkeypatch
 
 
 def test_no_thread_writes_after_a_run_has_ended(output, monkeypatch):
-    write, started = ngff.Pyramid.write, threading.Event()
+    write, calls, ended = ngff.Pyramid.write, [], []
+    started, cancel = threading.Event(), threading.Event()
 
     def slow(*arguments):
-        started.set()
-        time.sleep(0.2)
+        calls.append(1)
+        if len(calls) == 3:
+            # The second tile, while the first is done and the run is cancelled.
+            started.set()
+            time.sleep(1)
         write(*arguments)
+        ended.append(1)
+
+    def listen(step):
+        if step.stage == "classes" and step.done == 1:
+            assert started.wait(30)
+            cancel.set()
 
     monkeypatch.setattr(ngff.Pyramid, "write", slow)
-    with pytest.raises(Cancelled):
-        segmented(picture()).export(output, **cancelled_at(12))
-    assert started.is_set()
-    before = content(output)
-    time.sleep(0.5)
-    assert content(output) == before
+    with dask.config.set(scheduler="threads", num_workers=2), pytest.raises(Cancelled):
+        segmented(picture()).export(output, on_event=listen, cancel=cancel)
+    assert len(ended) == len(calls)
 
 
 # Object stores have no locks ---------------------------------------------------
@@ -199,6 +207,19 @@ def test_a_run_whose_output_was_taken_stops_and_commits_nothing(memory):
         segmented(picture()).export(URL, on_event=take)
     assert not memory.exists(f"/beats/out.ome.zarr/{MANIFEST_NAME}")
     assert json.loads(memory.cat_file(f"/beats/out.ome.zarr/{RECORD_NAME}"))["id"] == "another"
+
+
+def test_of_two_runs_that_overwrite_the_second_clears_nothing(memory):
+    segmented(picture()).export(URL)
+
+    def take(step):
+        if step.stage == "colors" and step.done == 2:
+            aged(memory, 0, id="another")
+
+    before = memory.find("/beats")
+    with pytest.raises(OutputConflict, match="taken by another run meanwhile"):
+        segmented(picture()).export(URL, overwrite=True, on_event=take)
+    assert memory.find("/beats") == before
 
 
 def test_a_local_record_has_no_beat_and_names_the_pass(half, output):

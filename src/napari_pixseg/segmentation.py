@@ -22,7 +22,8 @@ from napari_pixseg.engine.run import Listener, Watch
 from napari_pixseg.engine.tiling import plan_tiles
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.checks import Wish
-from napari_pixseg.export.job import Job, export
+from napari_pixseg.export.commit import Job
+from napari_pixseg.export.job import export
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable

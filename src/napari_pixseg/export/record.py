@@ -61,12 +61,13 @@ class RunRecord:
         with self._lock:
             self._values |= changes
             if not self._place.is_local:
-                self._refuse_to_share()
+                self.refuse_to_share()
                 self._values["beat"] = now()
             self._exists = True
             self._place.write_bytes(json.dumps(self._values, indent=2).encode())
 
-    def _refuse_to_share(self) -> None:
+    def refuse_to_share(self) -> None:
+        """Raise OutputConflict if another run took the output since this one began."""
         other = (load_record(self._store) or {}).get("id")
         if other is not None and other not in self._expected:
             raise OutputConflict(

@@ -106,6 +106,7 @@ def _add_segment(commands: Any) -> None:
     add("--outputs", default=_OUTPUTS, help=f"what to write (default {_OUTPUTS})")
     add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
     add("--overwrite", action="store_true", help="replace an existing output")
+    add("--resume", action="store_true", help="finish an output that a run left unfinished")
     parser.set_defaults(command=_segment)
 
 
@@ -153,8 +154,9 @@ def _segment(options: argparse.Namespace) -> None:
     outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
     with _Bars() as bars:
         manifest = segmentation.export(
-            options.output, outputs, options.overwrite, blob=options.blob, on_event=bars.show
-        )
+            options.output, outputs, options.overwrite, resume=options.resume,
+            blob=options.blob, on_event=bars.show,
+        )  # fmt: skip
     for remark in (*segmentation.image.notes, *segmentation.warnings):
         _log.info(remark)
     _say(manifest.to_json())

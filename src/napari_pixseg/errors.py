@@ -32,7 +32,7 @@ class InputNotFound(PixsegError, FileNotFoundError):
 
 
 class OutputConflict(PixsegError, FileExistsError):
-    """The output exists already and overwriting was not asked for."""
+    """The output exists already, is being written, or cannot be resumed with what was given."""
 
     status = 409
 

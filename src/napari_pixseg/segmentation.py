@@ -21,7 +21,9 @@ from napari_pixseg.engine.regiontable import RegionTable
 from napari_pixseg.engine.run import Listener, Watch, compute_array
 from napari_pixseg.engine.tiling import plan_tiles
 from napari_pixseg.errors import ParameterError
-from napari_pixseg.export.job import Job, check_outputs, export
+from napari_pixseg.export.checks import Wish, check_outputs
+from napari_pixseg.export.commit import Job
+from napari_pixseg.export.job import export
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable
@@ -292,11 +294,14 @@ class Segmentation:
         outputs: Sequence[str] = ("classes", "recolored"),
         overwrite: bool = False,
         *,
+        resume: bool = False,
         blob: bool = False,
         on_event: Listener | None = None,
         cancel: threading.Event | None = None,
     ) -> Manifest:
         """Write an OME-Zarr 0.5, or a picture, and its manifest.
+
+        An output has one writer at a time: a second one is refused while the first lives.
 
         Parameters
         ----------
@@ -307,6 +312,15 @@ class Segmentation:
             What an OME-Zarr is to hold.
         overwrite : bool
             Whether an existing output may be replaced.
+        resume : bool
+            Whether to finish what an earlier run, cancelled, failed or killed, left
+            unfinished. That must have begun with the same input, parameters, outputs and
+            version of this package; what it wrote is not written again, and the result is
+            the same to the last byte. Arrays in memory have no identity: their colors are
+            counted anew, and must be the same. Of zarr inputs the metadata are compared; that
+            their pixels changed is noticed where the counts of classes differ. Where there is
+            nothing, the run begins anew. A picture is written whole at the end, so that
+            nothing of it is left to be resumed: it is made anew unless it is finished.
         blob : bool
             Write the picture file alone, no manifest beside it.
         on_event : callable, optional
@@ -327,7 +341,7 @@ class Segmentation:
         job = Job(self.counted, self.parameters, self.decide, lambda: self.warnings)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
         watch = Watch(on_event, cancel)
-        return export(job, path, outputs, overwrite, watch, blob=blob)
+        return export(job, path, outputs, Wish(overwrite, resume), watch, blob=blob)
 
 
 class _Palette:

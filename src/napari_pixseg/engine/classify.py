@@ -21,7 +21,7 @@ from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
 from napari_pixseg.model.colortable import NO_DATA, ColorTable
-from napari_pixseg.parameters import Parameters
+from napari_pixseg.parameters import Interval, Parameters
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
 DIRECT_TILES = 10_000
@@ -241,6 +241,15 @@ class Counted:
             if self._table is None:
                 self._table = self.pixels(watch).count(watch, observer)
             return self._table
+
+    def restore(self, table: ColorTable, window: tuple[Interval, ...] | None) -> None:
+        """Take a table and the window it was counted with, unless there is a table already."""
+        with self._lock:
+            if self._table is None:
+                encoding = Encoding(window, self._encoding_space())
+                radius = self.parameters.denoise
+                self._pixels = Pixels(self.image, self.tiling, encoding, radius)
+                self._table = table
 
     @property
     def is_counted(self) -> bool:

@@ -16,6 +16,7 @@ import dask.threaded
 import numpy as np
 from dask.base import get_scheduler
 from dask.callbacks import Callback
+from dask.optimization import cull
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.tiling import Tiling
@@ -81,7 +82,8 @@ class Feed:
     """Where tiles come from: keys of a graph, or a function, and which tiles are wanted.
 
     A Dask array brings its own graph; a reader is asked for each tile inside
-    the task that uses it, which keeps huge graphs at one task a tile.
+    the task that uses it, which keeps huge graphs at one task a tile. Where a key
+    is None, the reader is asked.
     """
 
     numbers: Sequence[int]
@@ -107,19 +109,78 @@ class Feed:
         """Return a feed of some of the tiles."""
         return replace(self, numbers=numbers)
 
+    def instead(self, read: Callable[[int], Any], numbers: frozenset[int]) -> Feed:
+        """Return a feed that calls ``read(number)`` for some of the tiles, not their source."""
+        if not numbers:
+            return self
+        if self.keys is None:
+            assert self.read is not None
+            return replace(self, read=_Either(numbers, read, self.read))
+        keys = [None if number in numbers else key for number, key in enumerate(self.keys)]
+        # Schedulers need not look which tasks nobody asks for.
+        graph, _ = cull(dict(self.graph), [key for key in keys if key is not None])
+        return replace(self, graph=graph, keys=keys, read=read)
+
+
+@dataclass(frozen=True)
+class _Either:
+    """Reads the tiles of these numbers in one way, the others in another."""
+
+    numbers: frozenset[int]
+    one: Callable[[int], Any]
+    other: Callable[[int], Any]
+
+    def __call__(self, number: int) -> Any:
+        return self.one(number) if number in self.numbers else self.other(number)
+
 
 class _Job:
     """What is done with a tile; one object that all tasks share."""
 
     def __init__(self, feed: Feed, function: Callable[[Any, int], Any]) -> None:
         self._read, self._function = feed.read, function
+        self.at_work = _AtWork()
 
     def on_block(self, block: Any, number: int) -> Any:
-        return self._function(block, number)
+        with self.at_work:
+            return self._function(block, number)
 
     def on_number(self, number: int) -> Any:
         assert self._read is not None
-        return self._function(self._read(number), number)
+        with self.at_work:
+            return self._function(self._read(number), number)
+
+
+class _AtWork:
+    """Tiles that this process is at work on.
+
+    Threads of a pool go on with their tiles after the scheduler gave up, and
+    what they then write would get into whatever takes this output's place.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count, self._closed = 0, False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _AtWork, ()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise Cancelled("The run has ended.")
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let no tile begin, and wait for those that did."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._count)
 
 
 def _apply(job: _Job, number: int, *block: Any) -> Any:
@@ -168,11 +229,12 @@ def tile_graph(
     """Return the graph that applies a function to every tile, and the keys of its results."""
     name = f"{stage.replace(' ', '-')}-{uuid.uuid4().hex}"
     graph: dict[Any, Any] = dict(feed.graph)
-    job = f"job-{name}"
+    job = _job_key(name)
     graph[job] = _Job(feed, function)
     keys: list[Any] = []
     for number in feed.numbers:
-        block = () if feed.keys is None else (feed.keys[number],)
+        key = None if feed.keys is None else feed.keys[number]
+        block = () if key is None else (key,)
         graph[(name, number)] = (_apply, job, number, *block)
         keys.append((name, number))
     return graph, keys
@@ -208,12 +270,20 @@ def compute_graph(
         Results in the shape of ``wanted``.
     """
     get = get_scheduler() or dask.threaded.get
-    callback = _TileCallback(keys[0][0], stage, len(keys), watch)
-    if get not in _LOCAL:
-        return get(graph, wanted)
+    name = keys[0][0]
+    callback = _TileCallback(name, stage, len(keys), watch)
     # Given by hand: registered callbacks are those of the whole process, and would count and
     # cancel what other threads compute meanwhile.
-    return get(graph, wanted, callbacks=[callback._callback, *Callback.active])
+    callbacks = {"callbacks": [callback._callback, *Callback.active]} if get in _LOCAL else {}
+    try:
+        return get(graph, wanted, **callbacks)
+    except BaseException:
+        graph[_job_key(name)].at_work.end()
+        raise
+
+
+def _job_key(name: str) -> str:
+    return f"job-{name}"
 
 
 def compute_array(array: da.Array, stage: str, watch: Watch) -> NDArray[Any]:

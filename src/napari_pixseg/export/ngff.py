@@ -6,19 +6,23 @@ and written here; the tests have them read by ome-zarr-py and ome-zarr-models.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
+import zarr.storage
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.errors import OutputConflict
 from napari_pixseg.parameters import AXES
 
 VERSION = "0.5"
@@ -57,18 +61,26 @@ class Pyramid:
         tiling: Tiling,
         dtype: Any,
         channels: int | None,
+        resumes: bool = False,
     ) -> Pyramid:
-        """Create empty arrays ``path/0``, ``path/1``, ... in a store."""
+        """Create empty arrays ``path/0``, ``path/1``, ... in a store.
+
+        With ``resumes`` those that are there already are opened.
+
+        Raises
+        ------
+        OutputConflict
+            If one that is there has other metadata.
+        """
         axes = label_axes if channels is None else with_channels(label_axes)
         levels = []
         for number, shape in enumerate(level_shapes(tiling.shape)):
             chunks = tuple(min(c, n) for c, n in zip(tiling.write_chunk, shape, strict=True))
             levels.append(
-                zarr.create_array(
-                    store, name=f"{path}/{number}".lstrip("/"), dtype=dtype, fill_value=0,
+                _array(
+                    store, f"{path}/{number}".lstrip("/"), resumes, dtype=dtype, fill_value=0,
                     shape=_insert_channels(axes, shape, channels),
-                    chunks=_insert_channels(axes, chunks, channels),
-                    dimension_names=list(axes), config={"write_empty_chunks": True},
+                    chunks=_insert_channels(axes, chunks, channels), dimension_names=list(axes),
                 )
             )  # fmt: skip
         return cls(tuple(levels), axes, tiling)
@@ -87,19 +99,52 @@ class Pyramid:
     def _index(self, region: Region) -> Region:
         return _insert_channels(self.axes, region, slice(None) if "c" in self.axes else None)
 
-    def build(self, reduce: Reduce, stage: str, watch: Watch) -> None:
-        """Fill the coarser levels, each from the one before."""
+    def build(
+        self, reduce: Reduce, stage: str, watch: Watch, done: Callable[[int], frozenset[int]]
+    ) -> None:
+        """Fill the coarser levels, each from the one before.
+
+        ``done`` gives the tiles of a level that need not be made again.
+        """
         for level in range(1, len(self.levels)):
-            shape = self._shape(level)
-            pairs = zip(self.tiling.tile, shape, strict=True)
-            tile = tuple(min(size, n) for size, n in pairs)
-            tiling = Tiling(shape, tile, self.tiling.write_chunk)
-            step = _LevelStep(self, level, tiling, reduce)
-            run_tiles(Feed.of_reader(_number, tiling), step, f"{stage} level {level}", watch)
+            tiling, made, name = self.level_tiling(level), done(level), f"{stage} level {level}"
+            missing = [number for number in range(len(tiling)) if number not in made]
+            if missing:
+                step = _LevelStep(self, level, tiling, reduce)
+                feed = Feed.of_reader(_number, tiling).part(missing)
+                run_tiles(feed, step, name, watch.part(len(made), len(tiling)))
+
+    def level_tiling(self, level: int) -> Tiling:
+        """Tiles of a level, of the same size as those of the finest."""
+        shape = self._shape(level)
+        tile = tuple(min(size, n) for size, n in zip(self.tiling.tile, shape, strict=True))
+        return Tiling(shape, tile, self.tiling.write_chunk)
 
     def _shape(self, level: int) -> tuple[int, ...]:
         pairs = zip(self.axes, self.levels[level].shape, strict=True)
         return tuple(n for axis, n in pairs if axis != "c")
+
+
+def _array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Array[Any]:
+    """Create an array, or open the one that a run left unfinished."""
+    # A chunk of zeros must be there too: what is not there is not done.
+    config: Any = {"write_empty_chunks": True}
+    if resumes:
+        wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
+        # open_array() takes this from nowhere else.
+        with suppress(FileNotFoundError), zarr.config.set({"array.write_empty_chunks": True}):
+            found = zarr.open_array(store, path=path, mode="r+")
+            _refuse_other(path, found.metadata, wanted.metadata)
+            return found
+    return zarr.create_array(store, name=path, config=config, **described)
+
+
+def _refuse_other(path: str, found: object, wanted: object) -> None:
+    if found != wanted:
+        raise OutputConflict(
+            f"The unfinished output cannot be resumed, because the metadata of "
+            f"{path or 'its root'} are not what this run would write; ask to overwrite it."
+        )
 
 
 def _number(number: int) -> int:
@@ -231,6 +276,18 @@ def image_label(colors: list[dict[str, Any]], has_image: bool) -> dict[str, Any]
     return described
 
 
-def create_group(store: Store, path: str, ome: dict[str, Any]) -> None:
-    """Create a group with OME metadata."""
-    zarr.create_group(store, path=path, attributes={"ome": {"version": VERSION, **ome}})
+def create_group(store: Store, path: str, ome: dict[str, Any], resumes: bool = False) -> None:
+    """Create a group with OME metadata; with ``resumes`` it may be there already.
+
+    Raises
+    ------
+    OutputConflict
+        If it is there with other metadata.
+    """
+    attributes = {"ome": {"version": VERSION, **ome}}
+    if resumes:
+        with suppress(FileNotFoundError):
+            found = zarr.open_group(store, path=path, mode="r+").attrs.asdict()
+            _refuse_other(path, found, json.loads(json.dumps(attributes)))
+            return
+    zarr.create_group(store, path=path, attributes=attributes)

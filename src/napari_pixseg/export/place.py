@@ -6,7 +6,9 @@ a local file.
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -25,6 +27,11 @@ from napari_pixseg.errors import ParameterError
 
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
+# These two are only in an unfinished store.
+COLORS_NAME = "pixseg-colors.npz"
+LOCK_NAME = "pixseg-run.lock"
+# Names that zarr and new_file() give to what they are going to rename.
+_PARTIAL = re.compile(r"\.[0-9a-f]{8,32}\.partial(\.\w+)?$")
 
 
 @dataclass(frozen=True)
@@ -133,9 +140,30 @@ class Place:
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1]
                       for entry in filesystem.ls(path, detail=False))  # fmt: skip
 
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Path below this folder, and size, of every file in it, from one listing."""
+        filesystem, path = self._filesystem
+        filesystem.invalidate_cache()
+        root = path.lstrip("/") + "/"
+        for name, info in filesystem.find(path, detail=True).items():
+            yield name.lstrip("/").removeprefix(root), int(info["size"] or 0)
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half written here, or beside this file."""
+        if not self.is_local:
+            return
+        for path in self.local.parent.glob(f".{glob.escape(self.name)}.*.partial{self.suffix}"):
+            path.unlink(missing_ok=True)
+        for folder, _, names in os.walk(self.local):
+            for name in names:
+                if _PARTIAL.search(name):
+                    os.unlink(os.path.join(folder, name))
+
     def read_bytes(self) -> bytes | None:
         """Content of a file; None if there is none."""
         filesystem, path = self._filesystem
+        # Another process may have written it since this one looked.
+        filesystem.invalidate_cache()
         try:
             return bytes(filesystem.cat_file(path)) if filesystem.isfile(path) else None
         except FileNotFoundError:

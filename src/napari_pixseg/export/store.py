@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from napari_pixseg.engine.regiontable import RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.errors import InputChanged
 from napari_pixseg.export import ngff
+from napari_pixseg.export.done import done_tiles
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.place import Place
 from napari_pixseg.export.table import TABLE_NAME, temporary_table, write_parquet
@@ -33,6 +34,10 @@ class StoreWriter:
     classes : Classes
     place : Place
     watch : Watch
+    resumes : bool
+        Whether a part of it may be there already, made by a run that was the same.
+    reached : callable
+        Hears how far it got.
     """
 
     counted: Counted
@@ -40,6 +45,8 @@ class StoreWriter:
     classes: Classes
     place: Place
     watch: Watch
+    resumes: bool
+    reached: Callable[[str], None]
 
     def write(self, outputs: Sequence[str]) -> dict[str, Any]:
         """Write the outputs; return what the manifest is to say of them."""
@@ -47,25 +54,42 @@ class StoreWriter:
         painter = Painter.of(self.counted.image, self.classes)
         picture = self._picture(painter) if "recolored" in outputs else None
         labels = self._labels(outputs, picture is not None)
-        writer = _TileWriter(labels, picture, painter)
+        done = self._done(labels, 0)
+        writer = _TileWriter(labels, picture, painter, done, self._done(picture, 0))
+        feed = self.counted.pixels().class_feed(lookup)
+        if labels is not None:
+            feed = feed.instead(_FeedOfPyramid(labels).read, done)
         details: dict[str, Any] = {}
+        self.reached("classes")
         if "regions" in outputs:
             regions = regions_of(self.counted.pixels(), self.classes, lookup, self.parameters)
+            regions.feed = lambda: feed
             written = regions.numbering(self.watch, writer).written
             refuse_other_counts(sum_counts(written), self.classes)
             if labels is not None:
                 # From disk: cheaper than reading the image and looking it up again.
                 regions.feed = _FeedOfPyramid(labels)
+            self.reached("regions")
             details["regions"] = self._write_regions(regions, picture is not None)
         else:
-            feed = self.counted.pixels().class_feed(lookup)
             counts = run_tiles(feed, writer, "classes", self.watch, sum_counts)
             refuse_other_counts(counts, self.classes)
+        self.reached("pyramids")
         if picture is not None:
-            picture.build(ngff.area_mean, "picture", self.watch)
+            self._build(picture, ngff.area_mean, "picture")
         if labels is not None:
-            labels.build(ngff.nearest, "classes", self.watch)
+            self._build(labels, ngff.nearest, "classes")
         return details
+
+    def _done(self, pyramid: ngff.Pyramid | None, level: int) -> frozenset[int]:
+        """Tiles of a level that an earlier run wrote."""
+        if pyramid is None or not self.resumes:
+            return frozenset()
+        tiling = pyramid.level_tiling(level)
+        return done_tiles(self.place, pyramid.levels[level], pyramid.axes, tiling)
+
+    def _build(self, pyramid: ngff.Pyramid, reduce: ngff.Reduce, stage: str) -> None:
+        pyramid.build(reduce, stage, self.watch, lambda level: self._done(pyramid, level))
 
     def _picture(self, painter: Painter) -> ngff.Pyramid:
         image, axes = painter.image, painter.image.label_axes
@@ -75,16 +99,15 @@ class StoreWriter:
             "multiscales": [self._multiscale(self.place.name, axes)],
             "omero": ngff.display(painter.channel_names),
         }
-        ngff.create_group(self.place.store(), "", metadata)
+        self._group("", metadata)
         return self._pyramid("", np.uint8, channels, image.label_axes)
 
     def _labels(self, outputs: Sequence[str], has_image: bool) -> ngff.Pyramid | None:
         names = [name for name in ("classes", "regions") if name in outputs]
-        store = self.place.store()
         if not has_image:
-            ngff.create_group(store, "", {})
+            self._group("", {})
         if names:
-            ngff.create_group(store, "labels", {"labels": names})
+            self._group("labels", {"labels": names})
         if "classes" not in names:
             return None
         colors = ngff.label_colors(self.classes.palette)
@@ -98,7 +121,7 @@ class StoreWriter:
             "multiscales": [self._multiscale(name, axes)],
             "image-label": ngff.image_label(colors, has_image),
         }
-        ngff.create_group(self.place.store(), f"labels/{name}", metadata)
+        self._group(f"labels/{name}", metadata)
         return self._pyramid(f"labels/{name}", dtype, None, axes)
 
     def _multiscale(self, name: str, axes: str) -> dict[str, Any]:
@@ -106,34 +129,45 @@ class StoreWriter:
         return ngff.multiscale(name, axes, levels, self.counted.image)
 
     def _pyramid(self, path: str, dtype: Any, channels: int | None, axes: str) -> ngff.Pyramid:
-        store = self.place.store()
-        return ngff.Pyramid.create(store, path, axes, self.counted.tiling, dtype, channels)
+        store, tiling = self.place.store(), self.counted.tiling
+        return ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
+
+    def _group(self, path: str, metadata: dict[str, Any]) -> None:
+        ngff.create_group(self.place.store(), path, metadata, self.resumes)
 
     def _write_regions(self, regions: Regions, has_image: bool) -> dict[str, Any]:
         image, dtype = self.counted.image, smallest_dtype(regions.count)
         labels = self._label("regions", dtype, [], has_image)
         maker = RegionTable(regions, image, image.source.scale)
-        with temporary_table(regions.count, maker.dtype) as table:
-            maker.collect(table, self.watch, _LabelWriter(labels), dtype)
-            with self.place.child(TABLE_NAME).new_file() as partial:
-                write_parquet(partial, table)
-        labels.build(ngff.nearest, "regions", self.watch)
+        done, table_place = self._done(labels, 0), self.place.child(TABLE_NAME)
+        # The table is written whole after the last label, so that both are there or neither.
+        if len(done) < len(labels.tiling) or not (self.resumes and table_place.is_file()):
+            with temporary_table(regions.count, maker.dtype) as table:
+                maker.collect(table, self.watch, _LabelWriter(labels, done), dtype)
+                with table_place.new_file() as partial:
+                    write_parquet(partial, table)
+        self._build(labels, ngff.nearest, "regions")
         return {"count": regions.count, "dtype": str(dtype), "table": TABLE_NAME}
 
 
 @dataclass(frozen=True)
 class _TileWriter:
-    """Writes one tile of every output; the tile's chunks belong to no other tile."""
+    """Writes one tile of every output; the tile's chunks belong to no other tile.
+
+    Tiles that are there already are left alone.
+    """
 
     labels: ngff.Pyramid | None
     picture: ngff.Pyramid | None
     painter: Painter
+    done_labels: frozenset[int]
+    done_picture: frozenset[int]
 
     def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64]:
         """Write the tile; return how many pixels of each class it has."""
-        if self.labels is not None:
+        if self.labels is not None and number not in self.done_labels:
             self.labels.write(0, self.labels.tiling.region(number), classes)
-        if self.picture is not None:
+        if self.picture is not None and number not in self.done_picture:
             region = self.picture.tiling.region(number)
             block = self.painter.paint(classes, region)
             self.picture.write(0, region, block if self.painter.channels > 1 else block[0])
@@ -158,9 +192,11 @@ def refuse_other_counts(counts: NDArray[np.int64], classes: Classes) -> None:
 @dataclass(frozen=True)
 class _LabelWriter:
     pyramid: ngff.Pyramid
+    done: frozenset[int]
 
     def __call__(self, regions: NDArray[Any], number: int) -> None:
-        self.pyramid.write(0, self.pyramid.tiling.region(number), regions)
+        if number not in self.done:
+            self.pyramid.write(0, self.pyramid.tiling.region(number), regions)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _why_unfinished(place: Place) -> str | None:
     reason = ends.get(record.get("state"), "its run is going on, or was killed")
     return (
         f"{place.name} is an unfinished output of napari-pixseg and is not shown ({reason}); "
-        "run the export again, with overwrite."
+        "run the export again, with resume or overwrite."
     )
 
 

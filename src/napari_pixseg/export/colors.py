@@ -1,0 +1,57 @@
+"""The color table of an unfinished run: with it, a run that is continued counts nothing again."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from napari_pixseg.engine.classify import Counted
+from napari_pixseg.export.details import counted_details
+from napari_pixseg.export.place import COLORS_NAME, Place
+from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.parameters import ColorSpace
+
+_NO_SPACE = -1
+
+
+def save_colors(counted: Counted, place: Place) -> None:
+    """Write the color table into an unfinished store, whole or not at all."""
+    table = counted.table()
+    space = _NO_SPACE if table.space is None else int(table.space)
+    with place.child(COLORS_NAME).new_file() as partial, open(partial, "wb") as file:
+        np.savez(file, packed=table.packed, counts=table.counts, space=np.int64(space))
+
+
+def restore_colors(counted: Counted, place: Place, record: dict[str, Any]) -> bool:
+    """Take the color table and the window from an unfinished store.
+
+    Only what the run record vouches for by its hash is taken, and only if the
+    image was not counted in this process already.
+
+    Returns
+    -------
+    bool
+        Whether the store has the table.
+    """
+    said, window = record.get("color_table"), record.get("window")
+    table = None if said is None else _load(place)
+    if said is None or table is None or table.hash() != said["sha256"]:
+        return False
+    counted.restore(table, None if window is None else tuple((a, b) for a, b in window))
+    return bool(counted_details(counted)["window"] == window)
+
+
+def _load(place: Place) -> ColorTable | None:
+    content = place.child(COLORS_NAME).read_bytes()
+    if content is None:
+        return None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as saved:
+            space = int(saved["space"])
+            packed, counts = saved["packed"], saved["counts"]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        return None
+    return ColorTable(packed, counts, None if space == _NO_SPACE else ColorSpace(space))

@@ -1,0 +1,223 @@
+"""A run that was cancelled, failed or killed is finished by another, to the last byte."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+import resume_tools
+import zarr
+from resume_tools import ALL, cancelled_at, make_small, picture, products, same, segmented, source
+
+from napari_pixseg.engine import classify
+from napari_pixseg.errors import Cancelled, InputChanged, NoSpace, OutputConflict
+from napari_pixseg.export import ngff, store
+from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, Place
+
+SOAK = bool(os.environ.get("PIXSEG_SOAK"))
+DTYPES = {"uint8": {}, "uint16": {"denoise": 2}, "float32": {"min_size": 3, "connectivity": 2}}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    make_small(monkeypatch.setattr)
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out.ome.zarr"
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """What an undisturbed run gives, by its options, at the same name; and its steps."""
+
+    def run(what, outputs=ALL, **options):
+        steps, folder = [], tmp_path / "whole" / "out.ome.zarr"
+        segmented(what, **options).export(folder, outputs, overwrite=True, on_event=steps.append)
+        return folder, len(steps)
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_run_cancelled_at_any_step_is_finished_to_the_last_byte(dtype, tmp_path, output, whole):
+    path, options = source(tmp_path, dtype), DTYPES[dtype]
+    expected, steps = whole(path, **options)
+    assert steps > 40
+    for number in range(1, steps + 1, 1 if SOAK or dtype == "uint8" else 5):
+        shutil.rmtree(output, ignore_errors=True)
+        try:
+            segmented(path, **options).export(output, ALL, **cancelled_at(number))
+        except Cancelled:
+            assert not (output / MANIFEST_NAME).exists()
+            segmented(path, **options).export(output, ALL, resume=True)
+        same(output, expected)
+
+
+def test_a_run_may_be_resumed_again_and_again(tmp_path, output, whole):
+    path = source(tmp_path)
+    expected, _ = whole(path)
+    cancelled = 0
+    for number in (6, 9, 12, 16, 22, 22, 28, 28, 34, 40, 0):
+        try:
+            segmented(path).export(output, ALL, resume=True, **cancelled_at(number))
+            break
+        except Cancelled:
+            cancelled += 1
+    assert cancelled > 3
+    same(output, expected)
+
+
+@pytest.mark.parametrize(
+    "outputs", ["classes", "recolored", "regions", "classes,recolored", "regions,recolored"]
+)
+def test_any_outputs_can_be_resumed(outputs, tmp_path, output, whole):
+    path, outputs = source(tmp_path), outputs.split(",")
+    expected, steps = whole(path, outputs)
+    for number in (12, 15, steps - 4, steps - 1):
+        shutil.rmtree(output, ignore_errors=True)
+        with pytest.raises(Cancelled):
+            segmented(path).export(output, outputs, **cancelled_at(number))
+        segmented(path).export(output, outputs, resume=True)
+        same(output, expected)
+
+
+@pytest.mark.parametrize("seed", range(30 if SOAK else 2))
+def test_a_run_killed_at_any_moment_is_finished_to_the_last_byte(seed, tmp_path, output, whole):
+    path = source(tmp_path)
+    whole(path)
+    start = time.perf_counter()
+    expected, _ = whole(path)
+    longest = time.perf_counter() - start
+    chance = random.Random(seed)
+    for _ in range(2):
+        seconds = chance.uniform(0.001, longest)
+        arguments = [resume_tools.__file__, path, output, seconds, "resume"]
+        paths = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    if not (output / MANIFEST_NAME).exists():
+        segmented(path).export(output, ALL, resume=True)
+    same(output, expected)
+    assert not any("partial" in name or LOCK_NAME in name for name in products(output))
+
+
+def test_a_run_that_found_the_disk_full_is_finished(tmp_path, output, whole, monkeypatch):
+    path = source(tmp_path)
+    expected, _ = whole(path)
+    write = ngff.Pyramid.write
+    written = []
+
+    def full(self, *arguments):
+        written.append(1)
+        if len(written) == 7:
+            raise OSError(28, "No space left on device")
+        write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ngff.Pyramid, "write", full)
+        with pytest.raises(NoSpace, match="with resume"):
+            segmented(path).export(output, ALL)
+    segmented(path).export(output, ALL, resume=True)
+    same(output, expected)
+
+
+# Inputs and places of other kinds ----------------------------------------------
+
+
+def test_an_array_in_memory_is_counted_again_and_resumed(output, whole):
+    expected, _ = whole(picture())
+    with pytest.raises(Cancelled):
+        segmented(picture()).export(output, ALL, **cancelled_at(26))
+    segmented(picture()).export(output, ALL, resume=True)
+    same(output, expected)
+    (output / MANIFEST_NAME).unlink()
+    with pytest.raises(OutputConflict, match=r"hash of its colors was \w+ and is now \w+"):
+        segmented(255 - picture()).export(output, ALL, resume=True)
+
+
+def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(tmp_path, output):
+    path = source(tmp_path)
+    with pytest.raises(Cancelled):
+        segmented(path).export(output, ALL, **cancelled_at(15))
+    zarr.open_array(path)[...] = 255 - picture()
+    with pytest.raises(InputChanged):
+        segmented(path).export(output, ALL, resume=True)
+    assert not (output / MANIFEST_NAME).exists()
+
+
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_an_output_in_an_object_store_is_resumed(kind, tmp_path, whole, request):
+    path = source(tmp_path)
+    expected, _ = whole(path)
+    if kind == "s3":
+        request.getfixturevalue("s3_endpoint")
+        fsspec.filesystem("s3").mkdir("resumed")
+    url = f"{kind}://resumed/out.ome.zarr"
+    for number in (13, 30):
+        with pytest.raises(Cancelled):
+            segmented(path).export(url, ALL, resume=True, **cancelled_at(number))
+    segmented(path).export(url, ALL, resume=True)
+    filesystem, root = fsspec.core.url_to_fs(url)
+    filesystem.get(root, str(tmp_path / "fetched"), recursive=True)
+    same(tmp_path / "fetched", expected)
+
+
+def test_resume_where_nothing_is_simply_runs(tmp_path, output, whole):
+    path = source(tmp_path)
+    expected, _ = whole(path)
+    assert segmented(path).export(output, ALL, resume=True).status == 200
+    same(output, expected)
+    assert segmented(path).export(tmp_path / "out.png", ["recolored"], resume=True).status == 200
+
+
+def test_a_run_over_an_older_output_never_takes_its_tiles(tmp_path, output, whole, monkeypatch):
+    path = source(tmp_path)
+    expected, _ = whole(path)
+    segmented(path, st=30).export(output, ALL)
+    remove = Place.remove
+
+    def killed(place):
+        if place.name == "regions.parquet":
+            raise KeyboardInterrupt
+        remove(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            segmented(path).export(output, ALL, overwrite=True)
+    with pytest.raises(OutputConflict, match=r"st was 30(\.0)? and is now 0\.1"):
+        segmented(path).export(output, ALL, resume=True)
+    segmented(path).export(output, ALL, overwrite=True)
+    same(output, expected)
+
+
+def test_tiles_read_one_by_one_are_resumed_too(tmp_path, output, whole, monkeypatch):
+    monkeypatch.setattr(classify, "DIRECT_TILES", 2)
+    path = source(tmp_path)
+    expected, _ = whole(path)
+    with pytest.raises(Cancelled):
+        segmented(path).export(output, ALL, **cancelled_at(16))
+    written, write = [], store._TileWriter.__call__
+
+    def spy(writer, classes, number):
+        written.append(number in writer.done_labels)
+        return write(writer, classes, number)
+
+    monkeypatch.setattr(store._TileWriter, "__call__", spy)
+    segmented(path).export(output, ALL, resume=True)
+    assert True in written
+    assert False in written
+    same(output, expected)

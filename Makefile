@@ -27,6 +27,7 @@ demo: $(VENV)/.installed
 
 test: check
 	$(BIN)/python -m pytest --ignore=tests/gui
+	$(MAKE) --no-print-directory gui
 
 gui: $(VENV)/.test-installed tools
 	$(GUI) $(BIN)/python -m pytest tests/gui -o addopts="$(GUI_OPTIONS)"

@@ -735,6 +735,11 @@ def test_a_run_can_be_cancelled_and_leaves_no_manifest(opened, viewer, qtbot, tm
     assert len(viewer.layers) == before
     assert widget._bar is None
     assert not sentences(told)
+    widget.run_fields.resume.value = True
+    widget.run_button.native.click()
+    qtbot.waitUntil(lambda: len(viewer.layers) == before + 3, timeout=LONG)
+    made = next(layer for layer in viewer.layers if layer.name == "out classes")
+    np.testing.assert_array_equal(finest(made), np.asarray(segment(GRAY).classes))
 
 
 @pytest.mark.usefixtures("_small")

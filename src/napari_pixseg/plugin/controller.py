@@ -264,6 +264,7 @@ class Controller:
         outputs: Sequence[str],
         *,
         overwrite: bool = False,
+        resume: bool = False,
         scheduler: str = "",
         blob: bool = False,
     ) -> None:
@@ -274,6 +275,8 @@ class Controller:
         path : str
         outputs : sequence of str
         overwrite : bool
+        resume : bool
+            Continue an unfinished output.
         scheduler : str
             Address of a Dask scheduler; empty for this machine's threads.
         blob : bool
@@ -289,7 +292,7 @@ class Controller:
                 if scheduler:
                     stack.enter_context(_client(scheduler))
                 manifest = segmentation.export(
-                    path, outputs, overwrite, blob=blob, on_event=self.progressed.emit,
+                    path, outputs, overwrite, resume=resume, blob=blob, on_event=self.progressed.emit,
                     cancel=cancel,
                 )  # fmt: skip
             self.exported.emit(manifest)

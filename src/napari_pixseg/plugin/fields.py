@@ -187,6 +187,10 @@ class RunFields(Container[Any]):
         self.regions = CheckBox(name="regions", text="regions", value=True)
         self.picture = CheckBox(name="picture", text="picture", value=True)
         self.overwrite = CheckBox(name="overwrite", text="replace an existing output", value=False)
+        self.resume = CheckBox(
+            name="resume", text="continue an unfinished output", value=False,
+            tooltip="Of a run that was cancelled, failed or killed: what is there is kept.",
+        )  # fmt: skip
         self.blob = CheckBox(
             name="blob", text="picture file alone (blob)", value=False,
             tooltip="Write just the picture file: no store, no JSON.",
@@ -201,7 +205,8 @@ class RunFields(Container[Any]):
         )  # fmt: skip
         outputs.margins = (0, 0, 0, 0)
         super().__init__(
-            widgets=[self.path, outputs, self.overwrite, self.blob, self.scheduler], name="run"
+            widgets=[self.path, outputs, self.resume, self.overwrite, self.blob, self.scheduler],
+            name="run",
         )
 
     @property

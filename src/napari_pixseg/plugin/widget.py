@@ -272,7 +272,8 @@ class SegmentWidget(Container[Any]):
             self._run_in_memory()
             return
         self.controller.export(
-            path, fields.outputs, overwrite=fields.overwrite.value, blob=fields.blob.value,
+            path, fields.outputs, overwrite=fields.overwrite.value,
+            resume=fields.resume.value, blob=fields.blob.value,
             scheduler=fields.scheduler.value.strip(),
         )  # fmt: skip
 

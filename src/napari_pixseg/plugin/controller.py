@@ -32,7 +32,7 @@ from napari_pixseg.plugin.results import Computed
 from napari_pixseg.segmentation import Segmentation
 
 # A first answer is given from a level, or from tiles, of about this many pixels.
-_FIRST_LOOK = 4_000_000
+_FIRST_LOOK = 1_000_000
 _GLANCE_SECONDS = 2.0
 # Parameters that decide how pixels become colors: another value needs another count.
 _COUNTED = ("denoise", "window", "channels", "axes")
@@ -152,9 +152,13 @@ class Controller:
             self.failed.emit(str(error))
 
     def _is_idle(self) -> bool:
-        """Whether there are no counts and none are on their way, as after a cancel."""
+        """Whether nothing is known and nothing on its way, as after an early cancel.
+
+        What was known when counting was cancelled later goes on giving provisional answers:
+        who stopped the reading of a terabyte does not want a slider to begin it again.
+        """
         with self._lock:
-            return not self._counting and (self._table is None or self._table.provisional)
+            return not self._counting and self._table is None
 
     def _needs_count(self, before: Parameters, after: Parameters) -> bool:
         if any(getattr(before, name) != getattr(after, name) for name in _COUNTED):
@@ -249,6 +253,12 @@ class Controller:
         self.decided.emit(decision)
 
     @property
+    def is_counting(self) -> bool:
+        """Whether a final answer is on its way."""
+        with self._lock:
+            return self._counting and not self._cancel_count.is_set()
+
+    @property
     def segmentation(self) -> Segmentation | None:
         """The segmentation as it is set now; None before an image was chosen."""
         with self._lock:
@@ -292,8 +302,8 @@ class Controller:
                 if scheduler:
                     stack.enter_context(_client(scheduler))
                 manifest = segmentation.export(
-                    path, outputs, overwrite, resume=resume, blob=blob, on_event=self.progressed.emit,
-                    cancel=cancel,
+                    path, outputs, overwrite, resume=resume, blob=blob,
+                    on_event=self.progressed.emit, cancel=cancel,
                 )  # fmt: skip
             self.exported.emit(manifest)
 

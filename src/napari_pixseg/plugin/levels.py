@@ -201,6 +201,9 @@ class _Level(ABC):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._region: Region = tuple(slice(0, n) for n in shape)
+        self._whole = tuple(shape)
+        # One list for this level and all that are narrowed from it.
+        self._handed_out: list[weakref.ref[NDArray[Any]]] = []
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -227,7 +230,20 @@ class _Level(ABC):
         """Read a region of the whole level."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self._read(self._region), dtype)
+        array = np.asarray(self._read(self._region), dtype)
+        if self.shape == self._whole and array.flags.writeable:
+            self._handed_out[:] = [weakref.ref(array)]
+        return array
+
+    def renew(self) -> None:
+        """Write what is known today into the whole level as it was handed out before.
+
+        napari 0.9 keeps the coarsest level of a plane for ever.
+        """
+        for reference in self._handed_out:
+            array = reference()
+            if array is not None and array.dtype == self.dtype:
+                array[...] = self._read(self._region)
 
     def __getitem__(self, key: Any) -> Any:
         region, index = _normalized(key, self.shape)
@@ -258,25 +274,6 @@ class PreviewLevel(_Level):
         self._axes = axes or level.image.own_axes
         super().__init__(_shape_along(self._axes, level))
         self._level, self._pixels = level, pixels
-        self._whole = self.shape
-        # One list for this level and all that are narrowed from it.
-        self._handed_out: list[weakref.ref[ClassNumbers]] = []
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        array = super().__array__(dtype, copy)
-        if self.shape == self._whole and array.flags.writeable:
-            self._handed_out[:] = [weakref.ref(array)]
-        return array
-
-    def renew(self) -> None:
-        """Write the classes of today into the whole level as it was handed out before.
-
-        napari 0.9 keeps the coarsest level of a plane for ever.
-        """
-        for reference in self._handed_out:
-            array = reference()
-            if array is not None and array.dtype == self.dtype:
-                array[...] = self._read(self._region)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -309,6 +306,11 @@ class ImageLevel(_Level):
         channels = () if level.image.gray else (3,)
         super().__init__((*_shape_along(self._axes, level), *channels))
         self._level = level
+        self._seen: tuple[Overview, Encoding] | None = None
+
+    def follow(self, overview: Overview, encoding: Encoding) -> None:
+        """Take views that are too much to read from an overview, and undo its encoding."""
+        self._seen = overview, encoding
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -318,7 +320,7 @@ class ImageLevel(_Level):
     def _read(self, region: Region) -> NDArray[Any]:
         image = self._level.image
         wanted = dict(zip(self._axes, region, strict=False))
-        samples = self._level.read(tuple(wanted[axis] for axis in image.label_axes))
+        samples = self._samples(tuple(wanted[axis] for axis in image.label_axes))
         samples = np.asarray(image.in_own_order(samples))
         if image.gray:
             return samples[..., 0]
@@ -326,6 +328,22 @@ class ImageLevel(_Level):
         if missing:
             samples = np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, missing)])
         return samples[..., region[-1]]
+
+    def _samples(self, region: Region) -> NDArray[Any]:
+        if self._seen is None or not _is_for_overview(self._level, region, self._seen[0]):
+            return self._level.read(region)
+        overview, encoding = self._seen
+        return decoded(overview.read(region, self._level.stride), encoding, self.dtype)
+
+
+def decoded(packed: Packed, encoding: Encoding, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return about the (..., 3) samples that colors were made of: 256 steps within the window."""
+    colors = unpack_colors(packed)
+    if encoding.window is None:
+        return colors.astype(dtype, copy=False)
+    windows = encoding.window if len(encoding.window) > 1 else encoding.window * 3
+    low, high = np.array([*windows, *[(0.0, 0.0)] * (3 - len(windows))]).T
+    return (low + colors * ((high - low) / 255.0)).astype(dtype)
 
 
 def _shape_along(axes: str, level: LevelImage) -> tuple[int, ...]:

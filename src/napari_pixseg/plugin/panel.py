@@ -24,10 +24,19 @@ from napari_pixseg.model.classes import Classes
 from napari_pixseg.model.scalespace import Fingerprint
 from napari_pixseg.parameters import ColorSpace
 
-_COLUMNS = ("", "class", "share", "box", "show", "background")
+_COLUMNS = {
+    "": "Mean color of the class",
+    "class": "Number of the class; a click highlights it in the picture",
+    "share": "Share of all counted pixels",
+    "box": "Which values of the three channels the class is made of",
+    "show": "Uncheck to hide the class in the preview",
+    "backgr.": "Check to merge the class into the background: it makes no regions",
+}
 _SWATCH, _NUMBER, _SHARE, _BOX, _SHOW, _BACKGROUND = range(6)
 # More rows than this nobody reads, and Qt takes its time.
 _MOST_ROWS = 500
+_MOST_REGIONS = 6
+_SWATCH_WIDTH = 26
 _CHECKABLE = (
     Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
 )
@@ -61,12 +70,18 @@ def describe_regions(fingerprint: Fingerprint) -> str:
     """Say in a few words which regions a channel has, and at which scale they were found."""
     if not len(fingerprint.regions):
         return "no structure"
-    parts = []
-    for left, right in fingerprint.regions[:6].tolist():
-        scale = fingerprint.scales[left]
-        parts.append(f"{left}-{right}" + ("" if np.isnan(scale) else f" (scale {scale:.1f})"))
-    more = len(fingerprint.regions) - len(parts)
-    return ", ".join(parts) + (f" and {more} more" if more else "")
+    regions = fingerprint.regions[:_MOST_REGIONS]
+    texts = [f"{left}-{right}" for left, right in regions.tolist()]
+    scales = [_scale(fingerprint.scales[left]) for left in regions[:, 0]]
+    same = len(set(scales)) == 1
+    if not same:
+        texts = [text + scale for text, scale in zip(texts, scales, strict=True)]
+    more = len(fingerprint.regions) - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more else "") + (scales[0] if same else "")
+
+
+def _scale(scale: float) -> str:
+    return "" if np.isnan(scale) else f" (scale {scale:.1f})"
 
 
 class HistogramView(QWidget):
@@ -156,7 +171,7 @@ class WhyPanel(QWidget):
             layout.addWidget(title)
             layout.addWidget(view)
         self._table = self._make_table()
-        layout.addWidget(self._table)
+        layout.addWidget(self._table, 1)
 
     def _make_table(self) -> QTableWidget:
         table = QTableWidget(0, len(_COLUMNS))
@@ -167,6 +182,11 @@ class WhyPanel(QWidget):
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         table.horizontalHeader().setSectionResizeMode(_BOX, QHeaderView.ResizeMode.Stretch)
+        table.horizontalHeader().setSectionResizeMode(_SWATCH, QHeaderView.ResizeMode.Fixed)
+        table.setColumnWidth(_SWATCH, _SWATCH_WIDTH)
+        for column, tooltip in enumerate(_COLUMNS.values()):
+            table.horizontalHeaderItem(column).setToolTip(tooltip)
+        table.setWordWrap(False)
         table.setMinimumHeight(170)
         table.itemSelectionChanged.connect(self._on_selection)
         table.itemChanged.connect(self._on_check)
@@ -213,7 +233,10 @@ class WhyPanel(QWidget):
     def _make_row(self, index: int) -> None:
         for column in range(len(_COLUMNS)):
             item = QTableWidgetItem()
-            if column in (_SHOW, _BACKGROUND):
+            if column == _SWATCH:
+                # A selected one would have the selection's color.
+                item.setFlags(Qt.ItemFlag.ItemIsEnabled)
+            elif column in (_SHOW, _BACKGROUND):
                 item.setFlags(_CHECKABLE)
             self._table.setItem(index, column, item)
 
@@ -226,6 +249,7 @@ class WhyPanel(QWidget):
         texts = {_NUMBER: str(number), _SHARE: f"{row['percentage']:.2f} %", _BOX: box}
         for column, text in texts.items():
             self._item(index, column).setText(text)
+        self._item(index, _BOX).setToolTip(box)
         self._item(index, _SHOW).setCheckState(_checked(number not in hidden))
         self._item(index, _BACKGROUND).setCheckState(_checked(number in background))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_pixseg.engine.image import Image
 from napari_pixseg.model.classes import Classes
+from napari_pixseg.plugin.backdrop import Backdrop
 from napari_pixseg.plugin.controller import Decision
 from napari_pixseg.plugin.layers import LayerView, placement, preview_levels
 from napari_pixseg.plugin.levels import PreviewLevel, PreviewPixels
@@ -47,12 +48,20 @@ class Preview:
         self.selected = 0
         self.pixels = PreviewPixels()
         self._viewer = viewer
-        self._classes: Classes | None = None
+        self._decision: Decision | None = None
+        self._backdrop: Backdrop | None = None
         self._coarsest: PreviewLevel | None = None
-        self._overview: Overview | None = None
         self._version, self._drawn = -1, 0.0
         # The layer may outlive the widget, and must not keep it.
         self._on_pick = weakref.WeakMethod(on_pick)
+
+    @property
+    def _classes(self) -> Classes | None:
+        return None if self._decision is None else self._decision.classes
+
+    @property
+    def _overview(self) -> Overview | None:
+        return None if self._decision is None else self._decision.overview
 
     @property
     def is_shown(self) -> bool:
@@ -62,7 +71,7 @@ class Preview:
     def drop(self) -> None:
         """Remove the layer, and forget all of it."""
         self._remove()
-        self._classes = self._overview = None
+        self._decision = self._backdrop = None
         self.hidden, self.selected = frozenset(), 0
         self.pixels = PreviewPixels()
 
@@ -79,13 +88,14 @@ class Preview:
         self.pixels.lookup.show(classes, decision.table)
         if self._classes is not None and len(self._classes) != len(classes):
             self.hidden, self.selected = frozenset(), 0
-        self._classes, self._overview = classes, decision.overview
+        self._decision = decision
         if dtype != self.pixels.lookup.dtype:
             self._remove()
 
     def show(self, image_layer: Any, images: Sequence[Image]) -> None:
         """Add the layer in the place of an image's layer."""
         levels = preview_levels(LayerView.of(image_layer), images, self.pixels)
+        self._backdrop = Backdrop(image_layer)
         several = len(levels) > 1
         self._coarsest = levels[-1] if several else None
         self.layer = self._viewer.add_labels(
@@ -121,6 +131,9 @@ class Preview:
         self._version = -1 if self._overview is None else self._overview.version
         if self._coarsest is not None:
             self._coarsest.renew()
+        if self._backdrop is not None and (decision := self._decision) is not None:
+            self._backdrop.follow(decision.overview, decision.encoding, decision.classes.parameters)
+            self._backdrop.renew()
 
     def select(self, number: int) -> None:
         """Highlight a class; 0 for none."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import weakref
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from magicgui.widgets import ComboBox, Container, Label, LineEdit, PushButton
-from qtpy.QtCore import QEvent, QObject, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
-from superqt import QCollapsible
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QSizePolicy
 
 from napari_pixseg.engine.run import Progress
 from napari_pixseg.errors import PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import Parameters
+from napari_pixseg.plugin.browse import add_browse
 from napari_pixseg.plugin.controller import Controller, Decision
 from napari_pixseg.plugin.fields import CONTRAST_LIMITS, Fields, RunFields
+from napari_pixseg.plugin.folds import Folds
 from napari_pixseg.plugin.layers import (
     LayerView,
     image_layer_of_path,
@@ -29,8 +30,9 @@ from napari_pixseg.plugin.mailbox import Mailbox
 from napari_pixseg.plugin.panel import WhyPanel
 from napari_pixseg.plugin.preview import Preview
 from napari_pixseg.plugin.results import Computed, layers_of_results
+from napari_pixseg.plugin.watcher import Watcher, align_labels
 
-_WIDTH = 380
+_WIDTH = 430
 # Half-typed texts are not taken for what was meant.
 _TYPING_MS = 400
 # Above this, a result in memory is refused: it is to be written.
@@ -75,35 +77,41 @@ class SegmentWidget(Container[Any]):
             name="img_path", label="or a path, URL",
             tooltip="Opened lazily when you press Enter: zarr, OME-Zarr, TIFF, PNG, JPEG.",
         )  # fmt: skip
-        self.status = Label(value="Choose an image.", label=" ")
-        self.status.native.setWordWrap(True)
+        self.status = Label(value="Choose an image.")
+        _let_fill(self.status.native)
         self.run_button = PushButton(text="Run and write", name="run_button")
         self.cancel_button = PushButton(text="Cancel", name="cancel_button", enabled=False)
         self.manifest_button = PushButton(text="Restore from a manifest ...", name="manifest")
         knobs = [self.fields.ct, self.fields.cs, self.fields.st]
-        super().__init__(widgets=[self.img, self.path, *knobs, self.status], labels=True)
+        super().__init__(widgets=[self.img, self.path, *knobs], labels=True)
         self._lay_out()
         self._connect()
         if (active := napari_viewer.layers.selection.active) in self.img.choices:
             self.img.value = active
 
     def _lay_out(self) -> None:
-        layout = self.native.layout()
-        layout.addWidget(self.panel)
         buttons = Container(
             layout="horizontal", widgets=[self.run_button, self.cancel_button], labels=False
         )
-        for title, widgets in (
-            ("More parameters", [self.fields.advanced, self.manifest_button]),
-            ("Run at full resolution", [self.run_fields, buttons]),
-        ):
-            folded = QCollapsible(title)
-            for widget in widgets:
-                folded.addWidget(widget.native)
-            layout.addWidget(folded)
+        advanced = [self.fields.advanced, self.manifest_button]
+        self._folds = Folds()
+        self._folds.add(self.panel)
+        self._folds.fold("More parameters", [field.native for field in advanced])
+        self._folds.fold("Run at full resolution", [self.run_fields.native, buttons.native])
+        layout = self.native.layout()
+        layout.addWidget(self.status.native)
+        # What turns the knobs stays in sight; what is below may scroll.
+        layout.addWidget(self._folds, 1)
+        add_browse(self.path, ("folder", "file"), self._open_path)
+        add_browse(self.run_fields.path, ("save",), None)
         self.native.setMinimumWidth(_WIDTH)
         self.native.setAcceptDrops(True)
-        self._watcher = _Watcher(self.native, self.controller.load, self.close_down)
+        self._watcher = Watcher(
+            self.native, self.controller.load, self.close_down, self._align_labels
+        )
+
+    def _align_labels(self) -> None:
+        align_labels([self, self.fields.advanced, self.run_fields])
 
     def _connect(self) -> None:
         self.img.changed.connect(self._on_layer)
@@ -256,7 +264,10 @@ class SegmentWidget(Container[Any]):
         named = background if isinstance(background, tuple) else ()
         self.panel.show_classes(classes, named, self._preview.hidden)
         self.panel.select(self._preview.selected)
-        self.status.value = _status(decision)
+        self._say(decision)
+
+    def _say(self, decision: Decision) -> None:
+        self.status.value = _status(decision, self.controller.is_counting)
 
     def _on_picked(self, number: int) -> None:
         """Select the class that was clicked on in the picture."""
@@ -305,7 +316,7 @@ class SegmentWidget(Container[Any]):
         from napari.utils.notifications import show_info
 
         link = str(manifest.link)
-        show_info(f"Written: {link}")
+        show_info(f"Written: {_spoken(link)}")
         if link.lower().endswith(_PICTURES):
             return
         from napari_pixseg.plugin.reader import layers_of_output
@@ -318,6 +329,9 @@ class SegmentWidget(Container[Any]):
         if not busy and self._bar is not None:
             self._bar.close()
             self._bar = None
+        decision = self.controller.decision
+        if not busy and decision is not None and decision.provisional:
+            self._say(decision)
 
     def _on_progress(self, step: Progress) -> None:
         from napari.utils import progress
@@ -338,42 +352,26 @@ class SegmentWidget(Container[Any]):
         show_error(sentence)
 
 
-def _status(decision: Decision) -> str:
+def _spoken(link: str) -> str:
+    """Name a result first: napari cuts notifications at their end."""
+    path = link.removeprefix("file://").rstrip("/")
+    folder, name = os.path.split(path)
+    return f"{name} in {folder}"
+
+
+def _let_fill(label: QLabel) -> None:
+    """Give a sentence the whole width, and always two lines: what is below must not jump."""
+    label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    label.setMinimumHeight(2 * label.fontMetrics().lineSpacing() + 6)
+    label.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
+
+
+def _status(decision: Decision, counting: bool) -> str:
     count, pixels = len(decision.classes), decision.table.pixels
     what = f"{count} class" + ("es" if count != 1 else "")
-    if decision.provisional:
+    if decision.provisional and counting:
         return f"{what}, provisional: counting goes on"
+    if decision.provisional:
+        return f"{what}, provisional: counting was stopped; choose the image again to count all"
     return f"{what} of {len(decision.table):,} colors, {pixels:,} pixels counted"
-
-
-class _Watcher(QObject):
-    """Takes manifests that are dropped on a widget, and hears when its dock is closed."""
-
-    def __init__(
-        self, widget: QWidget, load: Callable[[str], None], closed: Callable[[], None]
-    ) -> None:
-        super().__init__(widget)
-        self._load, self._closed = load, weakref.WeakMethod(closed)
-        self._was_docked = False
-        widget.installEventFilter(self)
-
-    def eventFilter(self, watched: Any, event: Any) -> bool:  # noqa: N802
-        """Accept one local file, and load it."""
-        if event.type() == QEvent.Type.ParentChange:
-            self._on_parent(watched.parent())
-        if event.type() not in (QEvent.Type.DragEnter, QEvent.Type.Drop):
-            return False
-        urls = event.mimeData().urls()
-        if len(urls) != 1 or not urls[0].isLocalFile():
-            return False
-        event.acceptProposedAction()
-        if event.type() == QEvent.Type.Drop:
-            self._load(urls[0].toLocalFile())
-        return True
-
-    def _on_parent(self, parent: Any) -> None:
-        # napari takes a closed dock's widget out of it and keeps it.
-        closed = self._closed()
-        if parent is None and self._was_docked and closed is not None:
-            closed()
-        self._was_docked = parent is not None

@@ -34,7 +34,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images")
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = (choose_and_preview, see_why, highlight_a_class, run_to_disk, open_a_large_image)
+    scenes = (
+        choose_and_preview, see_why, highlight_a_class, segment_a_stack, restore_a_manifest,
+        compute_in_memory, run_to_disk, open_a_large_image, count_a_huge_slide,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         for scene in scenes:
             window = Window(Path(scratch))
@@ -111,6 +114,7 @@ class Window:
         self.viewer.window.resize(*SIZE)
         self.rest()
         self.viewer.screenshot(str(path), canvas_only=False, flash=False)
+        shrink(path)
         sys.stdout.write(f"{path}: {self.status}\n")
 
 
@@ -154,6 +158,70 @@ def run_to_disk(window: Window) -> None:
     for layer in window.viewer.layers:
         layer.visible = layer.name.endswith("regions")
     window.viewer.layers[-1].visible = True
+
+
+def segment_a_stack(window: Window) -> None:
+    """Look at a plane in the middle of a 16-bit stack."""
+    from napari_pixseg.plugin.samples import nuclei
+
+    window.add(nuclei)
+    window.viewer.dims.set_point(0, 18.0)
+
+
+def restore_a_manifest(window: Window) -> None:
+    """Restore all fields from the manifest of a finished output."""
+    from napari_pixseg import segment
+    from napari_pixseg.plugin.samples import histology
+
+    (data, _, _), *_ = histology()
+    path = window.scratch / "earlier.ome.zarr"
+    segment(data, ct=4.0, cs=5, st=4.0, background="largest", min_size=20).export(
+        str(path), ("classes",)
+    )
+    window.add(histology)
+    window.unfold("More parameters")
+    window.widget.controller.load(str(path))
+    window.settle()
+
+
+def compute_in_memory(window: Window) -> None:
+    """Compute the results in memory, and look at the regions and their table."""
+    from napari_pixseg.plugin.samples import histology
+
+    window.add(histology)
+    window.widget.fields.denoise.value = 3
+    window.settle()
+    before = len(window.viewer.layers)
+    window.widget.run_button.native.click()
+    window.wait(lambda: len(window.viewer.layers) == before + 3)
+    for layer in window.viewer.layers:
+        layer.visible = layer.name.endswith("regions")
+        if layer.visible:
+            window.viewer.layers.selection.active = layer
+    window.viewer.window.add_plugin_dock_widget("napari", "Features table widget")
+
+
+def count_a_huge_slide(window: Window) -> None:
+    """Open an image larger than memory; the answer is provisional while it is counted."""
+    from napari.layers import Layer
+
+    from napari_pixseg.plugin.samples import slide
+
+    for data in slide():
+        layer = window.viewer.add_layer(Layer.create(*data))
+    window.widget.img.value = layer
+    controller = window.widget.controller
+    window.wait(lambda: controller.decision is not None and window.widget.preview is not None)
+    window.rest(2)
+
+
+def shrink(path: Path) -> None:
+    """Keep what a page loads small: 256 colors are enough for a window."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT)
+    small.save(path, optimize=True)
 
 
 def open_a_large_image(window: Window) -> None:

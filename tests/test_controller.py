@@ -407,6 +407,27 @@ def test_a_knob_turned_after_a_cancel_counts_again(threaded):
     eventually(lambda: heard.decisions)
 
 
+@pytest.mark.usefixtures("_small")
+def test_what_was_known_at_a_cancel_stays_and_is_provisional(threaded):
+    heard, array = Heard(threaded), picture()
+    fine, coarse = Pixels(array), Pixels(array[::4, ::4].copy())
+    fine.gate.clear()
+    threaded.choose(opener(fine, coarse))
+    eventually(lambda: len(heard.decisions) == 1 and fine.asked.is_set())
+    assert threaded.is_counting
+    threaded.cancel()
+    assert not threaded.is_counting
+    fine.gate.set()
+    eventually(lambda: heard.busy == [True, False])
+    reads = fine.reads
+    threaded.set(st=5.0)
+    eventually(lambda: len(heard.decisions) == 2)
+    assert threaded.decision is heard.decisions[-1]
+    assert heard.decisions[-1].provisional
+    assert same(heard.decisions[-1], coarse.array, st=5.0)
+    assert fine.reads == reads
+
+
 # What needs the pixels again ---------------------------------------------------------
 
 

@@ -22,8 +22,10 @@ from napari_pixseg.plugin.levels import (
     Lookup,
     PreviewLevel,
     PreviewPixels,
+    decoded,
     made_up_levels,
 )
+from napari_pixseg.plugin.overview import Overview
 
 SHAPES = {
     "yx": (37, 29),
@@ -388,3 +390,35 @@ def test_the_filter_shrinks_on_stored_coarse_levels_too():
     _, unfiltered, _ = preview_of(array)
     unfiltered.lookup.show(result.decision, result.color_table)
     np.testing.assert_array_equal(stored, PreviewLevel(LevelImage(coarse), unfiltered))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "window"), [("uint8", None), ("uint16", ((100.0, 9000.0),)), ("float32", ((-3, 5),))]
+)
+def test_an_encoding_is_undone_but_for_rounding(dtype, window):
+    low, high = window[0] if window else (0, 255)
+    samples = np.random.default_rng(0).uniform(low, high, (20, 30, 3)).astype(dtype)
+    encoding = Encoding(window)
+    again = decoded(encoding.encode(samples), encoding, np.dtype(dtype))
+    assert again.dtype == dtype
+    step = (high - low) / 255 if window else 0
+    # Half a step, and what whole numbers lose.
+    most = step / 2 + (1 if dtype == "uint16" else 1e-5)
+    np.testing.assert_allclose(again.astype(float), samples.astype(float), atol=most)
+
+
+def test_a_huge_image_shows_what_counting_has_seen_of_it(monkeypatch):
+    monkeypatch.setattr(levels, "_LARGEST_READ", 1000)
+    array = random((200, 300))
+    level = ImageLevel(LevelImage(open_image(array), 4))
+    coarsest = np.asarray(level)
+    overview = Overview((200, 300), 1 << 12)
+    overview.add((slice(0, 200), slice(0, 300)), Encoding().encode(array[..., np.newaxis]))
+    level.follow(overview, Encoding())
+    wanted = array[::4, ::4]
+    assert overview.stride == 4
+    assert not np.array_equal(coarsest, wanted)
+    np.testing.assert_array_equal(level[3:, 5:40], wanted[3:, 5:40])
+    # napari keeps what it was given.
+    level.renew()
+    np.testing.assert_array_equal(coarsest, wanted)

@@ -274,6 +274,43 @@ def test_the_coarsest_level_follows_the_knobs(opened, viewer, qtbot, monkeypatch
         np.testing.assert_array_equal(shown, wanted[::7, ::7].ravel())
 
 
+def test_paths_can_be_chosen_with_the_mouse(viewer, qtbot, tmp_path, monkeypatch):
+    path = str(tmp_path / "in.png")
+    PillowImage.fromarray(PICTURE).save(path)
+    asked = []
+    monkeypatch.setattr(
+        "napari_pixseg.plugin.browse.ask_for_path",
+        lambda field, kind: asked.append((field.name, kind)) or path,
+    )
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    for field in (widget.path, widget.run_fields.path):
+        field.native.actions()[-1].trigger()
+        assert field.value == path
+    assert asked == [("img_path", "file"), ("path", "save")]
+    settle(widget, qtbot)
+
+
+@pytest.mark.parametrize("viewer", [True], indirect=True, ids=["shown"])
+def test_nothing_is_cut_and_a_low_screen_is_enough(opened, viewer, qtbot):
+    widget = opened(PICTURE, rgb=True)
+    widget.status.value = "A sentence, long enough for two lines of any widget that is docked. " * 2
+    qtbot.wait(50)
+    for container in (widget, widget.fields.advanced, widget.run_fields):
+        labels = [
+            f._labeled_widget()._label_widget.native for f in container if f._labeled_widget()
+        ]
+        assert len({label.minimumWidth() for label in labels}) == 1
+        assert all(label.minimumWidth() >= label.sizeHint().width() for label in labels)
+    label = widget.status.native
+    assert label.height() >= label.heightForWidth(label.width())
+    table = widget.panel._table
+    box = table.fontMetrics().horizontalAdvance("128-136 174-182 186-255")
+    assert table.columnWidth(3) > box + 6
+    assert not table.item(0, 0).flags() & Qt.ItemFlag.ItemIsSelectable
+    assert widget.native.minimumSizeHint().height() < 400
+
+
 @pytest.mark.parametrize("suffix", ["png", "ome.zarr", "tif"])
 def test_a_path_is_opened_lazily_and_segmented(viewer, qtbot, tmp_path, suffix):
     path = str(tmp_path / f"in.{suffix}")

@@ -343,7 +343,8 @@ def decoded(packed: Packed, encoding: Encoding, dtype: np.dtype[Any]) -> NDArray
         return colors.astype(dtype, copy=False)
     windows = encoding.window if len(encoding.window) > 1 else encoding.window * 3
     low, high = np.array([*windows, *[(0.0, 0.0)] * (3 - len(windows))]).T
-    return (low + colors * ((high - low) / 255.0)).astype(dtype)
+    samples: NDArray[Any] = (low + colors * ((high - low) / 255.0)).astype(dtype)
+    return samples
 
 
 def _shape_along(axes: str, level: LevelImage) -> tuple[int, ...]:

@@ -185,7 +185,9 @@ class WhyPanel(QWidget):
         table.horizontalHeader().setSectionResizeMode(_SWATCH, QHeaderView.ResizeMode.Fixed)
         table.setColumnWidth(_SWATCH, _SWATCH_WIDTH)
         for column, tooltip in enumerate(_COLUMNS.values()):
-            table.horizontalHeaderItem(column).setToolTip(tooltip)
+            item = table.horizontalHeaderItem(column)
+            assert item is not None
+            item.setToolTip(tooltip)
         table.setWordWrap(False)
         table.setMinimumHeight(170)
         table.itemSelectionChanged.connect(self._on_selection)

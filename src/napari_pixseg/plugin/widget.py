@@ -32,7 +32,7 @@ from napari_pixseg.plugin.preview import Preview
 from napari_pixseg.plugin.results import Computed, layers_of_results
 from napari_pixseg.plugin.watcher import Watcher, align_labels
 
-_WIDTH = 430
+_WIDTH = 460
 # Half-typed texts are not taken for what was meant.
 _TYPING_MS = 400
 # Above this, a result in memory is refused: it is to be written.

@@ -292,8 +292,8 @@ class Controller:
                 if scheduler:
                     stack.enter_context(_client(scheduler))
                 manifest = segmentation.export(
-                    path, outputs, overwrite, resume=resume, blob=blob, on_event=self.progressed.emit,
-                    cancel=cancel,
+                    path, outputs, overwrite, resume=resume, blob=blob,
+                    on_event=self.progressed.emit, cancel=cancel,
                 )  # fmt: skip
             self.exported.emit(manifest)
 

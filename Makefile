@@ -20,7 +20,7 @@ GUI = $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY" ] && \
 	echo xvfb-run -a -s '"-screen 0 1600x1000x24"')
 GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
 
-.PHONY: demo test gui check soak bench tools clean
+.PHONY: demo test gui docs check soak bench tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
@@ -28,9 +28,17 @@ demo: $(VENV)/.installed
 test: check
 	$(BIN)/python -m pytest --ignore=tests/gui
 	$(MAKE) --no-print-directory gui
+	$(MAKE) --no-print-directory docs
 
 gui: $(VENV)/.test-installed tools
 	$(GUI) $(BIN)/python -m pytest tests/gui -o addopts="$(GUI_OPTIONS)"
+
+# Sources are staged, so that notebooks stand among the pages and the build beside them.
+docs: $(VENV)/.test-installed
+	@rm -rf build/docs && mkdir -p build/docs
+	@cp -r docs build/docs/source
+	@if [ -d notebooks ]; then cp -r notebooks build/docs/source/notebooks; fi
+	$(BIN)/sphinx-build -q -W --keep-going -b html build/docs/source build/docs/html
 
 soak: $(VENV)/.test-installed tools
 	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui

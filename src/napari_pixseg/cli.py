@@ -107,6 +107,7 @@ def _add_segment(commands: Any) -> None:
     add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--resume", action="store_true", help="finish an output that a run left unfinished")
+    add("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, tcp://host:8786")
     parser.set_defaults(command=_segment)
 
 
@@ -147,12 +148,13 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 
 
 def _segment(options: argparse.Namespace) -> None:
+    from napari_pixseg.engine.cluster import connected
     from napari_pixseg.segmentation import open_segmentation
 
     parameters = _parameters(options)
     segmentation = open_segmentation(options.input, parameters)
     outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
-    with _Bars() as bars:
+    with connected(options.scheduler), _Bars() as bars:
         manifest = segmentation.export(
             options.output, outputs, options.overwrite, resume=options.resume,
             blob=options.blob, on_event=bars.show,

@@ -71,6 +71,12 @@ class Cancelled(PixsegError):
     status = 499
 
 
+class ClusterLost(PixsegError, ConnectionError):
+    """The Dask scheduler, or its workers, are gone; the output can be continued."""
+
+    status = 503
+
+
 class NoSpace(PixsegError, OSError):
     """The output's device is full or cannot be written."""
 

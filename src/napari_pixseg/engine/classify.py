@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.cluster import active_client
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin, with_halo
@@ -51,7 +53,8 @@ class Pixels:
     def is_direct(self) -> bool:
         """Whether each task reads its own region instead of going through map_overlap."""
         in_memory_graph = isinstance(self.image.source.array, da.Array)
-        return len(self.tiling) > DIRECT_TILES and not in_memory_graph
+        many = len(self.tiling) > DIRECT_TILES or active_client() is not None
+        return many and not in_memory_graph
 
     def overlapped(self, function: Callable[..., Any], dtype: Any, **arguments: Any) -> da.Array:
         """Apply ``function(packed, **arguments)`` to every tile of denoised packed colors."""
@@ -118,8 +121,20 @@ class Pixels:
 class _Lookup:
     """A class table that Dask passes on as it is."""
 
+    # Sent to each worker of a cluster once.
+    is_shared = True
+
     def __init__(self, table: NDArray[Any]) -> None:
         self.table = table
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Most of its 2^24 entries are zeros: lazy arrays carry it in their graph.
+        content = zlib.compress(self.table.tobytes(), level=1)
+        return _unpacked_lookup, (content, self.table.dtype)
+
+
+def _unpacked_lookup(content: bytes, dtype: np.dtype[Any]) -> _Lookup:
+    return _Lookup(np.frombuffer(zlib.decompress(content), dtype))
 
 
 @dataclass(frozen=True)
@@ -264,7 +279,8 @@ class Counted:
 
     def _sample_feed(self) -> Feed:
         array = self.image.source.array
-        if len(self.tiling) > DIRECT_TILES and not isinstance(array, da.Array):
+        many = len(self.tiling) > DIRECT_TILES or active_client() is not None
+        if many and not isinstance(array, da.Array):
             return Feed.of_reader(_SampleReader(self.image, self.tiling), self.tiling)
         return Feed.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
 

@@ -19,6 +19,7 @@ from dask.callbacks import Callback
 from dask.optimization import cull
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import Cancelled
 
@@ -137,9 +138,13 @@ class _Either:
 class _Job:
     """What is done with a tile; one object that all tasks share."""
 
+    # Sent to each worker of a cluster once.
+    is_shared = True
+
     def __init__(self, feed: Feed, function: Callable[[Any, int], Any]) -> None:
         self._read, self._function = feed.read, function
         self.at_work = _AtWork()
+        self.topic: str | None = None
 
     def on_block(self, block: Any, number: int) -> Any:
         with self.at_work:
@@ -184,7 +189,10 @@ class _AtWork:
 
 
 def _apply(job: _Job, number: int, *block: Any) -> Any:
-    return job.on_block(block[0], number) if block else job.on_number(number)
+    result = job.on_block(block[0], number) if block else job.on_number(number)
+    if job.topic is not None:
+        tell_client(job.topic, number)
+    return result
 
 
 def run_tiles(
@@ -269,8 +277,10 @@ def compute_graph(
     object
         Results in the shape of ``wanted``.
     """
-    get = get_scheduler() or dask.threaded.get
     name = keys[0][0]
+    if (client := active_client()) is not None:
+        return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), watch)
+    get = get_scheduler() or dask.threaded.get
     callback = _TileCallback(name, stage, len(keys), watch)
     # Given by hand: registered callbacks are those of the whole process, and would count and
     # cancel what other threads compute meanwhile.
@@ -280,6 +290,16 @@ def compute_graph(
     except BaseException:
         graph[_job_key(name)].at_work.end()
         raise
+
+
+def _compute_on_cluster(
+    client: Any, graph: dict[Any, Any], wanted: Any, name: str, stage: str, total: int, watch: Watch
+) -> Any:
+    graph[_job_key(name)].topic = name
+    watch.check()
+    watch.tell(stage, 0, total)
+    run = ClusterRun(client, name, lambda done: watch.tell(stage, done, total), watch.check)
+    return run.compute(graph, wanted)
 
 
 def _job_key(name: str) -> str:

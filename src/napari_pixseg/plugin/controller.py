@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from psygnal import Signal
 
 from napari_pixseg.engine.classify import Counted, Pixels, check_parameters, converts_first
+from napari_pixseg.engine.cluster import connected
 from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.run import Progress, Watch, run_tiles
 from napari_pixseg.engine.samples import Encoding
@@ -298,9 +298,7 @@ class Controller:
         cancel = self._cancel_run = threading.Event()
 
         def run() -> None:
-            with ExitStack() as stack:
-                if scheduler:
-                    stack.enter_context(_client(scheduler))
+            with connected(scheduler):
                 manifest = segmentation.export(
                     path, outputs, overwrite, resume=resume, blob=blob,
                     on_event=self.progressed.emit, cancel=cancel,
@@ -405,20 +403,3 @@ class _Counting:
 
     def __call__(self, packed: Any, _number: int) -> ColorTable:
         return ColorTable.from_packed(packed, self.encoding.space)
-
-
-@contextmanager
-def _client(address: str) -> Iterator[None]:
-    """Run what is inside on a Dask scheduler, and nothing else."""
-    from distributed import Client
-
-    try:
-        # Not the default of the whole process: counting for the preview stays here.
-        client: Any = Client(address, timeout=5, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise ParameterError(
-            f"No Dask scheduler answers at {address!r}; check the address, for example "
-            "tcp://192.0.2.1:8786, or leave it empty for this machine."
-        ) from error
-    with client, client.as_current():
-        yield

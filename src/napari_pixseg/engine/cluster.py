@@ -1,0 +1,249 @@
+"""Running on a Dask cluster: an active client, its progress, its cancel, and its failures.
+
+Data stay with the workers: what all tiles share is sent to each worker once,
+results travel to the client only where the client needs them, and what comes of
+every tile is a message with its number.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from napari_pixseg.errors import ClusterLost, ParameterError, PixsegError
+
+_LOOK_SECONDS = 0.1
+_CONNECT_SECONDS = 10
+# A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
+# hang. What it writes late is a whole chunk, of the same bytes as a resumed run's.
+_PATIENCE_SECONDS = 120
+# What is larger is sent to the workers beside the graph, which travels through the scheduler.
+_LARGE = 1 << 18
+
+
+def active_client() -> Any:
+    """Return the Dask client that computations go to; None where they stay in this process.
+
+    Importing distributed only to ask would cost half a second.
+    """
+    if "distributed" not in sys.modules:
+        return None
+    from dask.base import get_scheduler
+    from distributed import Client
+
+    owner = getattr(get_scheduler(), "__self__", None)
+    return owner if isinstance(owner, Client) else None
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Run what is inside on a Dask scheduler, and nothing else of this process.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://host:8786``; empty: where it would run anyway.
+
+    Raises
+    ------
+    ParameterError
+        If no scheduler answers there.
+    """
+    if not address:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ParameterError(
+            f"The scheduler {address!r} needs the package distributed; install it, or leave "
+            "the scheduler out to run on this machine."
+        ) from None
+    try:
+        client: Any = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"No Dask scheduler answers at {address!r}; check the address, for example "
+            "tcp://192.0.2.1:8786, or leave it out to run on this machine."
+        ) from error
+    with client, client.as_current():
+        yield client
+
+
+class ClusterRun:
+    """One graph on a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    name : str
+        Of the tiles' keys ``(name, number)``; also the topic under which workers tell of them.
+    tell : callable
+        Called with the number of tiles that are done, on the caller's thread.
+    check : callable
+        Raises if the run is to stop.
+    """
+
+    def __init__(
+        self, client: Any, name: str, tell: Callable[[int], None], check: Callable[[], None]
+    ) -> None:
+        self._client, self._name, self._tell, self._check = client, name, tell, check
+        self._done: set[int] = set()
+        self._told = 0
+
+    def compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
+        """Compute keys of a graph; results in the shape of ``wanted``.
+
+        Raises
+        ------
+        ClusterLost
+            If the scheduler, or too many workers, are gone.
+        """
+        self._client.subscribe_topic(self._name, self._hear)
+        try:
+            return self._compute(graph, wanted)
+        except PixsegError:
+            raise
+        except Exception as error:
+            if (sentence := _what_was_lost(error, self._client)) is not None:
+                raise ClusterLost(sentence) from error
+            raise
+        finally:
+            self._client.unsubscribe_topic(self._name)
+
+    def _compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
+        # Kept until the end: the workers drop what nobody holds.
+        shared = self._share(graph)
+        futures = self._client.get({**graph, **shared}, wanted, sync=False)
+        try:
+            self._wait(futures)
+            results = self._client.gather(futures)
+        except BaseException:
+            self._stop(futures)
+            raise
+        self._tell_done()
+        return results
+
+    def _share(self, graph: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Send the large objects of a graph to all workers; return futures in their place."""
+        large = {key: value for key, value in graph.items() if _is_large(value)}
+        if not large:
+            return {}
+        objects = [_content(value) for value in large.values()]
+        return dict(
+            zip(large, self._client.scatter(objects, broadcast=True, hash=False), strict=True)
+        )
+
+    def _hear(self, event: tuple[float, int]) -> None:
+        # On the client's own thread; a tile that was computed twice is one.
+        self._done.add(event[1])
+
+    def _tell_done(self) -> None:
+        for number in range(self._told, len(self._done)):
+            self._told = number + 1
+            self._tell(self._told)
+
+    def _wait(self, futures: Any) -> None:
+        from distributed import futures_of
+
+        pending = futures_of(futures)  # type: ignore[no-untyped-call]
+        finished = threading.Event()
+        left = len(pending)
+        counting = threading.Lock()
+
+        def one_less(future: Any) -> None:
+            nonlocal left
+            with counting:
+                left -= 1
+            if left == 0 or future.status != "finished":
+                finished.set()
+
+        for future in pending:
+            future.add_done_callback(one_less)
+        while not finished.wait(_LOOK_SECONDS):
+            self._check()
+            self._tell_done()
+            self._refuse_lost()
+
+    def _refuse_lost(self) -> None:
+        if self._client.status not in ("running", "connecting"):
+            raise ConnectionError("the connection is closed")
+
+    def _stop(self, futures: Any) -> None:
+        """Let no tile begin any more, and wait for those that did."""
+        try:
+            self._client.cancel(futures, force=True, reason="the run has ended")
+            end = time.monotonic() + _PATIENCE_SECONDS
+            while self._is_at_work() and time.monotonic() < end:
+                time.sleep(_LOOK_SECONDS)
+        except Exception:  # noqa: BLE001 - the reason of the end is told already
+            return
+
+    def _is_at_work(self) -> bool:
+        if self._client.status != "running":
+            return False
+        busy = self._client.run(_is_executing, self._name, on_error="ignore")
+        return any(busy.values())
+
+
+def tell_client(topic: str, number: int) -> None:
+    """Tell the client, from a worker, that a tile is done."""
+    from distributed import get_worker
+
+    get_worker().log_event(topic, number)
+
+
+def _is_executing(name: str, dask_worker: Any) -> bool:
+    return any(
+        isinstance(state.key, tuple) and state.key[0] == name
+        for state in dask_worker.state.executing
+    )
+
+
+def _content(value: Any) -> Any:
+    """Return what a data node of a graph holds; other values as they are."""
+    from dask._task_spec import DataNode
+
+    return value.value if isinstance(value, DataNode) else value
+
+
+def _is_large(value: Any) -> bool:
+    from dask._task_spec import DataNode, GraphNode
+
+    if isinstance(value, GraphNode) and not isinstance(value, DataNode):
+        return False
+    content = _content(value)
+    if isinstance(content, tuple | list | str | int | float):
+        return False
+    return bool(getattr(content, "is_shared", False)) or getattr(content, "nbytes", 0) > _LARGE
+
+
+def _what_was_lost(error: Exception, client: Any) -> str | None:
+    """Say in a sentence what of the cluster failed; None if it is an error of the task."""
+    from concurrent.futures import CancelledError
+
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return (
+            "The workers that had the same tile died, one after the other, most likely for lack "
+            "of memory; give each more memory or fewer threads, and continue with resume."
+        )
+    lost = (CancelledError, FutureCancelledError, ConnectionError, TimeoutError)
+    if isinstance(error, lost) or client.status != "running":
+        return (
+            "The connection to the Dask scheduler was lost, so the output is unfinished; start "
+            "the cluster again, and continue with resume."
+        )
+    return None
+
+
+def number_of_workers(client: Any) -> Sequence[tuple[int, int]]:
+    """Return threads and memory limit, in bytes, of each worker; 0 for no limit."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [(int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in workers]

@@ -107,6 +107,8 @@ def _add_segment(commands: Any) -> None:
     add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--resume", action="store_true", help="finish an output that a run left unfinished")
+    add("--on-error", choices=("raise", "skip"), default="raise",
+        help="with skip, damaged chunks of the input become 0, no data")  # fmt: skip
     add("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, tcp://host:8786")
     parser.set_defaults(command=_segment)
 
@@ -157,9 +159,9 @@ def _segment(options: argparse.Namespace) -> None:
     with connected(options.scheduler), _Bars() as bars:
         manifest = segmentation.export(
             options.output, outputs, options.overwrite, resume=options.resume,
-            blob=options.blob, on_event=bars.show,
+            blob=options.blob, on_error=options.on_error, on_event=bars.show,
         )  # fmt: skip
-    for remark in (*segmentation.image.notes, *segmentation.warnings):
+    for remark in (*segmentation.image.notes, *manifest.details["warnings"]):
         _log.info(remark)
     _say(manifest.to_json())
 

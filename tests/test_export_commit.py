@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import shutil
-import subprocess
 import threading
 
 import fsspec
@@ -13,6 +11,7 @@ import pytest
 import tifffile
 import zarr
 from PIL import Image
+from resume_tools import remount, small_device
 
 from napari_pixseg import Manifest, segment
 from napari_pixseg.engine import classify, tiling, window
@@ -293,15 +292,8 @@ def test_every_tile_of_every_stage_is_told(tmp_path):
 @pytest.fixture
 def device(tmp_path):
     """A file system of 200 KiB, where the test may mount one."""
-    folder = tmp_path / "device"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    may = shutil.which("mount") is not None and os.geteuid() == 0
-    mounted = may and subprocess.run(command, capture_output=True).returncode == 0
-    if not mounted:
-        pytest.skip("NOT TESTED: mounting a small file system needs root.")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_device(tmp_path / "device", "200k") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("name", ["out.ome.zarr", "out.png", "out.tif"])
@@ -318,7 +310,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_manifest(name, device):
 
 @pytest.mark.parametrize("name", ["out.ome.zarr", "out.png"])
 def test_a_read_only_device_is_refused_in_one_sentence(name, device):
-    subprocess.run(["mount", "-o", "remount,ro", str(device)], check=True)
+    remount(device, "ro")
     with pytest.raises(NoSpace, match=r"cannot be written: Read-only"):
         segmented().export(device / name)
 

@@ -140,7 +140,8 @@ def test_memory_depends_on_tiles_and_not_on_the_image():
     costs = []
     for side in sizes:
         image = SimpleNamespace(
-            shape=(side, side), chunks=(1024, 1024), dtype=np.dtype("u1"), color_channels=3
+            shape=(side, side), chunks=(1024, 1024), dtype=np.dtype("u1"), color_channels=3,
+            source=SimpleNamespace(kind="zarr"),
         )
         costs.append(estimate(image, plan_tiles(image), 4).memory)
     assert len(set(costs)) == 1

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
+from napari_pixseg.engine.memory import refuse_memory
 from napari_pixseg.engine.regions import Regions, regions_of
 from napari_pixseg.engine.regiontable import RegionTable
 from napari_pixseg.engine.run import Listener, Watch, compute_array
@@ -310,6 +311,7 @@ class Segmentation:
         resume: bool = False,
         blob: bool = False,
         on_error: OnError = "raise",
+        memory_limit: int | str | None = None,
         on_event: Listener | None = None,
         cancel: threading.Event | None = None,
     ) -> Manifest:
@@ -342,6 +344,9 @@ class Segmentation:
             whole input is read once more when the first is met; the pixels of all such
             chunks are then 0, no data, in the label images and black in the picture, they
             are counted nowhere, and the manifest names them in ``details["skipped"]``.
+        memory_limit : int or str, optional
+            Bytes, or text such as ``"4GiB"``, that one worker process may need; the run is
+            refused before it begins if its stated peak is above.
         on_event : callable, optional
             Called with a :class:`Progress` after every tile.
         cancel : threading.Event, optional
@@ -359,6 +364,8 @@ class Segmentation:
         """
         check_on_error(on_error, self.image)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
+        tile_pixels = self.counted.tiling.tile_pixels
+        refuse_memory(memory_limit, self.image, tile_pixels, "regions" in outputs)
         watch, wish = Watch(on_event, cancel), Wish(overwrite, resume)
         counted_before = self.counted.is_counted
         try:

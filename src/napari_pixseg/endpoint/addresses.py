@@ -21,7 +21,8 @@ _REFUSED = tuple(
         "192.0.0.0/24",  # protocol assignments; a cloud's metadata is at .192
         "192.88.99.0/24",  # 6to4 relays
         "64:ff9b:1::/48",  # local translation to IPv4
-        "5f00::/16",
+        "fec0::/10",  # site-local, as private networks once were
+        "5f00::/16",  # segment routing
     )
 )
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")

@@ -227,11 +227,7 @@ async def _gone(request: Request) -> None:
 
 def _key(body: Body) -> list[str]:
     key = body.values.get("key")
-    if key is None:
-        return []
-    if not isinstance(key, str):
-        raise ParameterError("key must be text.")
-    return [key]
+    return [key] if isinstance(key, str) else []
 
 
 def _refuse_strangers(request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import threading
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,7 +15,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from napari_pixseg.errors import InputNotFound, NotAnImage, ParameterError, Unavailable, error_of
+from napari_pixseg.endpoint.cutting import cut_when
+from napari_pixseg.errors import (
+    Cancelled,
+    InputNotFound,
+    NotAnImage,
+    ParameterError,
+    Unavailable,
+    error_of,
+)
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import ColorSpace, Parameters
 
@@ -67,13 +76,13 @@ class Endpoint:
     @overload
     def segment(
         self, img: object, ct: float = ..., cs: int | str | ColorSpace = ..., st: float = ...,
-        blob: Literal[False] = ...,
+        blob: Literal[False] = ..., *, cancel: threading.Event | None = ...,
     ) -> Manifest: ...  # fmt: skip
 
     @overload
     def segment(
         self, img: object, ct: float = ..., cs: int | str | ColorSpace = ..., st: float = ...,
-        *, blob: Literal[True],
+        *, blob: Literal[True], cancel: threading.Event | None = ...,
     ) -> bytes: ...  # fmt: skip
 
     def segment(
@@ -83,6 +92,8 @@ class Endpoint:
         cs: int | str | ColorSpace = ColorSpace.YUV,
         st: float = 1.5,
         blob: bool = False,
+        *,
+        cancel: threading.Event | None = None,
     ) -> Manifest | bytes:
         """Segment an image there.
 
@@ -95,6 +106,8 @@ class Endpoint:
             As in :func:`napari_pixseg.segment`.
         blob : bool
             Whether to give the picture itself.
+        cancel : threading.Event, optional
+            When set, the connection is cut, by which the server knows to stop.
 
         Returns
         -------
@@ -107,18 +120,19 @@ class Endpoint:
             What the server answers.
         Unavailable
             If it does not answer, or has too much to do.
+        Cancelled
         """
         known = Parameters(ct=ct, cs=cs, st=st)  # type: ignore[arg-type]
         values = {"ct": known.ct, "cs": int(known.cs), "st": known.st}
         if isinstance(img, str) and img.lower().startswith(("http://", "https://")):
             content = json.dumps({"img": img, **values, "blob": blob}).encode()
-            kind, body = self._post(content, _JSON)
+            kind, body = self._post(content, _JSON, cancel)
         else:
             fields = {
                 **{name: str(value) for name, value in values.items()},
                 "blob": str(blob).lower(),
             }
-            kind, body = self._post(*_form(fields, *_content(img)))
+            kind, body = self._post(*_form(fields, *_content(img)), cancel)
         if kind == _JSON:
             return _manifest(body)
         return body
@@ -137,18 +151,23 @@ class Endpoint:
             if content is None:
                 raise InputNotFound(f"There is nothing at {link}.")
             return content
-        return self._exchange("GET", link, None, {})[1]
+        return self._exchange("GET", link, None, {}, threading.Event())[1]
 
-    def _post(self, content: bytes, kind: str) -> tuple[str, bytes]:
+    def _post(self, content: bytes, kind: str, cancel: threading.Event | None) -> tuple[str, bytes]:
         headers = {"Content-Type": kind, "Accept": "application/json, image/*"}
         if self.key:
             headers |= {"Authorization": f"Bearer {self.key}", "WWW-Authenticate": self.key}
         base = self.url.rstrip("/")
         url = base if base.endswith("/segment") else f"{base}/segment"
-        return self._exchange("POST", url, content, headers)
+        return self._exchange("POST", url, content, headers, cancel or threading.Event())
 
     def _exchange(
-        self, method: str, url: str, content: bytes | None, headers: dict[str, str]
+        self,
+        method: str,
+        url: str,
+        content: bytes | None,
+        headers: dict[str, str],
+        cancel: threading.Event,
     ) -> tuple[str, bytes]:
         """Send one request; redirects are not followed, as they would carry the key elsewhere."""
         parts = urlsplit(url)
@@ -156,20 +175,26 @@ class Endpoint:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         line = kind(parts.hostname or "", parts.port, timeout=self.timeout)
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                # A server that refuses may answer before it has read all.
-                line.request(method, path, content, headers)
-            response = line.getresponse()
-            return _checked(response, response.read(), parts.hostname or url)
+            line.connect()
+            opened = line.sock
+            with cut_when(cancel.is_set, lambda: opened):
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    # A server that refuses may answer before it has read all.
+                    line.request(method, path, content, headers)
+                with line.getresponse() as response:
+                    body = response.read()
         except (OSError, HTTPException) as error:
-            if hasattr(error, "status"):
-                raise
+            if cancel.is_set():
+                raise Cancelled("The job at the endpoint was cancelled.") from None
             raise Unavailable(
                 f"The endpoint at {parts.netloc.rpartition('@')[2]} does not answer "
                 f"({type(error).__name__}); check the address, and that it runs."
             ) from None
         finally:
             line.close()
+        if cancel.is_set():
+            raise Cancelled("The job at the endpoint was cancelled.")
+        return _checked(response, body, parts.hostname or url)
 
 
 def _checked(response: HTTPResponse, body: bytes, host: str) -> tuple[str, bytes]:
@@ -184,11 +209,15 @@ def _checked(response: HTTPResponse, body: bytes, host: str) -> tuple[str, bytes
 
 
 def _manifest(body: bytes) -> Manifest:
-    manifest = Manifest.from_json(body)
-    if manifest.status != 200:
-        # The original says so in the body, whatever HTTP says.
-        raise error_of(manifest.status, manifest.error or "The endpoint does not say why.")
-    return manifest
+    try:
+        said = json.loads(body)
+        status, sentence = int(said.get("status", 200)), said.get("error")
+    except (ValueError, TypeError, AttributeError):
+        raise NotAnImage("The endpoint gave back neither an answer nor a picture.") from None
+    if status != 200:
+        # The original may say so in the body, whatever HTTP says.
+        raise error_of(status, str(sentence or "The endpoint does not say why."))
+    return Manifest.from_json(body)
 
 
 def _content(img: object) -> tuple[str, bytes]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from napari_pixseg.endpoint.settings import Settings, network
 from napari_pixseg.errors import OutputConflict, ParameterError
 
 KEY_VARIABLE = "NAPARI_PIXSEG_KEY"
@@ -47,7 +49,6 @@ def serve(options: argparse.Namespace) -> None:
         address is taken.
     """
     from napari_pixseg.endpoint.keys import load_keys
-    from napari_pixseg.endpoint.settings import Settings, network
 
     names = [part.name for part in fields(Settings) if part.name not in ("keys", "allowed")]
     given = {name: getattr(options, name) for name in names}
@@ -71,18 +72,17 @@ def serve(options: argparse.Namespace) -> None:
         raise ParameterError(
             f"The storage {settings.storage} cannot be made ({error.strerror}); give another."
         ) from None
-    server = uvicorn.Server(configuration(app, settings))
-    listener = _listener(server)
+    listener = _listener(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     _log.info("Listening at http://%s:%s/segment; results go to %s", shown, port, settings.storage)
     try:
-        server.run(sockets=[listener])
+        uvicorn.Server(configuration(app, settings)).run(sockets=[listener])
     finally:
         listener.close()
 
 
-def configuration(app: Any, settings: Any) -> Any:
+def configuration(app: Any, settings: Settings) -> Any:
     """Return uvicorn's configuration; it logs no addresses, as they may hold a key."""
     import uvicorn
 
@@ -93,13 +93,15 @@ def configuration(app: Any, settings: Any) -> Any:
     )  # fmt: skip
 
 
-def _listener(server: Any) -> Any:
+def _listener(settings: Settings) -> socket.socket:
+    host = settings.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return server.config.bind_socket()
-    except SystemExit:
+        return socket.create_server((host, settings.port), family=family)
+    except OSError as error:
         raise ParameterError(
-            f"{server.config.host}, port {server.config.port}, cannot be listened at: it is taken "
-            "or no address of this machine; give another --host or --port."
+            f"{settings.host}, port {settings.port}, cannot be listened at "
+            f"({error.strerror}); give another --host or --port."
         ) from None
 
 
@@ -150,7 +152,7 @@ def segment_there(options: argparse.Namespace, local_only: Sequence[str]) -> str
     if options.blob:
         target.write_bytes(endpoint.segment(options.input, **wish, blob=True))
         return Manifest(200, new_id(), target.uri).to_json()
-    answer = endpoint.segment(options.input, **wish)
+    answer: Manifest = endpoint.segment(options.input, **wish)
     target.write_bytes(endpoint.download(str(answer.link)))
     return answer.to_json()
 

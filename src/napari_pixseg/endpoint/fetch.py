@@ -7,13 +7,14 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import BinaryIO
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from napari_pixseg.endpoint.addresses import Resolve, pinned, resolve
+from napari_pixseg.endpoint.cutting import cut_when
 from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.errors import (
     Cancelled,
@@ -27,7 +28,6 @@ from napari_pixseg.errors import (
 _BLOCK = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SAFE = "/%:@!$&'()*+,;=~-._?"
-_LOOK_EVERY = 0.1
 _HEADERS = {
     "Accept": "image/*",
     # What is packed could be a bomb, and pictures are packed already.
@@ -78,7 +78,7 @@ class Fetcher:
                 location = self._hop(line, target, into)
             if location is None:
                 return
-            url = urljoin(url, location)
+            url = _joined(url, location)
         raise InputNotFound(
             f"img cannot be fetched: it redirects more than {self.settings.redirects} times."
         )
@@ -88,20 +88,23 @@ class Fetcher:
         path = quote(target.path or "/", _SAFE)
         query = f"?{quote(target.query, _SAFE)}" if target.query else ""
         line.request("GET", path + query, headers=_HEADERS)
-        response = line.getresponse()
-        location = response.headers.get("Location")
-        if response.status in _REDIRECTS and location:
-            return location
+        with line.getresponse() as response:
+            location = response.headers.get("Location")
+            if response.status in _REDIRECTS and location:
+                return location
+            self._take(response, _host(target), into)
+        return None
+
+    def _take(self, response: HTTPResponse, host: str, into: BinaryIO) -> None:
         if response.status != 200:
             raise InputNotFound(
-                f"img cannot be fetched: {_host(target)} answers {response.status} instead of 200."
+                f"img cannot be fetched: {host} answers {response.status} instead of 200."
             )
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise NotAnImage(
-                f"img cannot be read: {_host(target)} sends it packed, though that was not asked."
+                f"img cannot be read: {host} sends it packed, though that was not asked."
             )
         self._copy(response, into)
-        return None
 
     def _copy(self, response: HTTPResponse, into: BinaryIO) -> None:
         limit = self.settings.max_bytes
@@ -136,6 +139,13 @@ def parsed(url: str) -> SplitResult:
     if target.username is not None:
         raise ParameterError("img must be a URL without user and password; upload the image.")
     return target
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location
 
 
 def too_many_bytes(limit: int) -> TooLarge:
@@ -197,27 +207,14 @@ def _connection(target: SplitResult, addresses: list[str], deadline: float) -> _
 
 @contextmanager
 def _watched(line: _Pinned, cancel: threading.Event, deadline: float) -> Iterator[_Pinned]:
-    """Cut a connection when its time is over, or nobody waits for it any more.
-
-    A time limit of the socket would begin anew with every byte.
-    """
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_LOOK_EVERY):
-            if cancel.is_set() or time.monotonic() > deadline:
-                _cut(line)
-
-    watcher = threading.Thread(target=watch, name="pixseg-fetch", daemon=True)
-    watcher.start()
+    """Cut a connection when its time is over, or nobody waits for it any more."""
     failed: Exception | None = None
     try:
-        yield line
+        with cut_when(lambda: cancel.is_set() or time.monotonic() > deadline, lambda: line.line):
+            yield line
     except (OSError, HTTPException, ValueError) as error:
         failed = error
     finally:
-        ended.set()
-        watcher.join()
         line.close()
     # A line that was cut may look like one that ended well.
     if cancel.is_set():
@@ -228,10 +225,3 @@ def _watched(line: _Pinned, cancel: threading.Event, deadline: float) -> Iterato
         raise failed
     if failed is not None:
         raise InputNotFound(f"img cannot be fetched: {line.host} does not answer as it should.")
-
-
-def _cut(line: _Pinned) -> None:
-    if line.line is not None:
-        with suppress(OSError):
-            # Of the class: a TLS socket's own method takes the cipher from under a reader.
-            socket.socket.shutdown(line.line, socket.SHUT_RDWR)

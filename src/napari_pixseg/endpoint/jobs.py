@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from napari_pixseg.errors import Cancelled, Unavailable
 
@@ -98,7 +98,8 @@ class Jobs:
         job = asyncio.wrap_future(submitted)
         leaving = asyncio.ensure_future(gone())
         try:
-            await asyncio.wait({job, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {job, leaving}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not job.done():
                 cancel.set()
                 submitted.cancel()

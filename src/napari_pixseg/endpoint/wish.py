@@ -76,6 +76,8 @@ def understood(values: Mapping[str, Any]) -> Wanted:
     img = values.get("img")
     if img is not None and not isinstance(img, str):
         raise ParameterError(f"img = {_shown(img)} must be a URL.")
+    if not isinstance(values.get("key", ""), str):
+        raise ParameterError("key must be text.")
     return Wanted(Parameters(**given), _switch(values.get("blob", False)), img)
 
 

@@ -139,7 +139,7 @@ def encoded(pixels, kind="PNG", **options):
 
 
 @contextmanager
-def picture_server(answer):
+def picture_server(answer, tls=None):
     """A server elsewhere: ``answer(handler)`` writes what it likes."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -151,6 +151,9 @@ def picture_server(answer):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *_: None
     server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

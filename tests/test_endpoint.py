@@ -346,6 +346,7 @@ def test_a_key_is_taken_from_all_four_places(locked, key):
     assert locked.post(PNG, original).status == 200
     assert locked.post(PNG, key=key).status == 200
     assert locked.post(PNG, _path=f"/segment?key={key}").status == 200
+    assert locked.post(PNG, bearer, _path=f"/segment?key={key}", key="").status == 200
     with picture_server(sends(PNG)) as url:
         assert locked.get(img=url, key=key).status == 200
         assert locked.get(original, img=url).status == 200

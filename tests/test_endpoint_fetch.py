@@ -3,8 +3,10 @@
 import io
 import ipaddress
 import socket
+import ssl
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from endpoint_tools import LOOPBACK, encoded, picture_server, scene, sends, serving, until
@@ -274,6 +276,59 @@ def test_odd_servers_are_one_sentence(answer, error):
         fetched(url)
     assert isinstance(caught.value, PixsegError)
     assert str(caught.value).startswith("img ")
+
+
+@pytest.fixture
+def tls(tmp_path, monkeypatch):
+    """A TLS server for pictures.example whose certificate is trusted; gives its port."""
+    certificate, key = certified(tmp_path, "pictures.example")
+    make = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda: make(cafile=certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with picture_server(sends(PNG), context) as url:
+        yield url.rpartition(":")[2]
+
+
+def certified(folder, name):
+    """Make a key, and a certificate of its own for a name."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key").write_bytes(key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ))  # fmt: skip
+    return folder / "cert", folder / "key"
+
+
+def test_over_tls_the_certificate_must_be_that_of_the_name(tls):
+    def look_up(*_):
+        return ["127.0.0.1"]
+
+    assert fetched(f"https://pictures.example:{tls}/a.png", look_up) == PNG
+    with pytest.raises(InputNotFound, match="does not answer"):
+        fetched(f"https://other.example:{tls}/a.png", look_up)
+
+
+def test_a_tls_server_that_never_answers_is_left():
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(InputNotFound):
+        fetched(f"https://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.4)
 
 
 def test_no_proxy_of_the_environment_is_used(monkeypatch):

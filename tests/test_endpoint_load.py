@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path):
 
         rounds(8)
         before = rounds(8)
-        after = rounds(40)
+        after = rounds(24)
     assert after - before < 60 << 20, f"{(after - before) / 2**20:.0f} MiB more"
 
 

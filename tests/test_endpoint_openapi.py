@@ -11,7 +11,7 @@ from endpoint_tools import LOOPBACK, encoded, picture_server, scene, sends, serv
 from napari_pixseg.endpoint.openapi import document
 from napari_pixseg.parameters import ColorSpace, Parameters
 
-EXAMPLES = 300 if os.environ.get("PIXSEG_SOAK") else 20
+EXAMPLES = 300 if os.environ.get("PIXSEG_SOAK") else 10
 # What no schema can say: that uploads are pictures, and that there is one at img.
 HOOKS = """
 from hypothesis import strategies as st

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from napari_pixseg.errors import ParameterError
 
+_LONGEST = 3600.0
 Network: TypeAlias = IPv4Network | IPv6Network
 
 
@@ -70,6 +71,8 @@ class Settings:
         for name in ("jobs", "max_bytes", "max_pixels", "seconds"):
             if not getattr(self, name) > 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be above 0.")
+        if self.seconds > _LONGEST:
+            raise ParameterError(f"seconds = {self.seconds} must be at most {_LONGEST:g}.")
         for name in ("waiting", "redirects"):
             if getattr(self, name) < 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be 0 or more.")

@@ -77,7 +77,8 @@ async def read_body(request: Request, settings: Settings, into: Path) -> Body:
     header = Header()
     header["content-type"] = request.headers.get("content-type", "")
     kind = header.get_content_type() if request.headers.get("content-type") else ""
-    query = request.query_params.multi_items()
+    # A key of the query was judged already; one that is in the body, too, does no harm.
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != "key"]
     if kind == "multipart/form-data":
         if not header.get_param("boundary"):
             raise ParameterError("The form has no boundary in its Content-Type; let the client's "

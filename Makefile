@@ -20,14 +20,15 @@ GUI = $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY" ] && \
 	echo xvfb-run -a -s '"-screen 0 1600x1000x24"')
 GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
 
-.PHONY: demo test gui docs check soak bench tools clean
+.PHONY: demo test gui notebooks docs check soak bench tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
 
 test: check
-	$(BIN)/python -m pytest --ignore=tests/gui
+	$(BIN)/python -m pytest --ignore=tests/gui --ignore=tests/notebooks
 	$(MAKE) --no-print-directory gui
+	$(MAKE) --no-print-directory notebooks
 	$(MAKE) --no-print-directory docs
 
 gui: $(VENV)/.test-installed tools
@@ -40,8 +41,17 @@ docs: $(VENV)/.test-installed
 	@if [ -d notebooks ]; then cp -r notebooks build/docs/source/notebooks; fi
 	$(BIN)/sphinx-build -q -W --keep-going -b html build/docs/source build/docs/html
 
+# Runs copies, so that no output gets into the repository, then reads what they put out.
+# Matplotlib's first import makes a list of fonts, and says so: not in a notebook.
+notebooks: $(VENV)/.test-installed tools
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
+	$(BIN)/python -c "import matplotlib.font_manager"
+	PATH="$(abspath $(BIN)):$$PATH" PIXSEG_NOTEBOOK_SIZE=small $(BIN)/python -m pytest \
+		--nbmake --nbmake-timeout=300 --overwrite --durations=0 build/notebooks
+	$(BIN)/python -m pytest tests/notebooks
+
 soak: $(VENV)/.test-installed tools
-	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui
+	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui --ignore=tests/notebooks
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.decide

@@ -105,7 +105,7 @@ def viewer(make_napari_viewer_proxy, qtbot, monkeypatch, request):
     yield make_napari_viewer_proxy(show=getattr(request, "param", False))
     # A widget outlives its threads, so that it dies in this one.
     for widget in kept:
-        widget.controller.close()
+        widget._stop()
     qtbot.waitUntil(lambda: not pixseg_threads(), timeout=LONG)
     qtbot.wait(20)
 

@@ -55,11 +55,7 @@ class Pixels:
 
     def overlapped(self, function: Callable[..., Any], dtype: Any, **arguments: Any) -> da.Array:
         """Apply ``function(packed, **arguments)`` to every tile of denoised packed colors."""
-        blocks = self.image.blocks(self.tiling.chunks)
-        encoded = blocks.map_blocks(
-            _encode, encoding=self.encoding, dtype=np.uint32, drop_axis=blocks.ndim - 1,
-            meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
-        )  # fmt: skip
+        encoded = self._encoded()
         depth = _depth(self.radius, self.tiling)
         encoded = _merge_thin_tiles(encoded, depth)
         return da.map_overlap(
@@ -67,6 +63,18 @@ class Pixels:
             chunks=encoded.chunks, dtype=dtype, meta=np.empty((0,) * encoded.ndim, dtype),
             radius=self.radius, depth_of=tuple(depth.values()), grid=encoded.numblocks,
             function=function, arguments=arguments,
+        )  # fmt: skip
+
+    def _encoded(self) -> da.Array:
+        """Packed colors before denoising, one block for each tile."""
+        if not isinstance(self.image.source.array, da.Array):
+            # Read and encoded in one step: map_blocks copies what loses an axis.
+            reader = _EncodedReader(self.image, self.encoding)
+            return da.from_array(reader, self.tiling.chunks, name=False, asarray=False)
+        blocks = self.image.blocks(self.tiling.chunks)
+        return blocks.map_blocks(
+            _encode, encoding=self.encoding, dtype=np.uint32, drop_axis=blocks.ndim - 1,
+            meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
         )  # fmt: skip
 
     def read(self, region: Region) -> Packed:
@@ -122,6 +130,17 @@ class _Lookup:
         self.table = table
 
 
+class _EncodedReader:
+    """Packed colors as an array-like, for Dask to slice."""
+
+    def __init__(self, image: Image, encoding: Encoding) -> None:
+        self._image, self._encoding = image, encoding
+        self.shape, self.ndim, self.dtype = image.shape, len(image.shape), np.dtype(np.uint32)
+
+    def __getitem__(self, index: Region) -> Packed:
+        return self._encoding.encode(self._image.read(index))
+
+
 @dataclass(frozen=True)
 class _TileReader:
     """Reads tiles inside their tasks; with a class table, gives classes."""
@@ -156,8 +175,8 @@ def _unchanged(packed: Packed) -> Packed:
 def _look_up(packed: Packed, table: _Lookup) -> NDArray[Any]:
     result = np.empty(packed.shape, table.table.dtype)
     flat = np.ascontiguousarray(packed).reshape(-1)
-    kernels.look_up(flat, table.table, result.reshape(-1))
-    if ((result == 0) & (packed != NO_DATA)).any():
+    zeros = kernels.look_up(flat, table.table, result.reshape(-1))
+    if zeros and ((result == 0) & (packed != NO_DATA)).any():
         raise InputChanged(
             "The input holds colors that were not there when they were counted: it has changed "
             "meanwhile; leave it alone while it is segmented, and segment it anew."

@@ -19,6 +19,7 @@ from napari_pixseg.export.done import done_tiles
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.place import Place
 from napari_pixseg.export.table import TABLE_NAME, temporary_table, write_parquet
+from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
 
@@ -171,7 +172,9 @@ class _TileWriter:
             region = self.picture.tiling.region(number)
             block = self.painter.paint(classes, region)
             self.picture.write(0, region, block if self.painter.channels > 1 else block[0])
-        return np.bincount(classes.reshape(-1), minlength=len(self.painter.palette))
+        counts = np.zeros(len(self.painter.palette), np.int64)
+        kernels.count_numbers(np.require(classes, requirements=["C", "W"]).reshape(-1), counts)
+        return counts
 
 
 def sum_counts(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:

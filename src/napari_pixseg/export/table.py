@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,5 +42,14 @@ def write_parquet(path: Path, table: NDArray[np.void]) -> None:
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(table), _ROWS_PER_GROUP):
             rows = table[start : start + _ROWS_PER_GROUP]
-            columns = [np.ascontiguousarray(rows[name]) for name in names]
-            writer.write_table(pa.table(columns, schema=schema))
+            columns = [_column(rows[name], schema.field(name).type) for name in names]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _column(values: NDArray[Any], kind: Any) -> Any:
+    """Wrap values without a look at them: pa.array() would import pandas, which takes a second."""
+    import pyarrow as pa
+
+    plain = np.packbits(values, bitorder="little") if values.dtype == bool else values
+    buffer = pa.py_buffer(np.ascontiguousarray(plain))
+    return pa.Array.from_buffers(kind, len(values), [None, buffer])

@@ -32,7 +32,9 @@ def measure_size(folder: Path, megapixels: int, repeats: int, pipeline: str) -> 
     load, jobs, floors = measure.load(), [], []
     for _ in range(repeats):
         shutil.rmtree(target, ignore_errors=True)
-        jobs.append(measure.run_python("benchmarks.jobs", "export", source, target, *OUTPUTS, env=env))
+        jobs.append(
+            measure.run_python("benchmarks.jobs", "export", source, target, *OUTPUTS, env=env)
+        )
         copy = folder / "copy.zarr"
         floors.append(measure.run_python("benchmarks.jobs", "floor", source, target, copy, env=env))
         shutil.rmtree(copy, ignore_errors=True)

@@ -198,9 +198,14 @@ def report(name: str, rows: Sequence[Row], path: str | None = None) -> None:
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:,.3g}" if isinstance(value, float) and value < 100 else (
-        f"{value:,.0f}" if isinstance(value, (int, float)) and not isinstance(value, bool)
-        else str(value)
+    return (
+        f"{value:,.3g}"
+        if isinstance(value, float) and value < 100
+        else (
+            f"{value:,.0f}"
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+            else str(value)
+        )
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 1024
-NOISE = 2.0
+NOISE = 3.0
 _STRIP = 1024
 Picture = NDArray[np.uint8]
 

@@ -85,6 +85,27 @@ class Pyramid:
             )  # fmt: skip
         return cls(tuple(levels), axes, tiling)
 
+    def write_tile(self, number: int, block: NDArray[Any], reduce: Reduce) -> None:
+        """Write a tile of the finest level, and its part of the next where that is whole chunks.
+
+        The coarser part comes first: where a tile of the finest level is complete, it is, too.
+        """
+        region = self.tiling.region(number)
+        if self.writes_along(1):
+            *outer, rows, columns = region
+            half = [slice(part.start // 2, -(-part.stop // 2)) for part in (rows, columns)]
+            self.write(1, (*outer, *half), reduce(block))
+        self.write(0, region, block)
+
+    def writes_along(self, level: int) -> bool:
+        """Whether :meth:`write_tile` writes this level, too."""
+        if level != 1 or len(self.levels) < 2:
+            return False
+        axes = (self.axes.index("y"), self.axes.index("x"))
+        chunks = [self.levels[1].chunks[axis] for axis in axes]
+        sizes = zip(self.tiling.grid[-2:], self.tiling.tile[-2:], chunks, strict=True)
+        return all(count == 1 or tile % (2 * chunk) == 0 for count, tile, chunk in sizes)
+
     def write(self, level: int, region: Region, block: NDArray[Any]) -> None:
         """Write a block, channels first where there are any, to a region of a level."""
         if "c" in self.axes:

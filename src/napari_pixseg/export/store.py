@@ -83,8 +83,8 @@ class StoreWriter:
         return details
 
     def _done(self, pyramid: ngff.Pyramid | None, level: int) -> frozenset[int]:
-        """Tiles of a level that an earlier run wrote."""
-        if pyramid is None or not self.resumes:
+        """Tiles of a level that an earlier run wrote, or that came along with finer ones."""
+        if pyramid is None or not (self.resumes or pyramid.writes_along(level)):
             return frozenset()
         tiling = pyramid.level_tiling(level)
         return done_tiles(self.place, pyramid.levels[level], pyramid.axes, tiling)
@@ -167,11 +167,12 @@ class _TileWriter:
     def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64]:
         """Write the tile; return how many pixels of each class it has."""
         if self.labels is not None and number not in self.done_labels:
-            self.labels.write(0, self.labels.tiling.region(number), classes)
+            self.labels.write_tile(number, classes, ngff.nearest)
         if self.picture is not None and number not in self.done_picture:
             region = self.picture.tiling.region(number)
             block = self.painter.paint(classes, region)
-            self.picture.write(0, region, block if self.painter.channels > 1 else block[0])
+            block = block if self.painter.channels > 1 else block[0]
+            self.picture.write_tile(number, block, ngff.area_mean)
         counts = np.zeros(len(self.painter.palette), np.int64)
         kernels.count_numbers(np.require(classes, requirements=["C", "W"]).reshape(-1), counts)
         return counts
@@ -199,7 +200,7 @@ class _LabelWriter:
 
     def __call__(self, regions: NDArray[Any], number: int) -> None:
         if number not in self.done:
-            self.pyramid.write(0, self.pyramid.tiling.region(number), regions)
+            self.pyramid.write_tile(number, regions, ngff.nearest)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ their NumPy formulation.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,9 +48,12 @@ def tally(packed: NDArray[np.uint32], scratch: Scratch, seen: NDArray[np.uint32]
 
 @compiled
 def add_tables(
-    colors: NDArray[np.uint32], counts: Counts,
-    others: NDArray[np.uint32], their_counts: Counts,
-    merged: NDArray[np.uint32], merged_counts: Counts,
+    colors: NDArray[np.uint32],
+    counts: Counts,
+    others: NDArray[np.uint32],
+    their_counts: Counts,
+    merged: NDArray[np.uint32],
+    merged_counts: Counts,
 ) -> int:
     """Merge two ascending lists of colors, adding the counts; return how many there are."""
     i, j, n = 0, 0, 0
@@ -222,16 +227,24 @@ def look_up(
 
 
 @compiled
-def count_numbers(numbers: NDArray[np.generic], counts: Counts) -> None:
+def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:
     """Count how often each number 0..n-1 occurs, into ``counts`` (n,); leave out others."""
+    run, last = 0, 0
     for i in range(numbers.size):
-        if numbers[i] < counts.size:
-            counts[numbers[i]] += 1
+        # Run by run: a counter that is added to again and again waits for itself.
+        number = int(numbers[i])
+        if number != last:
+            if last < counts.size:
+                counts[last] += run
+            run, last = 0, number
+        run += 1
+    if last < counts.size:
+        counts[last] += run
 
 
 @compiled
-def paint(classes: NDArray[np.generic], colors: Bytes, plane: Bytes) -> None:
+def paint(classes: NDArray[Any], colors: Bytes, plane: Bytes) -> None:
     """Write the color of each class; classes beyond the last are painted as the last."""
     last = colors.size - 1
     for i in range(classes.size):
-        plane[i] = colors[min(np.int64(classes[i]), last)]
+        plane[i] = colors[min(int(classes[i]), last)]

@@ -25,15 +25,32 @@ def export(source: str, target: str, *outputs: str) -> None:
     _warm()
     clock = Clock()
     stages: dict[str, float] = {}
-    with dask.config.set(scheduler="threads", num_workers=THREADS):
-        with clock:
-            segmentation = segment(source)
-            with Clock() as counting:
-                colors = len(segmentation.color_table)
-            manifest = segmentation.export(target, outputs)
+    with dask.config.set(scheduler="threads", num_workers=THREADS), clock:
+        segmentation = segment(source)
+        with Clock() as counting:
+            colors = len(segmentation.color_table)
+        manifest = segmentation.export(target, outputs)
     stages["counting"] = counting.wall
     regions = manifest.details.get("regions", {}).get("count", 0)
-    clock.answer(colors=colors, classes=len(segmentation.table), regions=regions, **stages)
+    details = {"colors": colors, "classes": len(segmentation.table), "regions": regions}
+    clock.answer(**details, seam_components=_seam_components(target, outputs), **stages)
+
+
+def _seam_components(target: str, outputs: tuple[str, ...]) -> int:
+    """Count what the seam table holds: runs of equal class along the sides of the tiles.
+
+    An upper bound of the components there, counted from the finished class map.
+    """
+    if "regions" not in outputs:
+        return 0
+    classes, runs = zarr.open_array(f"{target}/labels/classes/0", mode="r"), 0
+    for start in range(TILE_SIDE, classes.shape[0], TILE_SIDE):
+        lines = classes[start - 1 : start + 1]
+        runs += int((lines[:, 1:] != lines[:, :-1]).sum()) + 2
+    for start in range(TILE_SIDE, classes.shape[1], TILE_SIDE):
+        columns = classes[:, start - 1 : start + 1]
+        runs += int((columns[1:] != columns[:-1]).sum()) + 2
+    return runs
 
 
 def floor(source: str, reference: str, target: str) -> None:

@@ -20,7 +20,7 @@ from napari_pixseg.engine.window import resolve_window
 from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
-from napari_pixseg.model.colortable import NO_DATA, ColorTable
+from napari_pixseg.model.colortable import NO_DATA, ColorTable, release_counters
 from napari_pixseg.parameters import Interval, Parameters
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
@@ -102,7 +102,10 @@ class Pixels:
             called in this process, from several threads: not for distributed schedulers.
         """
         counter = _TileCounter(self.encoding, self._numbered(observer))
-        table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
+        try:
+            table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
+        finally:
+            release_counters()
         return table
 
     def _numbered(self, observer: Observer | None) -> Callable[[Packed, int], None] | None:

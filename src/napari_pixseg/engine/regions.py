@@ -242,12 +242,27 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
 
 
 def _class_blocks(image: Image, tiling: Tiling) -> da.Array:
-    blocks = image.blocks(tiling.chunks)
     dtype = np.dtype(np.uint8) if image.dtype.kind == "b" else image.dtype
+    if not isinstance(image.source.array, da.Array):
+        # map_blocks copies what loses an axis.
+        reader = _ClassReader(image, dtype)
+        return da.from_array(reader, tiling.chunks, name=False, asarray=False)
+    blocks = image.blocks(tiling.chunks)
     return blocks.map_blocks(
         _without_channel, dtype=dtype, drop_axis=blocks.ndim - 1,
         meta=np.empty((0,) * (blocks.ndim - 1), dtype),
     )  # fmt: skip
+
+
+class _ClassReader:
+    """A class map as an array-like in engine order, for Dask to slice."""
+
+    def __init__(self, image: Image, dtype: np.dtype[Any]) -> None:
+        self._image, self.dtype = image, dtype
+        self.shape, self.ndim = image.shape, len(image.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        return _without_channel(self._image.read(index))
 
 
 def _without_channel(block: NDArray[Any]) -> NDArray[Any]:

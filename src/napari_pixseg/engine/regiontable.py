@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,10 +21,11 @@ from napari_pixseg.parameters import AXES
 STAGE = "regions"
 _FOUR = AXES.replace("c", "")
 # Rows of this many components, or of one tile if it has more, are in memory at a time.
-_BATCH_COMPONENTS = 1 << 20
+_BATCH_COMPONENTS = 1 << 19
 # Measured peak of this pass, rows included, in a tile where every pixel is a region.
 BYTES_PER_MEASURED_COMPONENT = 430
 _BATCH_TILES = 64
+_PUT_AT_ONCE = 1 << 14
 
 
 class LabelWriter(Protocol):
@@ -148,8 +150,19 @@ class RegionTable:
                 seams.append(crossing)
             seams = [Tally.merge(seams)]
             done += len(batch)
+            let_go(table)
         for crossing in seams:
-            _put(table, maker.of(crossing))
+            # They lie all over the table, nearly each on a page of its own.
+            for start in range(0, len(crossing), _PUT_AT_ONCE):
+                part_of_seams = crossing.take(slice(start, start + _PUT_AT_ONCE))
+                _put(table, maker.of(part_of_seams))
+                let_go(table)
+
+
+def let_go(table: NDArray[Any]) -> None:
+    """Count the pages of a memory map no longer as this process's; the file keeps them."""
+    if isinstance(table.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        table.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _put(table: NDArray[np.void], rows: NDArray[np.void]) -> None:

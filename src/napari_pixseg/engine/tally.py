@@ -99,7 +99,7 @@ class Tally:
         )  # fmt: skip
         return cls(numbers, of_class, tile.components.sizes, low, high, sums, totals)
 
-    def take(self, which: NDArray[Any]) -> Tally:
+    def take(self, which: NDArray[Any] | slice) -> Tally:
         """Return some of the rows."""
         return Tally(*(column[which] for column in self._columns()))
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.regiontable import let_go
+
 TABLE_NAME = "regions.parquet"
-_ROWS_PER_GROUP = 1 << 20
+_ROWS_PER_GROUP = 1 << 18
 
 
 @contextmanager
@@ -46,6 +48,7 @@ def write_parquet(path: Path, table: NDArray[np.void]) -> None:
             rows = table[start : start + _ROWS_PER_GROUP]
             columns = [_column(rows[name], schema.field(name).type) for name in names]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+            let_go(table)
 
 
 def _column(values: NDArray[Any], kind: Any) -> Any:

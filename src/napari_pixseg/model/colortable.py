@@ -26,7 +26,6 @@ NO_DATA = np.uint32(COLORS)
 _SPACES_KEPT = 4
 # So that 32-bit counters cannot overflow.
 _COUNTED_AT_ONCE = (1 << 32) - 1
-_scratch = threading.local()
 
 
 def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -88,7 +87,8 @@ class ColorTable:
             starts = range(0, flat.size, _COUNTED_AT_ONCE)
             parts = (cls.from_packed(flat[i : i + _COUNTED_AT_ONCE], space) for i in starts)
             return cls.merge(parts)
-        with _scratch_of_thread(min(flat.size, COLORS + 1)) as (scratch, seen):
+        seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
+        with _counters.taken() as scratch:
             return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
 
     @classmethod
@@ -161,19 +161,38 @@ class ColorTable:
         return digest.hexdigest()
 
 
-@contextmanager
-def _scratch_of_thread(most: int) -> Iterator[tuple[kernels.Scratch, NDArray[np.uint32]]]:
-    """Zeroed counters for all colors, one set a thread, and room for ``most`` colors.
+class _Counters:
+    """Zeroed counters for all colors, one set for each thread that counts at the moment.
 
-    The counters are left zero by those who use them, so that a small tile does
-    not pay for 2^24 entries; after an interruption they are not trusted again.
+    They are left zero by those who use them, so that a small tile does not pay for 2^24
+    entries; after an interruption they are not used again.
     """
-    counters = getattr(_scratch, "counters", None)
-    _scratch.counters = None
-    if counters is None:
-        counters = np.zeros(COLORS + 1, np.uint32)
-    yield counters, np.empty(most, np.uint32)
-    _scratch.counters = counters
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[kernels.Scratch] = []
+
+    @contextmanager
+    def taken(self) -> Iterator[kernels.Scratch]:
+        """Give one set."""
+        with self._lock:
+            counters = self._idle.pop() if self._idle else np.zeros(COLORS + 1, np.uint32)
+        yield counters
+        with self._lock:
+            self._idle.append(counters)
+
+    def release(self) -> None:
+        """Give the memory of idle sets back."""
+        with self._lock:
+            self._idle.clear()
+
+
+_counters = _Counters()
+
+
+def release_counters() -> None:
+    """Give the memory back that counting keeps from tile to tile, 64 MiB a thread."""
+    _counters.release()
 
 
 def _sum(one: ColorTable, other: ColorTable) -> ColorTable:

@@ -7,6 +7,7 @@ seams, labels. Each in a fresh process; memory is what the process grew by.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,8 @@ def build(stage: str, tiles: str) -> None:
             from napari_pixseg.engine import seams
 
             seams.compute_graph = take
-            try:
+            with suppress(_BuiltError):
                 number_regions(feed, Layout(tiling, "yx"), Rules(1, (), 0), run.Watch())
-            except _BuiltError:
-                pass
         else:
             graph, keys = tile_graph(feed, _nothing, stage)
             if stage == "colors":

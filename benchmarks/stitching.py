@@ -1,10 +1,9 @@
 """Stitching of labels against peers: ``python -m benchmarks.stitching [--full]``.
 
 One class (foreground and background) of a photograph, as a zarr mask of bytes with chunks of
-1024. Three ways to its labeled regions, each in a fresh process, written nowhere, but their highest
-number is asked for so that every label is computed: this package's ``label_regions``; dask-image's ``label``, which
-computes the same on the same mask; cc3d on the whole array in memory, read from the same
-store.
+1024. Three ways to its labeled regions, each in a fresh process; nothing is written, but the
+highest number is asked for, so that every label is computed: this package's ``label_regions``,
+dask-image's ``label`` on the same store, and cc3d on the whole array read into memory.
 The partitions are compared: all three must find as many regions, and cc3d's labels must map
 one to one to ours.
 """

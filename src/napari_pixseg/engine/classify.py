@@ -70,7 +70,10 @@ class Pixels:
         if not isinstance(self.image.source.array, da.Array):
             # Read and encoded in one step: map_blocks copies what loses an axis.
             reader = _EncodedReader(self.image, self.encoding)
-            return da.from_array(reader, self.tiling.chunks, name=False, asarray=False)
+            return da.from_array(
+                reader, self.tiling.chunks, name=False, asarray=False,
+                meta=np.empty((0,) * reader.ndim, reader.dtype),
+            )  # fmt: skip
         blocks = self.image.blocks(self.tiling.chunks)
         return blocks.map_blocks(
             _encode, encoding=self.encoding, dtype=np.uint32, drop_axis=blocks.ndim - 1,

@@ -246,7 +246,10 @@ def _class_blocks(image: Image, tiling: Tiling) -> da.Array:
     if not isinstance(image.source.array, da.Array):
         # map_blocks copies what loses an axis.
         reader = _ClassReader(image, dtype)
-        return da.from_array(reader, tiling.chunks, name=False, asarray=False)
+        return da.from_array(
+            reader, tiling.chunks, name=False, asarray=False,
+            meta=np.empty((0,) * reader.ndim, reader.dtype),
+        )  # fmt: skip
     blocks = image.blocks(tiling.chunks)
     return blocks.map_blocks(
         _without_channel, dtype=dtype, drop_axis=blocks.ndim - 1,

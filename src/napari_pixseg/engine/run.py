@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -269,7 +270,7 @@ def compute_graph(
     object
         Results in the shape of ``wanted``.
     """
-    get = get_scheduler() or dask.threaded.get
+    get = _scheduler()
     name = keys[0][0]
     callback = _TileCallback(name, stage, len(keys), watch)
     # Given by hand: registered callbacks are those of the whole process, and would count and
@@ -280,6 +281,13 @@ def compute_graph(
     except BaseException:
         graph[_job_key(name)].at_work.end()
         raise
+
+
+def _scheduler() -> Any:
+    """Return what Dask would compute with, without importing distributed to ask for its client."""
+    if "distributed" in sys.modules or dask.config.get("scheduler", None):
+        return get_scheduler() or dask.threaded.get
+    return dask.threaded.get
 
 
 def _job_key(name: str) -> str:

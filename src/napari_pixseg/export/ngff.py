@@ -28,6 +28,9 @@ from napari_pixseg.parameters import AXES
 VERSION = "0.5"
 # A pyramid ends where a level fits a screen.
 COARSEST_SIDE = 512
+# Writes a chunk beside its place and renames it. That of zarrs, which users may have set for
+# all of zarr, writes in place: a run that is killed would leave a part of a chunk.
+_WHOLE_CHUNKS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
@@ -150,14 +153,15 @@ def _array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Arr
     """Create an array, or open the one that a run left unfinished."""
     # A chunk of zeros must be there too: what is not there is not done.
     config: Any = {"write_empty_chunks": True}
-    if resumes:
-        wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
-        # open_array() takes this from nowhere else.
-        with suppress(FileNotFoundError), zarr.config.set({"array.write_empty_chunks": True}):
-            found = zarr.open_array(store, path=path, mode="r+")
-            _refuse_other(path, found.metadata, wanted.metadata)
-            return found
-    return zarr.create_array(store, name=path, config=config, **described)
+    # open_array() takes either from nowhere else.
+    with zarr.config.set({"array.write_empty_chunks": True, "codec_pipeline.path": _WHOLE_CHUNKS}):
+        if resumes:
+            wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
+            with suppress(FileNotFoundError):
+                found = zarr.open_array(store, path=path, mode="r+")
+                _refuse_other(path, found.metadata, wanted.metadata)
+                return found
+        return zarr.create_array(store, name=path, config=config, **described)
 
 
 def _refuse_other(path: str, found: object, wanted: object) -> None:

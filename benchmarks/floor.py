@@ -3,7 +3,8 @@
 The job: classes, regions, picture, their pyramids, and the region table. The floor: reading the
 input once and writing every array of that output once, all levels, with the same codecs, chunks
 and number of threads; the table is not part of the floor. Both are timed in turns in fresh
-processes, with zarr's own codecs and, for reading, with ``zarrs``, each over its own floor.
+processes, with zarr's own codecs and with ``zarrs`` set, each over its own floor: that floor
+reads and writes with ``zarrs``, the job only reads, because ``zarrs`` writes chunks in place.
 """
 
 from __future__ import annotations

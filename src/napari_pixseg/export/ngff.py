@@ -49,11 +49,14 @@ class Pyramid:
         Axes of the arrays, with c where they have channels.
     tiling : Tiling
         Tiles of the finest level, without the channel axis.
+    made_along : frozenset of int
+        Those whose part of the next level is there already.
     """
 
     levels: tuple[zarr.Array[Any], ...]
     axes: str
     tiling: Tiling
+    made_along: frozenset[int] = frozenset()
 
     @classmethod
     def create(
@@ -93,12 +96,16 @@ class Pyramid:
 
         The coarser part comes first: where a tile of the finest level is complete, it is, too.
         """
-        region = self.tiling.region(number)
-        if self.writes_along(1):
-            *outer, rows, columns = region
-            half = [slice(part.start // 2, -(-part.stop // 2)) for part in (rows, columns)]
-            self.write(1, (*outer, *half), reduce(block))
-        self.write(0, region, block)
+        if self.writes_along(1) and number not in self.made_along:
+            self.write(1, self.half_tiling.region(number), reduce(block))
+        self.write(0, self.tiling.region(number), block)
+
+    @property
+    def half_tiling(self) -> Tiling:
+        """Tiles of the second level that are halves of those of the finest, with their numbers."""
+        *outer, rows, columns = self.tiling.tile
+        tile = (*outer, math.ceil(rows / 2), math.ceil(columns / 2))
+        return Tiling(self._shape(1), tile, self.tiling.write_chunk)
 
     def writes_along(self, level: int) -> bool:
         """Whether :meth:`write_tile` writes this level, too."""

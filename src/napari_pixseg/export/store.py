@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,7 +131,11 @@ class StoreWriter:
 
     def _pyramid(self, path: str, dtype: Any, channels: int | None, axes: str) -> ngff.Pyramid:
         store, tiling = self.place.store(), self.counted.tiling
-        return ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
+        made = ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
+        if not (self.resumes and made.writes_along(1)):
+            return made
+        along = done_tiles(self.place, made.levels[1], made.axes, made.half_tiling)
+        return replace(made, made_along=along)
 
     def _group(self, path: str, metadata: dict[str, Any]) -> None:
         ngff.create_group(self.place.store(), path, metadata, self.resumes)

@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$p && break; done)
 DEMO ?= demo
+# Such as --full, or --folder /somewhere/with/space.
+BENCH ?=
 
 ifneq ($(UV),)
 CREATE = uv venv --quiet --allow-existing --python '>=3.11' $(VENV)
@@ -53,9 +55,8 @@ notebooks: $(VENV)/.test-installed tools
 soak: $(VENV)/.test-installed tools
 	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui --ignore=tests/notebooks
 
-bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.decide
-	$(BIN)/python -m benchmarks.preview
+bench: $(VENV)/.bench-installed
+	$(BIN)/python -m benchmarks $(BENCH)
 
 check: $(VENV)/.test-installed tools
 	$(BIN)/ruff check
@@ -73,6 +74,10 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.test-installed: $(VENV)/.installed
 	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
 # The programs that the tests compare with; without them those tests are skipped, and say so.

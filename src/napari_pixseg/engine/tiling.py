@@ -36,7 +36,7 @@ class Tiling:
     tile: tuple[int, ...]
     write_chunk: tuple[int, ...]
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Number of tiles along each axis."""
         return tuple(math.ceil(n / size) for n, size in zip(self.shape, self.tile, strict=True))
@@ -138,7 +138,7 @@ class Cost:
 # Measured on 2 shared cores with zarr's own codecs; see benchmarks.
 _PIXELS_PER_SECOND_AND_WORKER = 8e6
 _BASE_MEMORY = 300 << 20
-_COUNTERS = 128 << 20
+_COUNTERS = 64 << 20
 
 
 def estimate(image: Image, tiling: Tiling, workers: int) -> Cost:

@@ -36,6 +36,8 @@ from napari_pixseg.plugin.watcher import Watcher, align_labels
 _WIDTH = 460
 # Half-typed texts are not taken for what was meant.
 _TYPING_MS = 400
+# So many colors are decided in some 15 ms; on a thread beside a window that draws, in 50.
+_AT_ONCE = 150_000
 # Above this, a result in memory is refused: it is to be written.
 _LARGEST_IN_MEMORY = 64_000_000
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -63,7 +65,7 @@ class SegmentWidget(Container[Any]):
 
     def __init__(self, napari_viewer: Any, controller: Controller | None = None) -> None:
         self.viewer = napari_viewer
-        self.controller = controller or Controller()
+        self.controller = controller or Controller(at_once=_AT_ONCE)
         self.fields, self.run_fields, self.panel = Fields(), RunFields(), WhyPanel()
         self.remote, self.remote_job = RemoteFields(), RemoteJob()
         self._preview = Preview(napari_viewer, self._on_picked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.memory import let_go
 from napari_pixseg.engine.regions import Regions, Relabel
 from napari_pixseg.engine.run import Watch, run_tiles
 from napari_pixseg.engine.seams import Layout, four
@@ -157,12 +157,6 @@ class RegionTable:
                 part_of_seams = crossing.take(slice(start, start + _PUT_AT_ONCE))
                 _put(table, maker.of(part_of_seams))
                 let_go(table)
-
-
-def let_go(table: NDArray[Any]) -> None:
-    """Count the pages of a memory map no longer as this process's; the file keeps them."""
-    if isinstance(table.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        table.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _put(table: NDArray[np.void], rows: NDArray[np.void]) -> None:

@@ -21,10 +21,13 @@ from dask.optimization import cull
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
+from napari_pixseg.engine.memory import give_back
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import Cancelled
 
 FAN_IN = 8
+# What so few leave behind is not worth looking for.
+_FEW_TILES = 4
 # Schedulers of this process, which take callbacks.
 _LOCAL = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
 
@@ -291,6 +294,9 @@ def compute_graph(
     except BaseException:
         graph[_job_key(name)].at_work.end()
         raise
+    finally:
+        if len(keys) > _FEW_TILES:
+            give_back()
 
 
 def _compute_on_cluster(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.regiontable import let_go
+from napari_pixseg.engine.memory import let_go
 
 TABLE_NAME = "regions.parquet"
 _ROWS_PER_GROUP = 1 << 18

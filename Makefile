@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$p && break; done)
 DEMO ?= demo
+# Such as --full, or --folder /somewhere/with/space.
+BENCH ?=
 
 ifneq ($(UV),)
 CREATE = uv venv --quiet --allow-existing --python '>=3.11' $(VENV)
@@ -20,14 +22,15 @@ GUI = $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY" ] && \
 	echo xvfb-run -a -s '"-screen 0 1600x1000x24"')
 GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
 
-.PHONY: demo test gui docs check soak bench tools clean
+.PHONY: demo test gui notebooks docs check soak bench tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
 
 test: check
-	$(BIN)/python -m pytest --ignore=tests/gui
+	$(BIN)/python -m pytest --ignore=tests/gui --ignore=tests/notebooks
 	$(MAKE) --no-print-directory gui
+	$(MAKE) --no-print-directory notebooks
 	$(MAKE) --no-print-directory docs
 
 gui: $(VENV)/.test-installed tools
@@ -40,12 +43,20 @@ docs: $(VENV)/.test-installed
 	@if [ -d notebooks ]; then cp -r notebooks build/docs/source/notebooks; fi
 	$(BIN)/sphinx-build -q -W --keep-going -b html build/docs/source build/docs/html
 
-soak: $(VENV)/.test-installed tools
-	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui
+# Runs copies, so that no output gets into the repository, then reads what they put out.
+# Matplotlib's first import makes a list of fonts, and says so: not in a notebook.
+notebooks: $(VENV)/.test-installed tools
+	rm -rf build/notebooks && mkdir -p build/notebooks && cp notebooks/*.ipynb build/notebooks
+	$(BIN)/python -c "import matplotlib.font_manager"
+	PATH="$(abspath $(BIN)):$$PATH" PIXSEG_NOTEBOOK_SIZE=small $(BIN)/python -m pytest \
+		--nbmake --nbmake-timeout=300 --overwrite --durations=0 build/notebooks
+	$(BIN)/python -m pytest tests/notebooks
 
-bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.decide
-	$(BIN)/python -m benchmarks.preview
+soak: $(VENV)/.test-installed tools
+	PIXSEG_SOAK=1 $(BIN)/python -m pytest --ignore=tests/gui --ignore=tests/notebooks
+
+bench: $(VENV)/.bench-installed
+	$(BIN)/python -m benchmarks $(BENCH)
 
 check: $(VENV)/.test-installed tools
 	$(BIN)/ruff check
@@ -63,6 +74,10 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.test-installed: $(VENV)/.installed
 	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(INSTALL) -e '.[bench]'
 	@touch $@
 
 # The programs that the tests compare with; without them those tests are skipped, and say so.

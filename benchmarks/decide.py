@@ -1,4 +1,4 @@
-"""How long deciding takes: ``python -m benchmarks.decide``.
+"""How long deciding takes: ``python -m benchmarks.decide [--full]``.
 
 Color tables of 10^5, 10^6 and 10^7 colors; ``ct`` and ``st`` change on a table
 whose colors are in the space already, ``cs`` changes to one where they are not.
@@ -6,14 +6,13 @@ whose colors are in the space already, ``cs`` changes to one where they are not.
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks import measure
 from napari_pixseg.model.classes import decide
 from napari_pixseg.model.colortable import COLORS, ColorTable
 from napari_pixseg.parameters import ColorSpace, Parameters
@@ -44,7 +43,7 @@ def median_ms(work: Callable[[int], object]) -> float:
     return statistics.median(times)
 
 
-def measure(colors: int) -> dict[str, float]:
+def of_table(colors: int) -> dict[str, float]:
     """Measure deciding on a table of so many colors."""
     table = table_of(colors)
     classes = decide(table, Parameters())
@@ -59,13 +58,12 @@ def measure(colors: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a table and, after it, the same as JSON."""
+    """Measure all tables; 10^7 colors only with --full."""
+    options = measure.options(__doc__)
     decide(table_of(1000), Parameters())
-    results = [measure(10**power) for power in (5, 6, 7)]
-    for name in results[0]:
-        values = "".join(f"{result[name]:12,.1f}" for result in results)
-        sys.stdout.write(f"{name:20}{values}\n")
-    sys.stdout.write(json.dumps(results) + "\n")
+    powers = (5, 6, 7) if options.full else (5, 6)
+    rows = [{**of_table(10**power), "load": measure.load()} for power in powers]
+    measure.report("decide", rows, options.json)
 
 
 if __name__ == "__main__":

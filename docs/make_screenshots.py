@@ -32,7 +32,7 @@ def main() -> None:
         # PySide6 6.12.0 drops a reference to None with every call that returns None.
         ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
     warnings.simplefilter("ignore")
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     scenes = (
         choose_and_preview, see_why, highlight_a_class, segment_a_stack, restore_a_manifest,
@@ -150,8 +150,8 @@ def run_to_disk(window: Window) -> None:
 
     window.add(histology)
     window.unfold("Run at full resolution")
-    path = window.scratch / "tissue.ome.zarr"
-    window.widget.run_fields.path.value = str(path)
+    os.chdir(window.scratch)
+    window.widget.run_fields.path.value = "tissue.ome.zarr"
     before = len(window.viewer.layers)
     window.widget.run_button.native.click()
     window.wait(lambda: len(window.viewer.layers) == before + 3)

@@ -752,3 +752,25 @@ def test_a_closed_controller_ignores_wishes(tmp_path):
 
 def threads_since(before):
     return set(threading.enumerate()) - before
+
+
+def test_small_tables_are_decided_before_the_call_returns():
+    decider = OnDemand()
+    controller = Controller(AtOnce(), decider, at_once=1_000_000)
+    heard = Heard(controller)
+    controller.choose(opener(picture()))
+    controller.set(ct=3.0)
+    assert [decision.classes.parameters.ct for decision in heard.decisions] == [1.0, 3.0]
+    assert not decider.waiting
+
+
+def test_large_tables_and_other_threads_leave_decisions_to_the_decider():
+    decider = OnDemand()
+    small = Controller(AtOnce(), decider, at_once=1)
+    small.choose(opener(picture()))
+    assert len(decider.waiting) == 1
+    patient = Controller(AtOnce(), decider, at_once=1_000_000)
+    thread = threading.Thread(target=patient.choose, args=(opener(picture()),))
+    thread.start()
+    thread.join(LONG)
+    assert len(decider.waiting) == 2

@@ -125,6 +125,22 @@ def test_a_missing_picture_is_painted_from_the_classes_on_disk(
     same(output, expected)
 
 
+@pytest.mark.parametrize("lost", [("1",), ("0", "1")])
+def test_the_level_that_comes_along_with_the_finest_is_made_where_it_is_missing(
+    lost, tmp_path, output, whole, monkeypatch
+):
+    path = source(tmp_path)
+    expected, _ = whole(path, TWO)
+    unfinished(path, output)
+    saved_colors(path, output, tmp_path / "other.ome.zarr")
+    for level in lost:
+        shutil.rmtree(output / level / "c")
+    spy = Spy(monkeypatch)
+    segmented(path).export(output, TWO, resume=True)
+    assert {name for name, _ in spy.writes} == set(lost)
+    same(output, expected)
+
+
 def test_labels_and_levels_that_are_there_are_not_written_again(
     tmp_path, output, whole, monkeypatch
 ):

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_pixseg.endpoint.client import Endpoint
     from napari_pixseg.engine.regions import label_regions
     from napari_pixseg.errors import PixsegError
     from napari_pixseg.export.manifest import Manifest
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ColorSpace",
+    "Endpoint",
     "Manifest",
     "Parameters",
     "PixsegError",
@@ -27,6 +29,7 @@ __all__ = [
 # napari imports the manifests' packages of all plugins at its start.
 _HOMES = {
     "ColorSpace": "parameters",
+    "Endpoint": "endpoint.client",
     "Manifest": "export.manifest",
     "Parameters": "parameters",
     "PixsegError": "errors",

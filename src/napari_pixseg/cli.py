@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from napari_pixseg.endpoint.command import add_endpoint, add_serve, segment_there
 from napari_pixseg.errors import ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import SEMANTICS, Parameters
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("input", metavar="INPUT")
     _add_reading(info)
     info.set_defaults(command=_info)
+    add_serve(commands)
     demo = commands.add_parser("demo", help="segment a real microscopy picture")
     demo.add_argument("folder", metavar="DIR", nargs="?", default="demo", type=Path)
     demo.set_defaults(command=_demo)
@@ -112,6 +114,7 @@ def _add_segment(commands: Any) -> None:
     add("--memory-limit", metavar="BYTES",
         help="refuse a run of which a worker may need more, for example 4GiB")  # fmt: skip
     add("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, tcp://host:8786")
+    add_endpoint(parser)
     parser.set_defaults(command=_segment)
 
 
@@ -152,6 +155,9 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 
 
 def _segment(options: argparse.Namespace) -> None:
+    if options.endpoint:
+        _say(segment_there(options, _beyond_an_endpoint(options)))
+        return
     from napari_pixseg.engine.cluster import connected
     from napari_pixseg.segmentation import open_segmentation
 
@@ -167,6 +173,14 @@ def _segment(options: argparse.Namespace) -> None:
     for remark in (*segmentation.image.notes, *manifest.details["warnings"]):
         _log.info(remark)
     _say(manifest.to_json())
+
+
+def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
+    """Name the options that were given and that only this machine knows."""
+    plain = _parser().parse_args(["segment", options.input, options.output])
+    ours = ("ct", "cs", "st", "blob", "overwrite", "endpoint", "key_file")
+    given = {name for name, value in vars(options).items() if value != getattr(plain, name)}
+    return sorted(given - {*ours})
 
 
 class _Bars:
@@ -202,7 +216,7 @@ class _Bars:
 
 def _info(options: argparse.Namespace) -> None:
     from napari_pixseg.engine.image import open_image
-    from napari_pixseg.engine.memory import peak_memory, threads_of_worker
+    from napari_pixseg.engine.peak import peak_memory, threads_of_worker
     from napari_pixseg.engine.tiling import estimate, plan_tiles
 
     parameters = Parameters(axes=options.axes, channels=options.channels)

@@ -25,6 +25,12 @@ class ParameterError(PixsegError, ValueError):
     status = 400
 
 
+class KeyRefused(PixsegError, PermissionError):
+    """An endpoint asks for a key, and none or a wrong one was given."""
+
+    status = 401
+
+
 class InputNotFound(PixsegError, FileNotFoundError):
     """There is nothing at the path or URL given as input."""
 
@@ -77,10 +83,14 @@ class Cancelled(PixsegError):
     status = 499
 
 
-class ClusterLost(PixsegError, ConnectionError):
-    """The Dask scheduler, or its workers, are gone; the output can be continued."""
+class Unavailable(PixsegError, ConnectionError):
+    """An endpoint cannot be reached, or has too much to do to take another job."""
 
     status = 503
+
+
+class ClusterLost(Unavailable):
+    """The Dask scheduler, or its workers, are gone; the output can be continued."""
 
 
 class NoSpace(PixsegError, OSError):
@@ -105,3 +115,28 @@ def status_of(error: BaseException) -> int:
     if isinstance(error, PixsegError):
         return error.status
     return 499 if isinstance(error, KeyboardInterrupt) else 500
+
+
+def error_of(status: int, sentence: str) -> PixsegError:
+    """Return the error that a code stands for: the way back from :func:`status_of`.
+
+    Parameters
+    ----------
+    status : int
+        Code of an answer that is no success.
+    sentence : str
+        What the answer says.
+
+    Returns
+    -------
+    PixsegError
+        Of the class of that code, its :attr:`~PixsegError.status` being the code.
+    """
+    kinds: tuple[type[PixsegError], ...] = (
+        ParameterError, KeyRefused, InputNotFound, OutputConflict, TooLarge, NotAnImage,
+        ClassError, Cancelled, Unavailable, NoSpace,
+    )  # fmt: skip
+    kind = next((kind for kind in kinds if kind.status == status), PixsegError)
+    error = kind(sentence)
+    error.status = status
+    return error

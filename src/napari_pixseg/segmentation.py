@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
-from napari_pixseg.engine.memory import refuse_memory
+from napari_pixseg.engine.peak import refuse_memory
 from napari_pixseg.engine.regions import Regions, regions_of
 from napari_pixseg.engine.regiontable import RegionTable
 from napari_pixseg.engine.run import Listener, Watch, compute_array

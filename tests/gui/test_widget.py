@@ -105,7 +105,7 @@ def viewer(make_napari_viewer_proxy, qtbot, monkeypatch, request):
     yield make_napari_viewer_proxy(show=getattr(request, "param", False))
     # A widget outlives its threads, so that it dies in this one.
     for widget in kept:
-        widget.controller.close()
+        widget._stop()
     qtbot.waitUntil(lambda: not pixseg_threads(), timeout=LONG)
     qtbot.wait(20)
 
@@ -791,6 +791,29 @@ def test_a_run_in_memory_can_be_cancelled(opened, viewer, qtbot):
     gate.open()
     qtbot.waitUntil(lambda: not widget.cancel_button.enabled, timeout=LONG)
     assert len(viewer.layers) == before
+
+
+def test_a_run_at_an_endpoint_adds_the_picture_it_answers(opened, viewer, qtbot, tmp_path, told):
+    from endpoint_tools import serving
+
+    widget = opened(PICTURE, rgb=True, scale=(2, 2))
+    widget.fields.ct._box.value = 6.0
+    settle(widget, qtbot, ct=6.0)
+    with serving(storage=str(tmp_path), keys=("hush-hush",)) as server:
+        widget.remote.where.value = "an endpoint"
+        widget.remote.url.value, widget.remote.key.value = server.url, "wrong"
+        widget.run_button.native.click()
+        qtbot.waitUntil(lambda: bool(sentences(told)), timeout=LONG)
+        assert "key" in sentences(told)[0]
+        widget.remote.key.value = "hush-hush"
+        before = len(viewer.layers)
+        widget.run_button.native.click()
+        qtbot.waitUntil(lambda: len(viewer.layers) == before + 1, timeout=LONG)
+        made = viewer.layers[-1]
+        np.testing.assert_array_equal(made.data, np.asarray(segment(PICTURE, ct=6.0).recolored))
+        np.testing.assert_allclose(made.scale[-2:], (2, 2))
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*.json"))
+    assert b"hush-hush" not in kept
 
 
 class Gate:

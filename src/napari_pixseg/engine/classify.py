@@ -22,7 +22,7 @@ from napari_pixseg.engine.window import resolve_window
 from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
-from napari_pixseg.model.colortable import NO_DATA, ColorTable
+from napari_pixseg.model.colortable import NO_DATA, ColorTable, release_counters
 from napari_pixseg.parameters import Interval, Parameters
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
@@ -58,11 +58,7 @@ class Pixels:
 
     def overlapped(self, function: Callable[..., Any], dtype: Any, **arguments: Any) -> da.Array:
         """Apply ``function(packed, **arguments)`` to every tile of denoised packed colors."""
-        blocks = self.image.blocks(self.tiling.chunks)
-        encoded = blocks.map_blocks(
-            _encode, encoding=self.encoding, dtype=np.uint32, drop_axis=blocks.ndim - 1,
-            meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
-        )  # fmt: skip
+        encoded = self._encoded()
         depth = _depth(self.radius, self.tiling)
         encoded = _merge_thin_tiles(encoded, depth)
         return da.map_overlap(
@@ -70,6 +66,21 @@ class Pixels:
             chunks=encoded.chunks, dtype=dtype, meta=np.empty((0,) * encoded.ndim, dtype),
             radius=self.radius, depth_of=tuple(depth.values()), grid=encoded.numblocks,
             function=function, arguments=arguments,
+        )  # fmt: skip
+
+    def _encoded(self) -> da.Array:
+        """Packed colors before denoising, one block for each tile."""
+        if not isinstance(self.image.source.array, da.Array):
+            # Read and encoded in one step: map_blocks copies what loses an axis.
+            reader = _EncodedReader(self.image, self.encoding)
+            return da.from_array(
+                reader, self.tiling.chunks, name=False, asarray=False,
+                meta=np.empty((0,) * reader.ndim, reader.dtype),
+            )  # fmt: skip
+        blocks = self.image.blocks(self.tiling.chunks)
+        return blocks.map_blocks(
+            _encode, encoding=self.encoding, dtype=np.uint32, drop_axis=blocks.ndim - 1,
+            meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
         )  # fmt: skip
 
     def read(self, region: Region) -> Packed:
@@ -97,7 +108,10 @@ class Pixels:
             called in this process, from several threads: not for distributed schedulers.
         """
         counter = _TileCounter(self.encoding, self._numbered(observer))
-        table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
+        try:
+            table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
+        finally:
+            release_counters()
         return table
 
     def _numbered(self, observer: Observer | None) -> Callable[[Packed, int], None] | None:
@@ -137,6 +151,17 @@ def _unpacked_lookup(content: bytes, dtype: np.dtype[Any]) -> _Lookup:
     return _Lookup(np.frombuffer(zlib.decompress(content), dtype))
 
 
+class _EncodedReader:
+    """Packed colors as an array-like, for Dask to slice."""
+
+    def __init__(self, image: Image, encoding: Encoding) -> None:
+        self._image, self._encoding = image, encoding
+        self.shape, self.ndim, self.dtype = image.shape, len(image.shape), np.dtype(np.uint32)
+
+    def __getitem__(self, index: Region) -> Packed:
+        return self._encoding.encode(self._image.read(index))
+
+
 @dataclass(frozen=True)
 class _TileReader:
     """Reads tiles inside their tasks; with a class table, gives classes."""
@@ -171,8 +196,8 @@ def _unchanged(packed: Packed) -> Packed:
 def _look_up(packed: Packed, table: _Lookup) -> NDArray[Any]:
     result = np.empty(packed.shape, table.table.dtype)
     flat = np.ascontiguousarray(packed).reshape(-1)
-    kernels.look_up(flat, table.table, result.reshape(-1))
-    if ((result == 0) & (packed != NO_DATA)).any():
+    zeros = kernels.look_up(flat, table.table, result.reshape(-1))
+    if zeros and ((result == 0) & (packed != NO_DATA)).any():
         raise InputChanged(
             "The input holds colors that were not there when they were counted: it has changed "
             "meanwhile; leave it alone while it is segmented, and segment it anew."

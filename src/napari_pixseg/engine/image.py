@@ -159,7 +159,9 @@ def _color_last(array: Any, members: tuple[int, ...] | None) -> Any:
     """Give an array without axis c one channel, or pick members of a slice of it."""
     if members is None:
         return array[..., np.newaxis]
-    return array[..., [member - min(members) for member in members]]
+    picked = [member - min(members) for member in members]
+    # A list copies.
+    return array if picked == list(range(array.shape[-1])) else array[..., picked]
 
 
 def open_image(

@@ -30,6 +30,7 @@ from napari_pixseg.engine.sources import open_source
 from napari_pixseg.engine.tiling import Tiling, plan_tiles
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.model.classes import Classes
+from napari_pixseg.model.components import number_pixels
 from napari_pixseg.parameters import Background, Parameters
 
 _UINT32_REGIONS = (1 << 32) - 1
@@ -116,7 +117,18 @@ class Relabel:
     def regions(self, classes: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a tile's regions, in the shape of its classes."""
         tile, numbers = self.components(classes)
-        return numbers.astype(dtype)[tile.components.labels].reshape(classes.shape)
+        return self.paint(tile, numbers, dtype, classes.shape)
+
+    @staticmethod
+    def paint(
+        tile: TileComponents, numbers: NDArray[np.int64], dtype: Any, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """Return the region of each pixel of a tile."""
+        regions = np.empty(shape, dtype)
+        number_pixels(
+            tile.components.labels.reshape(-1), numbers.astype(dtype), regions.reshape(-1)
+        )
+        return regions
 
 
 def _regions_of(classes: NDArray[Any], relabel: Relabel, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -230,12 +242,30 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
 
 
 def _class_blocks(image: Image, tiling: Tiling) -> da.Array:
-    blocks = image.blocks(tiling.chunks)
     dtype = np.dtype(np.uint8) if image.dtype.kind == "b" else image.dtype
+    if not isinstance(image.source.array, da.Array):
+        # map_blocks copies what loses an axis.
+        reader = _ClassReader(image, dtype)
+        return da.from_array(
+            reader, tiling.chunks, name=False, asarray=False,
+            meta=np.empty((0,) * reader.ndim, reader.dtype),
+        )  # fmt: skip
+    blocks = image.blocks(tiling.chunks)
     return blocks.map_blocks(
         _without_channel, dtype=dtype, drop_axis=blocks.ndim - 1,
         meta=np.empty((0,) * (blocks.ndim - 1), dtype),
     )  # fmt: skip
+
+
+class _ClassReader:
+    """A class map as an array-like in engine order, for Dask to slice."""
+
+    def __init__(self, image: Image, dtype: np.dtype[Any]) -> None:
+        self._image, self.dtype = image, dtype
+        self.shape, self.ndim = image.shape, len(image.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        return _without_channel(self._image.read(index))
 
 
 def _without_channel(block: NDArray[Any]) -> NDArray[Any]:

@@ -10,128 +10,22 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.image import Image
+from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.memory import let_go
 from napari_pixseg.engine.regions import Regions, Relabel
 from napari_pixseg.engine.run import Watch, run_tiles
-from napari_pixseg.engine.seams import TileComponents, four
-from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.model.compile import compiled
+from napari_pixseg.engine.seams import Layout, four
+from napari_pixseg.engine.tally import Tally
 from napari_pixseg.parameters import AXES
 
 STAGE = "regions"
 _FOUR = AXES.replace("c", "")
 # Rows of this many components, or of one tile if it has more, are in memory at a time.
-_BATCH_COMPONENTS = 1 << 20
+_BATCH_COMPONENTS = 1 << 19
 # Measured peak of this pass, rows included, in a tile where every pixel is a region.
 BYTES_PER_MEASURED_COMPONENT = 430
 _BATCH_TILES = 64
-
-
-@compiled
-def _measure(
-    labels: NDArray[np.int32],
-    samples: NDArray[Any],
-    origin: NDArray[np.int64],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
-    sums: NDArray[np.int64],
-    totals: NDArray[Any],
-) -> None:
-    """Extent and coordinate sums of each component, and sums of its samples (t, z, y, x, c).
-
-    Run by run: within one, only x and the samples vary.
-    """
-    frames, depth, height, width = labels.shape
-    start, stop = origin.copy(), origin.copy()
-    for t in range(frames):
-        for z in range(depth):
-            for y in range(height):
-                x = 0
-                while x < width:
-                    first, label = x, labels[t, z, y, x]
-                    while x < width and labels[t, z, y, x] == label:
-                        if label != 0:
-                            for channel in range(totals.shape[1]):
-                                totals[label, channel] += samples[t, z, y, x, channel]
-                        x += 1
-                    if label == 0:
-                        continue
-                    start[0], start[1], start[2] = t + origin[0], z + origin[1], y + origin[2]
-                    stop[:3] = start[:3]
-                    start[3], stop[3] = first + origin[3], x - 1 + origin[3]
-                    for axis in range(4):
-                        sums[label, axis] += (x - first) * (start[axis] + stop[axis]) // 2
-                        low[label, axis] = min(low[label, axis], start[axis])
-                        high[label, axis] = max(high[label, axis], stop[axis])
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Measures that add up: parts of a region become the region.
-
-    Attributes
-    ----------
-    numbers, classes, areas : (n,) ndarray of int64
-    low, high : (n, 4) ndarray of int64
-        First and last position along t, z, y, x.
-    sums : (n, 4) ndarray of int64
-        Sums of positions.
-    totals : (n, c) ndarray of int64 or float64
-        Sums of samples; c may be 0.
-    """
-
-    numbers: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    areas: NDArray[np.int64]
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    sums: NDArray[np.int64]
-    totals: NDArray[Any]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @classmethod
-    def of_tile(
-        cls, tile: TileComponents, numbers: NDArray[np.int64], classes: NDArray[Any],
-        samples: NDArray[Any], origin: Sequence[int],
-    ) -> Tally:  # fmt: skip
-        """Measure the components of a tile that belong to regions."""
-        labels, count = tile.components.labels, len(tile.components) + 1
-        exact = samples.dtype.kind in "bui" and samples.dtype.itemsize < 8
-        low = np.full((count, 4), np.iinfo(np.int64).max)
-        high, sums = np.full((count, 4), -1, np.int64), np.zeros((count, 4), np.int64)
-        totals = np.zeros((count, samples.shape[-1]), np.int64 if exact else np.float64)
-        _measure(labels, samples, np.asarray(origin, np.int64), low, high, sums, totals)
-        of_class = np.zeros(count, np.int64)
-        of_class[labels.reshape(-1)] = classes.reshape(-1)
-        parts = (numbers, of_class, tile.components.sizes, low, high, sums, totals)
-        return cls(*parts).take(numbers > 0)
-
-    def take(self, which: NDArray[Any]) -> Tally:
-        """Return some of the rows."""
-        return Tally(*(column[which] for column in self._columns()))
-
-    def _columns(self) -> tuple[NDArray[Any], ...]:
-        return (
-            self.numbers, self.classes, self.areas, self.low, self.high, self.sums, self.totals,
-        )  # fmt: skip
-
-    @classmethod
-    def merge(cls, parts: Sequence[Tally]) -> Tally:
-        """Join the parts of each region; rows come out by number."""
-        columns = zip(*(part._columns() for part in parts), strict=True)
-        joined = [np.concatenate(column) for column in columns]
-        order = np.argsort(joined[0], kind="stable")
-        numbers, classes, areas, low, high, sums, totals = (column[order] for column in joined)
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        if not len(starts):
-            return cls(numbers, classes, areas, low, high, sums, totals)
-        return cls(
-            numbers[starts], classes[starts], np.add.reduceat(areas, starts),
-            np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts),
-            np.add.reduceat(sums, starts), np.add.reduceat(totals, starts),
-        )  # fmt: skip
+_PUT_AT_ONCE = 1 << 14
 
 
 class LabelWriter(Protocol):
@@ -139,6 +33,61 @@ class LabelWriter(Protocol):
 
     def __call__(self, regions: NDArray[Any], number: int) -> None:
         """Write them."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Makes rows of measures; small, because it goes to every worker.
+
+    Attributes
+    ----------
+    layout : Layout
+    channels : int
+        Of the image whose samples are averaged.
+    scale : dict of str to float
+        Physical size of a pixel along each axis, 1 where unknown.
+    """
+
+    layout: Layout
+    channels: int
+    scale: dict[str, float]
+
+    @property
+    def dtype(self) -> np.dtype[np.void]:
+        """Columns: number, class, area, physical_area, bounding box, centroid, means, border."""
+        axes = self.layout.axes
+        columns: list[tuple[str, Any]] = [
+            ("number", np.int64),
+            ("class", np.int32),
+            ("area", np.int64),
+            ("physical_area", np.float64),
+            *((f"bbox_min_{axis}", np.int64) for axis in axes),
+            *((f"bbox_max_{axis}", np.int64) for axis in axes),
+            *((f"centroid_{axis}", np.float64) for axis in axes),
+            *((f"mean_{channel}", np.float64) for channel in range(self.channels)),
+            ("touches_border", np.bool_),
+        ]
+        return np.dtype(columns)
+
+    def of(self, tally: Tally) -> NDArray[np.void]:
+        """Turn measures into rows; bounding boxes are half-open as in scikit-image."""
+        layout = self.layout
+        rows = np.zeros(len(tally), self.dtype)
+        rows["number"], rows["class"], rows["area"] = tally.numbers, tally.classes, tally.areas
+        spatial = [axis for axis in layout.axes if axis != "t"]
+        rows["physical_area"] = tally.areas * math.prod(self.scale.get(a, 1.0) for a in spatial)
+        for axis in layout.axes:
+            index = _FOUR.index(axis)
+            rows[f"bbox_min_{axis}"] = tally.low[:, index]
+            rows[f"bbox_max_{axis}"] = tally.high[:, index] + 1
+            rows[f"centroid_{axis}"] = tally.sums[:, index] / tally.areas
+            last = layout.shape[index] - 1
+            if axis != "t" and last > 0:
+                ends = (tally.low[:, index] == 0) | (tally.high[:, index] == last)
+                rows["touches_border"] |= ends
+        for channel in range(tally.totals.shape[1]):
+            rows[f"mean_{channel}"] = tally.totals[:, channel] / tally.areas
+        return rows
 
 
 @dataclass(frozen=True)
@@ -159,42 +108,15 @@ class RegionTable:
     scale: dict[str, float]
 
     @property
-    def dtype(self) -> np.dtype[np.void]:
-        """Columns: number, class, area, physical_area, bounding box, centroid, means, border."""
-        axes = self.regions.layout.axes
+    def row_maker(self) -> Rows:
+        """What turns measures into rows."""
         channels = self.image.color_channels if self.image is not None else 0
-        columns: list[tuple[str, Any]] = [
-            ("number", np.int64),
-            ("class", np.int32),
-            ("area", np.int64),
-            ("physical_area", np.float64),
-            *((f"bbox_min_{axis}", np.int64) for axis in axes),
-            *((f"bbox_max_{axis}", np.int64) for axis in axes),
-            *((f"centroid_{axis}", np.float64) for axis in axes),
-            *((f"mean_{channel}", np.float64) for channel in range(channels)),
-            ("touches_border", np.bool_),
-        ]
-        return np.dtype(columns)
+        return Rows(self.regions.layout, channels, self.scale)
 
-    def rows(self, tally: Tally) -> NDArray[np.void]:
-        """Turn measures into rows; bounding boxes are half-open as in scikit-image."""
-        layout = self.regions.layout
-        rows = np.zeros(len(tally), self.dtype)
-        rows["number"], rows["class"], rows["area"] = tally.numbers, tally.classes, tally.areas
-        spatial = [axis for axis in layout.axes if axis != "t"]
-        rows["physical_area"] = tally.areas * math.prod(self.scale.get(a, 1.0) for a in spatial)
-        for axis in layout.axes:
-            index = _FOUR.index(axis)
-            rows[f"bbox_min_{axis}"] = tally.low[:, index]
-            rows[f"bbox_max_{axis}"] = tally.high[:, index] + 1
-            rows[f"centroid_{axis}"] = tally.sums[:, index] / tally.areas
-            last = layout.shape[index] - 1
-            if axis != "t" and last > 0:
-                ends = (tally.low[:, index] == 0) | (tally.high[:, index] == last)
-                rows["touches_border"] |= ends
-        for channel in range(tally.totals.shape[1]):
-            rows[f"mean_{channel}"] = tally.totals[:, channel] / tally.areas
-        return rows
+    @property
+    def dtype(self) -> np.dtype[np.void]:
+        """Columns of the table."""
+        return self.row_maker.dtype
 
     def collect(
         self,
@@ -216,19 +138,32 @@ class RegionTable:
             Of these labels.
         """
         tiling, source = self.regions.layout.tiling, self.regions.feed()
+        maker = self.row_maker
         seams: list[Tally] = []
         done = 0
         for batch in _batches(self.regions.numbering(watch).components):
             relabels = {number: self.regions.relabel(number) for number in batch}
-            step = _MeasureTile(tiling, relabels, self.image, write, label_dtype)
+            step = _MeasureTile(maker, relabels, self.image, write, label_dtype)
             part = watch.part(done, len(tiling))
-            for inner, crossing in run_tiles(source.part(batch), step, STAGE, part):
-                table[inner.numbers - 1] = self.rows(inner)
+            for rows, crossing in run_tiles(source.part(batch), step, STAGE, part):
+                _put(table, rows)
                 seams.append(crossing)
             seams = [Tally.merge(seams)]
             done += len(batch)
+            let_go(table)
         for crossing in seams:
-            table[crossing.numbers - 1] = self.rows(crossing)
+            # They lie all over the table, nearly each on a page of its own.
+            for start in range(0, len(crossing), _PUT_AT_ONCE):
+                part_of_seams = crossing.take(slice(start, start + _PUT_AT_ONCE))
+                _put(table, maker.of(part_of_seams))
+                let_go(table)
+
+
+def _put(table: NDArray[np.void], rows: NDArray[np.void]) -> None:
+    """Lay rows where their numbers say."""
+    # As plain bytes: NumPy copies structured rows field by field.
+    plain = np.dtype((np.void, table.dtype.itemsize))
+    table.view(plain)[rows["number"] - 1] = rows.view(plain)
 
 
 def _batches(components: Sequence[int]) -> Iterator[list[int]]:
@@ -246,31 +181,32 @@ def _batches(components: Sequence[int]) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class _MeasureTile:
-    """Measures a tile: its own regions, and the parts of those that cross a seam."""
+    """Measures a tile: rows of its own regions, and the parts of those that cross a seam."""
 
-    tiling: Tiling
+    maker: Rows
     relabels: dict[int, Relabel]
     image: Image | None
     write: LabelWriter | None
     label_dtype: Any
 
-    def __call__(self, classes: NDArray[Any], number: int) -> tuple[Tally, Tally]:
+    def __call__(self, classes: NDArray[Any], number: int) -> tuple[NDArray[np.void], Tally]:
         relabel = self.relabels[number]
         tile, numbers = relabel.components(classes)
         labels = tile.components.labels
         if self.write is not None:
-            regions = numbers.astype(self.label_dtype)[labels]
-            self.write(regions.reshape(classes.shape), number)
-        samples = self._samples(number)
+            self.write(relabel.paint(tile, numbers, self.label_dtype, classes.shape), number)
+        region = self.maker.layout.tiling.region(number)
+        samples = self._samples(region)
         samples = samples.reshape(*labels.shape, samples.shape[-1])
-        region = self.tiling.region(number)
         origin = four([part.start for part in region], relabel.axes, 0)
         tally = Tally.of_tile(tile, numbers, classes.reshape(labels.shape), samples, origin)
-        crossing = np.isin(tally.numbers, relabel.numbers.final)
-        return tally.take(~crossing), tally.take(crossing)
+        inner = numbers > 0
+        inner[tile.seam] = False
+        crossing = tile.seam[numbers[tile.seam] > 0]
+        # Several components of a tile may be one region, by way of others.
+        return self.maker.of(tally.take(inner)), Tally.merge([tally.take(crossing)])
 
-    def _samples(self, number: int) -> NDArray[Any]:
-        region = self.tiling.region(number)
+    def _samples(self, region: Region) -> NDArray[Any]:
         if self.image is None:
             return np.zeros((*(part.stop - part.start for part in region), 0), np.uint8)
         return np.ascontiguousarray(self.image.read(region))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,13 @@ from dask.optimization import cull
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
+from napari_pixseg.engine.memory import give_back
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import Cancelled
 
 FAN_IN = 8
+# What so few leave behind is not worth looking for.
+_FEW_TILES = 4
 # Schedulers of this process, which take callbacks.
 _LOCAL = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
 
@@ -280,7 +284,7 @@ def compute_graph(
     name = keys[0][0]
     if (client := active_client()) is not None:
         return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), watch)
-    get = get_scheduler() or dask.threaded.get
+    get = _scheduler()
     callback = _TileCallback(name, stage, len(keys), watch)
     # Given by hand: registered callbacks are those of the whole process, and would count and
     # cancel what other threads compute meanwhile.
@@ -290,6 +294,9 @@ def compute_graph(
     except BaseException:
         graph[_job_key(name)].at_work.end()
         raise
+    finally:
+        if len(keys) > _FEW_TILES:
+            give_back()
 
 
 def _compute_on_cluster(
@@ -300,6 +307,13 @@ def _compute_on_cluster(
     watch.tell(stage, 0, total)
     run = ClusterRun(client, name, lambda done: watch.tell(stage, done, total), watch.check)
     return run.compute(graph, wanted)
+
+
+def _scheduler() -> Any:
+    """Return what Dask would compute with, without importing distributed to ask for its client."""
+    if "distributed" in sys.modules or dask.config.get("scheduler", None):
+        return get_scheduler() or dask.threaded.get
+    return dask.threaded.get
 
 
 def _job_key(name: str) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from itertools import pairwise, product
 from typing import Any, TypeAlias
 
@@ -73,12 +74,12 @@ class Layout:
     tiling: Tiling
     axes: str
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int, int, int]:
         """Tiles along t, z, y, x."""
         return four(self.tiling.grid, self.axes, 1)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int, int]:
         """Pixels along t, z, y, x."""
         return four(self.tiling.shape, self.axes, 1)
@@ -94,14 +95,15 @@ class Layout:
 
     def number(self, position: Sequence[int]) -> int:
         """Number of the tile at a grid position."""
-        return int(np.ravel_multi_index(tuple(position), self.grid))
+        (t, z, y, x), (_, depth, rows, columns) = position, self.grid
+        return ((t * depth + z) * rows + y) * columns + x
 
     def neighbors(self, number: int, connectivity: int) -> Iterator[tuple[Direction, int]]:
         """Later tiles that touch a tile, and in which direction along z, y, x."""
-        position = self.position(number)
+        (t, z, y, x), grid = self.position(number), self.grid
         for direction in _forward_directions(connectivity):
-            there = [p + d for p, d in zip(position, (0, *direction), strict=True)]
-            if all(0 <= p < n for p, n in zip(there, self.grid, strict=True)):
+            there = (t, z + direction[0], y + direction[1], x + direction[2])
+            if all(0 <= p < n for p, n in zip(there, grid, strict=True)):
                 yield direction, self.number(there)
 
     def seam_sides(self, number: int) -> list[tuple[int, int]]:
@@ -112,6 +114,7 @@ class Layout:
         return firsts + lasts
 
 
+@cache
 def _forward_directions(connectivity: int) -> list[Direction]:
     ends = (-1, 0, 1)
     steps = ((z, y, x) for z in ends for y in ends for x in ends if (z, y, x) > (0, 0, 0))

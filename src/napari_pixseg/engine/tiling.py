@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from napari_pixseg.engine.image import Image, Region
-from napari_pixseg.engine.memory import peak_memory
+from napari_pixseg.engine.peak import peak_memory
 
 # A tile large enough that scheduling costs nothing, small enough for many workers.
 TILE_SIDE = 2048
@@ -37,7 +37,7 @@ class Tiling:
     tile: tuple[int, ...]
     write_chunk: tuple[int, ...]
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Number of tiles along each axis."""
         return tuple(math.ceil(n / size) for n, size in zip(self.shape, self.tile, strict=True))

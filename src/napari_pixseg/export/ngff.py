@@ -28,6 +28,9 @@ from napari_pixseg.parameters import AXES
 VERSION = "0.5"
 # A pyramid ends where a level fits a screen.
 COARSEST_SIDE = 512
+# Writes a chunk beside its place and renames it. That of zarrs, which users may have set for
+# all of zarr, writes in place: a run that is killed would leave a part of a chunk.
+_WHOLE_CHUNKS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
@@ -46,11 +49,14 @@ class Pyramid:
         Axes of the arrays, with c where they have channels.
     tiling : Tiling
         Tiles of the finest level, without the channel axis.
+    made_along : frozenset of int
+        Those whose part of the next level is there already.
     """
 
     levels: tuple[zarr.Array[Any], ...]
     axes: str
     tiling: Tiling
+    made_along: frozenset[int] = frozenset()
 
     @classmethod
     def create(
@@ -84,6 +90,31 @@ class Pyramid:
                 )
             )  # fmt: skip
         return cls(tuple(levels), axes, tiling)
+
+    def write_tile(self, number: int, block: NDArray[Any], reduce: Reduce) -> None:
+        """Write a tile of the finest level, and its part of the next where that is whole chunks.
+
+        The coarser part comes first: where a tile of the finest level is complete, it is, too.
+        """
+        if self.writes_along(1) and number not in self.made_along:
+            self.write(1, self.half_tiling.region(number), reduce(block))
+        self.write(0, self.tiling.region(number), block)
+
+    @property
+    def half_tiling(self) -> Tiling:
+        """Tiles of the second level that are halves of those of the finest, with their numbers."""
+        *outer, rows, columns = self.tiling.tile
+        tile = (*outer, math.ceil(rows / 2), math.ceil(columns / 2))
+        return Tiling(self._shape(1), tile, self.tiling.write_chunk)
+
+    def writes_along(self, level: int) -> bool:
+        """Whether :meth:`write_tile` writes this level, too."""
+        if level != 1 or len(self.levels) < 2:
+            return False
+        axes = (self.axes.index("y"), self.axes.index("x"))
+        chunks = [self.levels[1].chunks[axis] for axis in axes]
+        sizes = zip(self.tiling.grid[-2:], self.tiling.tile[-2:], chunks, strict=True)
+        return all(count == 1 or tile % (2 * chunk) == 0 for count, tile, chunk in sizes)
 
     def write(self, level: int, region: Region, block: NDArray[Any]) -> None:
         """Write a block, channels first where there are any, to a region of a level."""
@@ -129,14 +160,15 @@ def _array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Arr
     """Create an array, or open the one that a run left unfinished."""
     # A chunk of zeros must be there too: what is not there is not done.
     config: Any = {"write_empty_chunks": True}
-    if resumes:
-        wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
-        # open_array() takes this from nowhere else.
-        with suppress(FileNotFoundError), zarr.config.set({"array.write_empty_chunks": True}):
-            found = zarr.open_array(store, path=path, mode="r+")
-            _refuse_other(path, found.metadata, wanted.metadata)
-            return found
-    return zarr.create_array(store, name=path, config=config, **described)
+    # open_array() takes either from nowhere else.
+    with zarr.config.set({"array.write_empty_chunks": True, "codec_pipeline.path": _WHOLE_CHUNKS}):
+        if resumes:
+            wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
+            with suppress(FileNotFoundError):
+                found = zarr.open_array(store, path=path, mode="r+")
+                _refuse_other(path, found.metadata, wanted.metadata)
+                return found
+        return zarr.create_array(store, name=path, config=config, **described)
 
 
 def _refuse_other(path: str, found: object, wanted: object) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.samples import alpha_bytes
+from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 
 
@@ -50,8 +51,10 @@ class Painter:
     def paint(self, classes: NDArray[Any], region: Region) -> NDArray[np.uint8]:
         """Return the picture of a region of the class map, (channels, ...) uint8."""
         picture = np.empty((self.channels, *classes.shape), np.uint8)
+        flat = np.require(classes, requirements=["C", "W"]).reshape(-1)
         for channel in range(color_channels(self.image)):
-            np.take(self.palette[:, channel], classes, out=picture[channel], mode="clip")
+            colors = np.ascontiguousarray(self.palette[:, channel])
+            kernels.paint(flat, colors, picture[channel].reshape(-1))
         if self.keeps_alpha:
             picture[-1] = alpha_bytes(self.image.read_alpha(region))
         return picture

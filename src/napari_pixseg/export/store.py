@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from napari_pixseg.export.done import done_tiles
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.place import Place
 from napari_pixseg.export.table import TABLE_NAME, temporary_table, write_parquet
+from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
 
@@ -82,8 +83,8 @@ class StoreWriter:
         return details
 
     def _done(self, pyramid: ngff.Pyramid | None, level: int) -> frozenset[int]:
-        """Tiles of a level that an earlier run wrote."""
-        if pyramid is None or not self.resumes:
+        """Tiles of a level that an earlier run wrote, or that came along with finer ones."""
+        if pyramid is None or not (self.resumes or pyramid.writes_along(level)):
             return frozenset()
         tiling = pyramid.level_tiling(level)
         return done_tiles(self.place, pyramid.levels[level], pyramid.axes, tiling)
@@ -130,7 +131,11 @@ class StoreWriter:
 
     def _pyramid(self, path: str, dtype: Any, channels: int | None, axes: str) -> ngff.Pyramid:
         store, tiling = self.place.store(), self.counted.tiling
-        return ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
+        made = ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
+        if not (self.resumes and made.writes_along(1)):
+            return made
+        along = done_tiles(self.place, made.levels[1], made.axes, made.half_tiling)
+        return replace(made, made_along=along)
 
     def _group(self, path: str, metadata: dict[str, Any]) -> None:
         ngff.create_group(self.place.store(), path, metadata, self.resumes)
@@ -166,12 +171,15 @@ class _TileWriter:
     def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64]:
         """Write the tile; return how many pixels of each class it has."""
         if self.labels is not None and number not in self.done_labels:
-            self.labels.write(0, self.labels.tiling.region(number), classes)
+            self.labels.write_tile(number, classes, ngff.nearest)
         if self.picture is not None and number not in self.done_picture:
             region = self.picture.tiling.region(number)
             block = self.painter.paint(classes, region)
-            self.picture.write(0, region, block if self.painter.channels > 1 else block[0])
-        return np.bincount(classes.reshape(-1), minlength=len(self.painter.palette))
+            block = block if self.painter.channels > 1 else block[0]
+            self.picture.write_tile(number, block, ngff.area_mean)
+        counts = np.zeros(len(self.painter.palette), np.int64)
+        kernels.count_numbers(np.require(classes, requirements=["C", "W"]).reshape(-1), counts)
+        return counts
 
 
 def sum_counts(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -196,7 +204,7 @@ class _LabelWriter:
 
     def __call__(self, regions: NDArray[Any], number: int) -> None:
         if number not in self.done:
-            self.pyramid.write(0, self.pyramid.tiling.region(number), regions)
+            self.pyramid.write_tile(number, regions, ngff.nearest)
 
 
 @dataclass(frozen=True)

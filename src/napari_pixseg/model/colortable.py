@@ -24,7 +24,8 @@ COLORS = 1 << 24
 # One above the largest packed color: a pixel without data.
 NO_DATA = np.uint32(COLORS)
 _SPACES_KEPT = 4
-_scratch = threading.local()
+# So that 32-bit counters cannot overflow.
+_COUNTED_AT_ONCE = (1 << 32) - 1
 
 
 def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -82,7 +83,12 @@ class ColorTable:
         flat = np.ascontiguousarray(packed, np.uint32).reshape(-1)
         if flat.size and flat.max() > NO_DATA:
             raise ValueError(f"Packed colors are at most {NO_DATA}, not {flat.max()}.")
-        with _scratch_of_thread(min(flat.size, COLORS + 1)) as (scratch, seen):
+        if flat.size > _COUNTED_AT_ONCE:
+            starts = range(0, flat.size, _COUNTED_AT_ONCE)
+            parts = (cls.from_packed(flat[i : i + _COUNTED_AT_ONCE], space) for i in starts)
+            return cls.merge(parts)
+        seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
+        with _counters.taken() as scratch:
             return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
 
     @classmethod
@@ -104,12 +110,11 @@ class ColorTable:
             return cls(np.empty(0, np.uint32), np.empty(0, np.int64))
         if any(part.space != parts[0].space for part in parts):
             raise ValueError("Color tables of different color spaces cannot be merged.")
-        most = min(sum(len(part.packed) for part in parts), COLORS)
-        with _scratch_of_thread(most) as (scratch, seen):
-            distinct = 0
-            for part in parts:
-                distinct = kernels.tally_counts(part.packed, part.counts, scratch, seen, distinct)
-            return _collected(seen[:distinct], scratch, parts[0].space)
+        while len(parts) > 1:
+            # Neighbors first: every color is moved once for each doubling, not for each part.
+            pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+            parts = [_sum(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+        return parts[0]
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -156,23 +161,51 @@ class ColorTable:
         return digest.hexdigest()
 
 
-@contextmanager
-def _scratch_of_thread(most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32]]]:
-    """Zeroed counters for all colors, one set a thread, and room for ``most`` colors.
+class _Counters:
+    """Zeroed counters for all colors, one set for each thread that counts at the moment.
 
-    The counters are left zero by those who use them, so that a small tile does
-    not pay for 2^24 entries; after an interruption they are not trusted again.
+    They are left zero by those who use them, so that a small tile does not pay for 2^24
+    entries; after an interruption they are not used again.
     """
-    counters = getattr(_scratch, "counters", None)
-    _scratch.counters = None
-    if counters is None:
-        counters = np.zeros(COLORS + 1, np.int64)
-    yield counters, np.empty(most, np.uint32)
-    _scratch.counters = counters
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[kernels.Scratch] = []
+
+    @contextmanager
+    def taken(self) -> Iterator[kernels.Scratch]:
+        """Give one set."""
+        with self._lock:
+            counters = self._idle.pop() if self._idle else np.zeros(COLORS + 1, np.uint32)
+        yield counters
+        with self._lock:
+            self._idle.append(counters)
+
+    def release(self) -> None:
+        """Give the memory of idle sets back."""
+        with self._lock:
+            self._idle.clear()
+
+
+_counters = _Counters()
+
+
+def release_counters() -> None:
+    """Give the memory back that counting keeps from tile to tile, 64 MiB a thread."""
+    _counters.release()
+
+
+def _sum(one: ColorTable, other: ColorTable) -> ColorTable:
+    most = min(len(one) + len(other), COLORS)
+    packed, counts = np.empty(most, np.uint32), np.empty(most, np.int64)
+    distinct = kernels.add_tables(
+        one.packed, one.counts, other.packed, other.counts, packed, counts
+    )
+    return ColorTable(packed[:distinct].copy(), counts[:distinct].copy(), one.space)
 
 
 def _collected(
-    seen: NDArray[np.uint32], scratch: NDArray[np.int64], space: ColorSpace | None
+    seen: NDArray[np.uint32], scratch: kernels.Scratch, space: ColorSpace | None
 ) -> ColorTable:
     colors = np.sort(seen)
     counts = np.empty(len(colors), np.int64)

@@ -62,7 +62,7 @@ def find_components(classes: NDArray[Any], connectivity: int) -> Components:
     Components
         ``labels`` equals ``skimage.measure.label`` of each frame, offsets added.
     """
-    classes = _compilable(classes)
+    classes = compilable(classes)
     labels = np.empty(classes.shape, np.int32)
     parents = np.empty(classes.size + 1, np.int32)
     runs = _link_runs(classes, _earlier_lines(connectivity), labels, parents)
@@ -79,7 +79,7 @@ def without_classes(classes: NDArray[Any], background: Sequence[int]) -> NDArray
     return np.where(np.isin(classes, np.asarray(background)), classes.dtype.type(0), classes)
 
 
-def _compilable(classes: NDArray[Any]) -> NDArray[Any]:
+def compilable(classes: NDArray[Any]) -> NDArray[Any]:
     """Keep the number of compiled variants small: bytes, 16 bits, and the rest as 64."""
     wanted = classes.dtype if classes.dtype in (np.uint8, np.uint16) else np.dtype(np.int64)
     return np.require(classes, wanted, ["C", "W"])
@@ -196,3 +196,10 @@ def _relabel_and_measure(
                         seen = number
                         lines[number] = index
                 index += 1
+
+
+@compiled
+def number_pixels(labels: Ints, numbers: NDArray[Any], result: NDArray[Any]) -> None:
+    """Replace labels by their entries of ``numbers``."""
+    for i in range(labels.size):
+        result[i] = numbers[labels[i]]

@@ -6,6 +6,8 @@ their NumPy formulation.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,8 @@ from napari_pixseg.model.compile import compiled
 
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
+# Counters of all 2^24 colors are the largest thing a thread holds: 32 bits halve it.
+Scratch = NDArray[np.uint32]
 
 
 @compiled
@@ -29,39 +33,52 @@ def pack(pixels: Bytes, packed: NDArray[np.uint32]) -> None:
 
 
 @compiled
-def tally(packed: NDArray[np.uint32], scratch: Counts, seen: NDArray[np.uint32]) -> int:
+def tally(packed: NDArray[np.uint32], scratch: Scratch, seen: NDArray[np.uint32]) -> int:
     """Count packed colors into ``scratch``, list each new one in ``seen``; return how many."""
     distinct = 0
     for i in range(packed.size):
         color = packed[i]
-        if scratch[color] == 0:
+        before = scratch[color]
+        if before == 0:
             seen[distinct] = color
             distinct += 1
-        scratch[color] += 1
+        scratch[color] = before + np.uint32(1)
     return distinct
 
 
 @compiled
-def tally_counts(
+def add_tables(
     colors: NDArray[np.uint32],
     counts: Counts,
-    scratch: Counts,
-    seen: NDArray[np.uint32],
-    start: int,
+    others: NDArray[np.uint32],
+    their_counts: Counts,
+    merged: NDArray[np.uint32],
+    merged_counts: Counts,
 ) -> int:
-    """Add counts of packed colors into ``scratch``; ``seen`` holds ``start`` colors already."""
-    distinct = start
-    for i in range(colors.size):
-        color = colors[i]
-        if scratch[color] == 0:
-            seen[distinct] = color
-            distinct += 1
-        scratch[color] += counts[i]
-    return distinct
+    """Merge two ascending lists of colors, adding the counts; return how many there are."""
+    i, j, n = 0, 0, 0
+    while i < colors.size and j < others.size:
+        color, other = colors[i], others[j]
+        count = np.int64(0)
+        if color <= other:
+            count += counts[i]
+            i += 1
+        if other <= color:
+            count += their_counts[j]
+            j += 1
+        merged[n], merged_counts[n] = min(color, other), count
+        n += 1
+    while i < colors.size:
+        merged[n], merged_counts[n] = colors[i], counts[i]
+        i, n = i + 1, n + 1
+    while j < others.size:
+        merged[n], merged_counts[n] = others[j], their_counts[j]
+        j, n = j + 1, n + 1
+    return n
 
 
 @compiled
-def collect(seen: NDArray[np.uint32], scratch: Counts, counts: Counts) -> None:
+def collect(seen: NDArray[np.uint32], scratch: Scratch, counts: Counts) -> None:
     """Take the counts of the colors in ``seen`` out of ``scratch``, leaving zeros."""
     for i in range(seen.size):
         counts[i] = scratch[seen[i]]
@@ -199,7 +216,35 @@ def class_totals(
 @compiled
 def look_up(
     packed: NDArray[np.uint32], table: NDArray[np.generic], result: NDArray[np.generic]
-) -> None:
-    """Replace packed colors by their entries of ``table``."""
+) -> int:
+    """Replace packed colors by their entries of ``table``; return how many of these are 0."""
+    zeros = 0
     for i in range(packed.size):
-        result[i] = table[packed[i]]
+        entry = table[packed[i]]
+        result[i] = entry
+        zeros += entry == 0
+    return zeros
+
+
+@compiled
+def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:
+    """Count how often each number 0..n-1 occurs, into ``counts`` (n,); leave out others."""
+    run, last = 0, 0
+    for i in range(numbers.size):
+        # Run by run: a counter that is added to again and again waits for itself.
+        number = int(numbers[i])
+        if number != last:
+            if last < counts.size:
+                counts[last] += run
+            run, last = 0, number
+        run += 1
+    if last < counts.size:
+        counts[last] += run
+
+
+@compiled
+def paint(classes: NDArray[Any], colors: Bytes, plane: Bytes) -> None:
+    """Write the color of each class; classes beyond the last are painted as the last."""
+    last = colors.size - 1
+    for i in range(classes.size):
+        plane[i] = colors[min(int(classes[i]), last)]

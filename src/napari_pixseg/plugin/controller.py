@@ -82,6 +82,11 @@ class Controller:
         asked again when axes or channels change.
     executor : Executor, optional
         Runs counting and exports; a thread of its own if not given.
+    decider : Executor, optional
+        Makes decisions; a thread of its own if not given.
+    at_once : int
+        Tables of at most so many colors are decided before a knob's call returns, if that
+        comes from the main thread.
     """
 
     decided = Signal(Decision)
@@ -92,12 +97,17 @@ class Controller:
     busy = Signal(bool)
     parameters_changed = Signal(Parameters)
 
-    def __init__(self, executor: Executor | None = None, decider: Executor | None = None) -> None:
+    def __init__(
+        self,
+        executor: Executor | None = None,
+        decider: Executor | None = None,
+        at_once: int = 0,
+    ) -> None:
         self.parameters = Parameters()
         self.decision: Decision | None = None
         self._executor = executor or ThreadPoolExecutor(1, "pixseg-count")
         self._decider = decider or ThreadPoolExecutor(1, "pixseg-decide")
-        self._closed = False
+        self._closed, self._at_once = False, at_once
         self._reopen: Callable[[Parameters], Sequence[Image]] | None = None
         self._counted: Counted | None = None
         self._table: _Table | None = None
@@ -225,8 +235,11 @@ class Controller:
             if self._table is None:
                 return
             self._wanted += 1
-            wanted = self._wanted
-        self._decider.submit(self._decide_now, wanted)
+            wanted, colors = self._wanted, len(self._table.colors)
+        if colors <= self._at_once and threading.current_thread() is threading.main_thread():
+            self._decide_now(wanted)
+        else:
+            self._decider.submit(self._decide_now, wanted)
 
     def _decide_now(self, wanted: int) -> None:
         with self._lock:

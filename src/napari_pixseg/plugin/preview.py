@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Image
 from napari_pixseg.model.classes import Classes
@@ -21,6 +22,8 @@ from napari_pixseg.plugin.writer import KEY
 from napari_pixseg.segmentation import Segmentation
 
 _FAINT = 0.12
+# Cyan, magenta, yellow: rare in tissue and in photographs.
+_SIGNALS = ((0.0, 0.9, 1.0), (1.0, 0.0, 0.9), (1.0, 0.9, 0.0))
 # While counting goes on.
 _FRESHEN_SECONDS = 0.4
 
@@ -155,13 +158,19 @@ class Preview:
         colors: dict[int | None, Any] = defaultdict(lambda: np.zeros(4, np.float32))
         colors[None] = np.zeros(4, np.float32)
         for number, color in enumerate(classes.palette[1:] / 255.0, start=1):
-            colors[number] = np.array([*color, self._alpha(number)], np.float32)
+            shown = _signal_color(color) if number == self.selected else color
+            colors[number] = np.array([*shown, self._alpha(number)], np.float32)
         return DirectLabelColormap(color_dict=colors)
 
     def _alpha(self, number: int) -> float:
         if number in self.hidden:
             return 0.0
         return 1.0 if self.selected in (0, number) else _FAINT
+
+
+def _signal_color(color: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return a color that stands out from a class's own, which its image has all around it."""
+    return max(_SIGNALS, key=lambda signal: float(np.abs(color - signal).sum()))
 
 
 class _Picker:

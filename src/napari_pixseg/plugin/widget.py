@@ -29,12 +29,15 @@ from napari_pixseg.plugin.layers import (
 from napari_pixseg.plugin.mailbox import Mailbox
 from napari_pixseg.plugin.panel import WhyPanel
 from napari_pixseg.plugin.preview import Preview
+from napari_pixseg.plugin.remote import RemoteFields, RemoteJob, Sent
 from napari_pixseg.plugin.results import Computed, layers_of_results
 from napari_pixseg.plugin.watcher import Watcher, align_labels
 
 _WIDTH = 460
 # Half-typed texts are not taken for what was meant.
 _TYPING_MS = 400
+# So many colors are decided in some 15 ms; on a thread beside a window that draws, in 50.
+_AT_ONCE = 150_000
 # Above this, a result in memory is refused: it is to be written.
 _LARGEST_IN_MEMORY = 64_000_000
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -62,8 +65,9 @@ class SegmentWidget(Container[Any]):
 
     def __init__(self, napari_viewer: Any, controller: Controller | None = None) -> None:
         self.viewer = napari_viewer
-        self.controller = controller or Controller()
+        self.controller = controller or Controller(at_once=_AT_ONCE)
         self.fields, self.run_fields, self.panel = Fields(), RunFields(), WhyPanel()
+        self.remote, self.remote_job = RemoteFields(), RemoteJob()
         self._preview = Preview(napari_viewer, self._on_picked)
         self._layer: Any = None
         self._shown: Any = (None, None)
@@ -97,7 +101,8 @@ class SegmentWidget(Container[Any]):
         self._folds = Folds()
         self._folds.add(self.panel)
         self._folds.fold("More parameters", [field.native for field in advanced])
-        self._folds.fold("Run at full resolution", [self.run_fields.native, buttons.native])
+        run = [self.remote.native, self.run_fields.native, buttons.native]
+        self._folds.fold("Run at full resolution", run)
         layout = self.native.layout()
         layout.addWidget(self.status.native)
         # What turns the knobs stays in sight; what is below may scroll.
@@ -111,7 +116,7 @@ class SegmentWidget(Container[Any]):
         )
 
     def _align_labels(self) -> None:
-        align_labels([self, self.fields.advanced, self.run_fields])
+        align_labels([self, self.fields.advanced, self.remote, self.run_fields])
 
     def _connect(self) -> None:
         self.img.changed.connect(self._on_layer)
@@ -125,14 +130,16 @@ class SegmentWidget(Container[Any]):
         self.fields.listen(self._on_fields, self._typing.start)
         self.run_button.changed.connect(self._run)
         self.cancel_button.changed.connect(self.controller.cancel)
+        self.cancel_button.changed.connect(self.remote_job.cancel)
+        self.remote.where.changed.connect(self._show_place)
         self.manifest_button.changed.connect(self._choose_manifest)
         self._listen()
         self.panel.events.selected.connect(self._preview.select)
         self.panel.events.hidden.connect(self._preview.hide)
         self.panel.events.background.connect(self._on_background)
-        self.native.destroyed.connect(self.controller.close)
+        self.native.destroyed.connect(self._stop)
         if (application := QApplication.instance()) is not None:
-            application.aboutToQuit.connect(self.controller.close)
+            application.aboutToQuit.connect(self._stop)
 
     def _listen(self) -> None:
         """Hear the controller on the window's thread."""
@@ -147,13 +154,21 @@ class SegmentWidget(Container[Any]):
         }
         self._mailbox = Mailbox(self.native, frozenset({"decided", "progressed"}))
         self._mailbox.connect_to(self.controller, slots)
+        there: dict[str, Callable[..., None]] = {
+            "done": self._on_sent, "failed": self._on_failed, "busy": self._on_busy
+        }  # fmt: skip
+        self._mailbox.connect_to(self.remote_job, there)
 
     def close_down(self) -> None:
         """Stop all work, as the widget was taken out of its window; the layers stay."""
         self._mailbox.close()
-        self.controller.close()
+        self._stop()
         self._on_busy(False)
         self._layer = None
+
+    def _stop(self) -> None:
+        self.controller.close()
+        self.remote_job.close()
 
     # Choosing ----------------------------------------------------------------
 
@@ -276,8 +291,15 @@ class SegmentWidget(Container[Any]):
 
     # Running -----------------------------------------------------------------
 
+    def _show_place(self) -> None:
+        # What an endpoint answers is a picture; where it goes is not asked.
+        self.run_fields.visible = not self.remote.is_remote
+
     def _run(self) -> None:
         fields = self.run_fields
+        if self.remote.is_remote:
+            self._run_there()
+            return
         path = fields.path.value.strip()
         if not path:
             self._run_in_memory()
@@ -287,6 +309,27 @@ class SegmentWidget(Container[Any]):
             resume=fields.resume.value, blob=fields.blob.value,
             scheduler=fields.scheduler.value.strip(),
         )  # fmt: skip
+
+    def _run_there(self) -> None:
+        """Send the image to an endpoint; its answer becomes a layer."""
+        if self._layer is None:
+            self._on_failed("There is no image to segment; choose a layer or open a path first.")
+            return
+        try:
+            endpoint = self.remote.endpoint()
+        except PixsegError as error:
+            self._on_failed(str(error))
+            return
+        view, parameters = LayerView.of(self._layer), self.controller.parameters
+        self.remote_job.run(
+            endpoint, lambda: images_of_layer(view, parameters)[0], parameters,
+            self._layer.name, placement(self._layer),
+        )  # fmt: skip
+
+    def _on_sent(self, sent: Sent) -> None:
+        from napari.layers import Layer
+
+        self.viewer.add_layer(Layer.create(*sent.layer()))
 
     def _run_in_memory(self) -> None:
         segmentation = self.controller.segmentation

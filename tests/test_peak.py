@@ -11,7 +11,8 @@ import pytest
 import zarr
 
 from napari_pixseg import cli, segment
-from napari_pixseg.engine import classify, memory
+from napari_pixseg.engine import classify
+from napari_pixseg.engine import peak as peaks
 from napari_pixseg.errors import ParameterError, TooLarge
 
 MIB = 1 << 20
@@ -38,8 +39,8 @@ def noise(tmp_path_factory):
 def stated(path, outputs):
     image = segment(path, axes="yxc")
     tiling = image.counted.tiling
-    threads = min(memory.threads_of_worker(), len(tiling))
-    return memory.peak_memory(image.image, tiling.tile_pixels, threads, "regions" in outputs)
+    threads = min(peaks.threads_of_worker(), len(tiling))
+    return peaks.peak_memory(image.image, tiling.tile_pixels, threads, "regions" in outputs)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: peaks are measured on Linux.")
@@ -72,7 +73,7 @@ def test_a_run_above_the_limit_is_refused_before_it_begins(limit, noise, tmp_pat
 def test_the_remedy_is_one_that_helps(noise, tmp_path):
     result = segment(noise, axes="yxc")
     tile = result.counted.tiling.tile_pixels
-    few = memory.peak_memory(result.image, tile, 1)
+    few = peaks.peak_memory(result.image, tile, 1)
     with dask.config.set(num_workers=4), pytest.raises(TooLarge, match="fewer threads"):
         result.export(tmp_path / "out.ome.zarr", memory_limit=few)
     with dask.config.set(num_workers=1), pytest.raises(TooLarge, match="leave out .*regions"):
@@ -107,6 +108,6 @@ def test_the_command_refuses_and_info_states_the_peak(noise, tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
 def test_more_threads_tiles_and_samples_need_no_less(kind):
     image = segment(np.zeros((64, 64), kind)).image
-    assert memory.peak_memory(image, 10, 1) < memory.peak_memory(image, 10, 2)
-    assert memory.peak_memory(image, 10, 1) < memory.peak_memory(image, 20, 1)
-    assert memory.peak_memory(image, 10, 1) < memory.peak_memory(image, 10, 1, regions=True)
+    assert peaks.peak_memory(image, 10, 1) < peaks.peak_memory(image, 10, 2)
+    assert peaks.peak_memory(image, 10, 1) < peaks.peak_memory(image, 20, 1)
+    assert peaks.peak_memory(image, 10, 1) < peaks.peak_memory(image, 10, 1, regions=True)

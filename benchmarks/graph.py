@@ -1,0 +1,87 @@
+"""What a graph of many tiles costs: ``python -m benchmarks.graph [--full]``.
+
+Built and thrown away are the graphs of all three passes over an image of 10^5 tiles: counting,
+seams, labels. Each in a fresh process; memory is what the process grew by.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks import measure
+
+SMALL, FULL = (10_000,), (10_000, 100_000)
+PASSES = ("colors", "seams", "regions")
+
+
+def build(stage: str, tiles: str) -> None:
+    """Build the graph of one pass over so many tiles, and count its tasks."""
+    from napari_pixseg.engine import run
+    from napari_pixseg.engine.run import Feed, tile_graph
+    from napari_pixseg.engine.seams import Layout, Rules, number_regions
+    from napari_pixseg.engine.tiling import TILE_SIDE, WRITE_SIDE, Tiling
+
+    rows, columns = int(tiles) // 100, 100
+    shape = (rows * TILE_SIDE, columns * TILE_SIDE)
+    tiling = Tiling(shape, (TILE_SIDE, TILE_SIDE), (WRITE_SIDE, WRITE_SIDE))
+    feed, clock, found = Feed.of_reader(_nothing, tiling), measure.Clock(), {}
+
+    def take(graph: dict[Any, Any], *_: object) -> Any:
+        found["tasks"] = len(graph)
+        found["mb"] = (psutil.Process().memory_info().rss - before) / 1e6
+        raise _BuiltError
+
+    before = psutil.Process().memory_info().rss
+    with clock:
+        if stage == "seams":
+            from napari_pixseg.engine import seams
+
+            seams.compute_graph = take
+            with suppress(_BuiltError):
+                number_regions(feed, Layout(tiling, "yx"), Rules(1, (), 0), run.Watch())
+        else:
+            graph, keys = tile_graph(feed, _nothing, stage)
+            if stage == "colors":
+                run._merge_tree(graph, keys, len)
+            found["tasks"] = len(graph)
+            found["mb"] = (psutil.Process().memory_info().rss - before) / 1e6
+    clock.answer(**found)
+
+
+class _BuiltError(Exception):
+    """The graph is complete."""
+
+
+def _nothing(*_: object) -> Any:
+    return np.zeros(0)
+
+
+def main() -> None:
+    """Measure all passes."""
+    options = measure.options(__doc__)
+    rows = []
+    for tiles in options.sizes or (FULL if options.full else SMALL):
+        for stage in PASSES:
+            load = measure.load()
+            runs = [
+                measure.run_python("benchmarks.graph", "--build", stage, tiles)
+                for _ in range(options.repeats)
+            ]
+            answers = [run.answer for run in runs]
+            best = sorted(answers, key=lambda answer: answer["wall"])[len(answers) // 2]
+            row = {"tiles": tiles, "pass": stage, "tasks_per_tile": round(best["tasks"] / tiles, 2)}
+            figures = {"wall_s": round(best["wall"], 2), "cpu_s": round(best["cpu"], 2)}
+            rows.append({**row, **figures, "grown_mb": round(best["mb"], 1), "load": load})
+    measure.report("graph", rows, options.json)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--build"]:
+        build(*sys.argv[2:])
+    else:
+        main()

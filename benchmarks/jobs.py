@@ -1,0 +1,113 @@
+"""What is measured in processes of its own: ``python -m benchmarks.jobs NAME ARGUMENTS``."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dask
+import zarr
+
+from benchmarks.measure import Clock
+from napari_pixseg.engine.tiling import TILE_SIDE
+from napari_pixseg.segmentation import segment
+
+THREADS = 2
+_BATCH = 16
+
+
+def export(source: str, target: str, *outputs: str) -> None:
+    """Segment a store and write the outputs; the clock starts after the imports."""
+    _warm()
+    clock = Clock()
+    stages: dict[str, float] = {}
+    with dask.config.set(scheduler="threads", num_workers=THREADS), clock:
+        segmentation = segment(source)
+        with Clock() as counting:
+            colors = len(segmentation.color_table)
+        manifest = segmentation.export(target, outputs)
+    stages["counting"] = counting.wall
+    regions = manifest.details.get("regions", {}).get("count", 0)
+    details = {"colors": colors, "classes": len(segmentation.table), "regions": regions}
+    clock.answer(**details, seam_components=_seam_components(target, outputs), **stages)
+
+
+def _seam_components(target: str, outputs: tuple[str, ...]) -> int:
+    """Count what the seam table holds: runs of equal class along the sides of the tiles.
+
+    An upper bound of the components there, counted from the finished class map.
+    """
+    if "regions" not in outputs:
+        return 0
+    classes, runs = zarr.open_array(f"{target}/labels/classes/0", mode="r"), 0
+    for start in range(TILE_SIDE, classes.shape[0], TILE_SIDE):
+        lines = classes[start - 1 : start + 1]
+        runs += int((lines[:, 1:] != lines[:, :-1]).sum()) + 2
+    for start in range(TILE_SIDE, classes.shape[1], TILE_SIDE):
+        columns = classes[:, start - 1 : start + 1]
+        runs += int((columns[1:] != columns[:-1]).sum()) + 2
+    return runs
+
+
+def floor(source: str, reference: str, target: str) -> None:
+    """Read a store once, and write every array of a finished output once.
+
+    What is written comes from the finished output, read outside of the timed parts.
+    """
+    taken, clock = zarr.open_array(source, mode="r"), Clock()
+    _copy(taken, None, clock)
+    paths = sorted(path.parent for path in Path(reference).rglob("zarr.json"))
+    arrays = [(path, zarr.open(path, mode="r")) for path in paths]
+    arrays = [(path, array) for path, array in arrays if isinstance(array, zarr.Array)]
+    for path, array in arrays:
+        name = path.relative_to(reference)
+        # As the export does: no look whether a chunk is all zeros.
+        copy = zarr.create_array(
+            f"{target}/{name}", shape=array.shape, chunks=array.chunks, dtype=array.dtype,
+            fill_value=0, config={"write_empty_chunks": True},
+        )  # fmt: skip
+        _copy(array, copy, clock)
+    clock.answer(arrays=len(arrays))
+
+
+def _copy(array: Any, copy: Any, clock: Clock) -> None:
+    """Read an array, timed, or write a copy of it, timed, tile by tile on both threads."""
+    sides = [max(TILE_SIDE // chunk, 1) * chunk for chunk in array.chunks[-2:]]
+    if copy is None:
+        sides = [TILE_SIDE, TILE_SIDE]
+    lead = () if copy is None else (slice(None),) * (array.ndim - 2)
+    rows, columns = array.shape[len(lead) : len(lead) + 2]
+    tiles = [
+        (*lead, slice(y, y + sides[0]), slice(x, x + sides[1]))
+        for y in range(0, rows, sides[0])
+        for x in range(0, columns, sides[1])
+    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        if copy is None:
+            with clock:
+                deque(pool.map(lambda tile: array[tile].size, tiles), 0)
+            return
+        for start in range(0, len(tiles), _BATCH):
+            blocks = [(tile, array[tile]) for tile in tiles[start : start + _BATCH]]
+            with clock:
+                deque(pool.map(lambda block: copy.__setitem__(*block), blocks), 0)
+
+
+def _warm() -> None:
+    """Load the compiled kernels, as a process that has run before has."""
+    import numpy as np
+
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    small = segment(picture, ct=0, st=20)
+    small.compute(("classes", "regions", "recolored"))
+    assert len(small.region_table)
+
+
+JOBS: dict[str, Callable[..., None]] = {"export": export, "floor": floor}
+
+if __name__ == "__main__":
+    JOBS[sys.argv[1]](*sys.argv[2:])

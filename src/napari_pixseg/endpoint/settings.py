@@ -1,0 +1,115 @@
+"""What a server may do, decided before it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from napari_pixseg.errors import ParameterError
+
+_LONGEST = 3600.0
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that is decided about a server.
+
+    Attributes
+    ----------
+    host : str
+        Address to listen at.
+    port : int
+        0 to 65535; 0 takes a free one.
+    storage : str
+        Folder or URL that results are written to.
+    keys : tuple of str
+        One of these must be given; none: no key is asked, on loopback only.
+    jobs : int
+        Images that are segmented at a time.
+    waiting : int
+        Requests beyond these that may wait; more are answered with 503.
+    max_bytes : int
+        Largest upload or download, in bytes.
+    max_pixels : int
+        Largest decoded image, in pixels.
+    seconds : float
+        Longest time that an upload, or fetching ``img``, may take.
+    redirects : int
+        How often the server of ``img`` may send to another address.
+    allowed : tuple of networks
+        Networks that ``img`` may be in although they are not public.
+    public_url : str
+        What links begin with; empty: what the client used.
+
+    Raises
+    ------
+    ParameterError
+        If a value is out of range, or a server without keys would not be on loopback.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    storage: str = "pixseg-results"
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    jobs: int = min(os.cpu_count() or 1, 4)
+    waiting: int = 32
+    max_bytes: int = 64 << 20
+    max_pixels: int = 50_000_000
+    seconds: float = 30.0
+    redirects: int = 3
+    allowed: tuple[Network, ...] = ()
+    public_url: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ParameterError(f"port = {self.port} must be 0 to 65535; 0 takes a free one.")
+        for name in ("jobs", "max_bytes", "max_pixels", "seconds"):
+            if not getattr(self, name) > 0:
+                raise ParameterError(f"{name} = {getattr(self, name)} must be above 0.")
+        if self.seconds > _LONGEST:
+            raise ParameterError(f"seconds = {self.seconds} must be at most {_LONGEST:g}.")
+        for name in ("waiting", "redirects"):
+            if getattr(self, name) < 0:
+                raise ParameterError(f"{name} = {getattr(self, name)} must be 0 or more.")
+        if not self.storage.strip():
+            raise ParameterError("storage is empty; give a folder, or a URL such as s3://bucket.")
+        if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
+            raise ParameterError(f"public_url = {self.public_url!r} must begin with https://.")
+        if not self.keys and not is_loopback(self.host):
+            raise ParameterError(
+                f"A server at {self.host} can be reached from other machines, so it needs keys: "
+                "give a file of them with --keys, or listen at 127.0.0.1."
+            )
+
+    @property
+    def capacity(self) -> int:
+        """Requests that are taken at a time."""
+        return self.jobs + self.waiting
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens at a host."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def network(text: str) -> Network:
+    """Return the network that a text such as ``10.0.0.0/8`` names.
+
+    Raises
+    ------
+    ParameterError
+    """
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise ParameterError(
+            f"{text!r} is no network; write it like 10.0.0.0/8, or one address like 10.1.2.3."
+        ) from None

@@ -1,0 +1,81 @@
+"""The OpenAPI document: valid, and kept by the server, as schemathesis finds out."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from endpoint_tools import LOOPBACK, encoded, picture_server, scene, sends, serving
+
+from napari_pixseg.endpoint.openapi import document
+from napari_pixseg.parameters import ColorSpace, Parameters
+
+EXAMPLES = 300 if os.environ.get("PIXSEG_SOAK") else 10
+# What no schema can say: that uploads are pictures, and that there is one at img.
+HOOKS = """
+from hypothesis import strategies as st
+import schemathesis
+
+schemathesis.openapi.format("binary", st.sampled_from({pictures!r}))
+schemathesis.openapi.format("uri", st.just({url!r}))
+"""
+# That no class reaches ct is told by the picture.
+CONFIG = """
+[checks.positive_data_acceptance]
+expected-statuses = [200, 404, 422]
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "phases"), [(None, "coverage,fuzzing,stateful"), ("k", "coverage")]
+)
+def test_schemathesis_finds_no_fault(tmp_path, key, phases):
+    program = Path(sys.executable).with_name("schemathesis")
+    if not program.exists():
+        pytest.skip("schemathesis is not installed")
+    pictures = [encoded(scene(seed, (20, 30))) for seed in range(3)]
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    keys = () if key is None else (key,)
+    with (
+        picture_server(sends(pictures[0])) as url,
+        serving(storage=str(tmp_path / "results"), keys=keys, allowed=LOOPBACK) as server,
+    ):
+        (tmp_path / "hooks.py").write_text(HOOKS.format(pictures=pictures, url=f"{url}/a.png"))
+        header = () if key is None else ("-H", f"Authorization: Bearer {key}")
+        done = subprocess.run(
+            [program, "run", f"{server.url}/openapi.json", "--max-examples", str(EXAMPLES),
+             "--no-color", "--phases", phases, *header],
+            cwd=tmp_path, capture_output=True, text=True, timeout=500,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(tmp_path)},
+        )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "Tested: 3" in said, said
+
+
+@pytest.mark.parametrize("needs_key", [True, False])
+def test_the_description_is_valid(needs_key):
+    validate = pytest.importorskip("openapi_spec_validator").validate
+    validate(document(needs_key))
+
+
+def test_ranges_and_defaults_are_those_of_the_library():
+    usual = Parameters()
+    for operation in document(needs_key=False)["paths"]["/segment"].values():
+        body = operation.get("requestBody", {"content": {}})["content"].values()
+        groups = [content["schema"]["properties"] for content in body] or [
+            {one["name"]: one["schema"] for one in operation["parameters"]}
+        ]
+        for knobs in groups:
+            assert knobs["ct"]["default"] == usual.ct
+            assert knobs["cs"]["default"] == int(usual.cs)
+            assert knobs["st"]["default"] == usual.st
+            assert (knobs["cs"]["minimum"], knobs["cs"]["maximum"]) == (1, len(ColorSpace))
+
+
+def test_keys_are_asked_for_in_the_description_if_the_server_does():
+    with_keys, without = document(True), document(False)
+    assert all("security" in one for one in with_keys["paths"]["/segment"].values())
+    assert not any("security" in one for one in without["paths"]["/segment"].values())
+    assert "security" not in with_keys["paths"]["/results/{name}"]["get"]

@@ -1,0 +1,154 @@
+"""The compiled loops, against their NumPy formulation."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import napari_pixseg.model.colortable as colortable
+from napari_pixseg.engine.regiontable import let_go
+from napari_pixseg.engine.run import Watch
+from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.export import ngff
+from napari_pixseg.export.table import temporary_table, write_parquet
+from napari_pixseg.model import kernels
+from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.model.components import number_pixels
+
+PIXELS = arrays(np.uint32, st.integers(0, 300), elements=st.integers(0, 1 << 24))
+
+
+@given(PIXELS)
+def test_a_table_is_what_unique_counts(packed):
+    table = ColorTable.from_packed(packed)
+    colors, counts = np.unique(packed[packed < 1 << 24], return_counts=True)
+    assert np.array_equal(table.packed, colors)
+    assert np.array_equal(table.counts, counts)
+
+
+@given(st.lists(PIXELS, min_size=1, max_size=9))
+def test_merged_tables_are_the_table_of_all_pixels(parts):
+    merged = ColorTable.merge([ColorTable.from_packed(part) for part in parts])
+    assert merged == ColorTable.from_packed(np.concatenate(parts))
+    assert merged.counts.dtype == np.int64
+
+
+def test_counts_of_merged_tables_go_beyond_32_bits():
+    many = ColorTable(np.array([5], np.uint32), np.array([(1 << 32) - 1]))
+    assert ColorTable.merge([many, many, many]).counts.tolist() == [3 * ((1 << 32) - 1)]
+
+
+@given(PIXELS, st.integers(1, 50))
+def test_what_is_counted_in_pieces_is_counted_the_same(packed, at_once):
+    whole = ColorTable.from_packed(packed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(colortable, "_COUNTED_AT_ONCE", at_once)
+        assert ColorTable.from_packed(packed) == whole
+
+
+def test_counters_that_were_given_back_count_right_again():
+    packed = np.array([1, 1, 7], np.uint32)
+    before = ColorTable.from_packed(packed)
+    colortable.release_counters()
+    assert ColorTable.from_packed(packed) == before
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@given(seed=st.integers(0, 999))
+def test_numbers_are_counted_as_bincount_does(dtype, seed):
+    rng = np.random.default_rng(seed)
+    numbers = np.repeat(rng.integers(0, 9, 50), rng.integers(0, 5, 50)).astype(dtype)
+    counts = np.zeros(6, np.int64)
+    kernels.count_numbers(numbers, counts)
+    assert np.array_equal(counts, np.bincount(numbers, minlength=9)[:6])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_painting_takes_colors_and_clips(dtype):
+    classes = np.array([0, 3, 1, 200], dtype)
+    colors, plane = np.array([9, 8, 7, 6], np.uint8), np.empty(4, np.uint8)
+    kernels.paint(classes, colors, plane)
+    assert plane.tolist() == np.take(colors, classes, mode="clip").tolist()
+
+
+@given(PIXELS)
+def test_a_look_up_says_how_many_are_zero(packed):
+    table = np.arange((1 << 24) + 1) % 3
+    result = np.empty(packed.size, np.uint8)
+    zeros = kernels.look_up(packed, table.astype(np.uint8), result)
+    assert np.array_equal(result, table[packed])
+    assert zeros == (result == 0).sum()
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_pixels_are_numbered_by_their_label(dtype):
+    labels, numbers = np.array([0, 2, 1, 2], np.int32), np.array([0, 50, 1 << 31], dtype)
+    result = np.empty(4, dtype)
+    number_pixels(labels, numbers, result)
+    assert np.array_equal(result, numbers[labels])
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (61, 47), (3, 40, 33), (600, 530)])
+@pytest.mark.parametrize("reduce", [ngff.nearest, ngff.area_mean])
+@pytest.mark.parametrize("chunk", [8, 16])
+def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, reduce, chunk):
+    monkeypatch.setattr(ngff, "COARSEST_SIDE", 20)
+    lead = (1,) * (len(shape) - 2)
+    tiling = Tiling(shape, (*lead, 16, 16), (*lead, chunk, chunk))
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    axes = "zyx"[-len(shape) :]
+
+    def pyramid(along):
+        made = ngff.Pyramid.create({}, "", axes, tiling, np.uint8, None)
+        for number in range(len(tiling)):
+            region = tiling.region(number)
+            if along:
+                made.write_tile(number, array[region], reduce)
+            else:
+                made.write(0, region, array[region])
+        level = made.level_tiling(1)
+        done = frozenset(range(len(level))) if along and made.writes_along(1) else frozenset()
+        made.build(reduce, "test", Watch(), lambda n: done if n == 1 else frozenset())
+        return [np.asarray(level[:]) for level in made.levels]
+
+    for one, other in zip(pyramid(True), pyramid(False), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_memory_map_that_was_let_go_keeps_its_rows():
+    with temporary_table(50_000, np.dtype([("number", np.int64)])) as table:
+        table["number"] = np.arange(50_000)
+        let_go(table)
+        assert np.array_equal(table["number"], np.arange(50_000))
+
+
+def test_a_parquet_file_holds_every_type_of_column(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = [("number", np.int64), ("class", np.int32), ("mean_0", np.float64), ("edge", bool)]
+    table = np.zeros(1003, np.dtype(columns))
+    rng = np.random.default_rng(0)
+    for name, _ in columns:
+        table[name] = rng.integers(0, 2, 1003) if name == "edge" else rng.normal(0, 99, 1003)
+    write_parquet(tmp_path / "table.parquet", table)
+    found = parquet.read_table(tmp_path / "table.parquet")
+    for name, kind in columns:
+        assert np.array_equal(found[name].to_numpy(), table[name])
+        assert found[name].to_numpy().dtype == kind
+
+
+def test_an_export_imports_neither_pandas_nor_distributed(tmp_path):
+    code = f"""
+import json, sys
+import numpy as np
+from napari_pixseg import segment
+picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+segment(picture, ct=0, st=20).export({str(tmp_path / "out.zarr")!r}, ("classes", "regions"))
+print(json.dumps([name for name in ("pandas", "distributed") if name in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []

@@ -5,15 +5,28 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 
 import cluster_tools
+import dask
 import dask.array as da
+import fsspec
 import numpy as np
 import pytest
 import tifffile
 import zarr
-from resume_tools import ALL, SHAPE, comparable, make_small, picture, products, same, segmented
+from resume_tools import (
+    ALL,
+    SHAPE,
+    cancelled_at,
+    comparable,
+    make_small,
+    picture,
+    products,
+    same,
+    segmented,
+)
 from resume_tools import source as zarr_source
 
 from napari_pixseg import cli
@@ -24,12 +37,14 @@ from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME
 pytest.importorskip("distributed")
 SOAK = bool(os.environ.get("PIXSEG_SOAK"))
 # Of a tile, where something is to happen before all tiles of a stage are done.
-SLOW = 0.06
-PHASES = ["colors", "seams", "regions", "picture level 1", "classes level 1", "regions level 1"]
+SLOW = 0.15
+PHASES = ["colors", "seams", "regions", "picture level 2", "classes level 2", "regions level 2"]
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(tmp_path_factory, s3_endpoint):
+    # Its server comes first, for workers have its address and credentials from the environment.
+    assert s3_endpoint
     made = cluster_tools.Cluster(tmp_path_factory.mktemp("cluster"))
     yield made
     made.close()
@@ -55,24 +70,40 @@ def output(tmp_path):
 
 def on_threads(what, folder, **options):
     """What this machine's threads write, at a path of the same name."""
-    import dask
-
     expected = folder / "threads" / "out.ome.zarr"
     with dask.config.set(scheduler="threads"):
         segmented(what, **options).export(expected, ALL, overwrite=True)
     return expected
 
 
-def at(stage, done, act):
-    """A listener that acts once, when so many tiles of a stage are done."""
+def caught_in(stage, client, act):
+    """A listener that slows a stage down, and acts once when a tile of it is done."""
     acted = []
 
     def listen(step):
-        if not acted and step.stage == stage and step.done >= done:
+        if step.stage != stage or acted:
+            return
+        if not step.done:
+            client.run(cluster_tools.slow_down, SLOW)
+        else:
             acted.append(step)
+            client.run(cluster_tools.slow_down, 0)
             act()
 
     return listen, acted
+
+
+def stack(folder):
+    """Four frames: the coarser levels of a pyramid have several tiles, too."""
+    array = zarr.create_array(
+        folder / "stack.zarr", shape=(4, *SHAPE), chunks=(1, 8, 8, 3), dtype=np.uint8
+    )
+    array[...] = np.stack([picture(), picture()[::-1], 255 - picture(), picture()[:, ::-1]])
+    return folder / "stack.zarr", {"axes": "tyxc"}
+
+
+def in_phase(stage, folder):
+    return stack(folder) if "level" in stage else (zarr_source(folder), {})
 
 
 # The same result ---------------------------------------------------------------
@@ -122,6 +153,21 @@ def test_a_cluster_writes_what_threads_write_to_the_last_byte(make, options, tmp
 
 
 @pytest.mark.usefixtures("client")
+def test_workers_read_and_write_an_object_store(tmp_path):
+    filesystem = fsspec.filesystem("s3")
+    filesystem.mkdir("cluster")
+    path = zarr_source(tmp_path)
+    filesystem.put(str(path), "cluster/in.zarr", recursive=True)
+    url = "s3://cluster/out.ome.zarr"
+    with pytest.raises(Cancelled):
+        segmented("s3://cluster/in.zarr").export(url, ALL, **cancelled_at(14))
+    manifest = segmented("s3://cluster/in.zarr").export(url, ALL, resume=True)
+    assert manifest.link == url
+    filesystem.get("cluster/out.ome.zarr", str(tmp_path / "fetched"), recursive=True)
+    assert products(tmp_path / "fetched") == products(on_threads(path, tmp_path))
+
+
+@pytest.mark.usefixtures("client")
 def test_lazy_arrays_and_pictures_come_from_the_cluster_too(tmp_path):
     path = zarr_source(tmp_path)
     result = segmented(path)
@@ -135,13 +181,8 @@ def test_every_tile_of_every_stage_is_told_once_and_in_order(tmp_path, output):
     there, here = [], []
     path = zarr_source(tmp_path)
     segmented(path).export(output, ALL, on_event=there.append)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_pixseg.engine.run.active_client", lambda: None)
-        patch.setattr("napari_pixseg.engine.classify.active_client", lambda: None)
-        import dask
-
-        with dask.config.set(scheduler="threads"):
-            segmented(path).export(output, ALL, overwrite=True, on_event=here.append)
+    with dask.config.set(scheduler="threads"):
+        segmented(path).export(output, ALL, overwrite=True, on_event=here.append)
     assert set(PHASES) <= {step.stage for step in there}
     assert there == here
 
@@ -179,27 +220,23 @@ def test_an_address_where_no_scheduler_answers_is_one_sentence(address, monkeypa
 # Cancelled ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["colors", "seams", "regions", "picture level 1"])
+@pytest.mark.parametrize("stage", ["colors", "seams", "regions", "picture level 2"])
 def test_a_cancelled_run_has_stopped_when_it_says_so_and_is_resumed(
     stage, client, tmp_path, output
 ):
-    import threading
-
-    path, cancel = zarr_source(tmp_path), threading.Event()
-    client.run(cluster_tools.slow_down, SLOW)
-    listen, acted = at(stage, 1, cancel.set)
+    (path, options), cancel = in_phase(stage, tmp_path), threading.Event()
+    listen, acted = caught_in(stage, client, cancel.set)
     with pytest.raises(Cancelled):
-        segmented(path).export(output, ALL, on_event=listen, cancel=cancel)
+        segmented(path, **options).export(output, ALL, on_event=listen, cancel=cancel)
     assert acted[0].done < acted[0].total
     left = products(output)
     assert not (output / MANIFEST_NAME).exists()
     assert not any(client.processing().values())
-    time.sleep(3 * SLOW)
+    time.sleep(2 * SLOW)
     assert products(output) == left
     assert json.loads((output / RECORD_NAME).read_text())["state"] == "cancelled"
-    client.run(cluster_tools.slow_down, 0)
-    segmented(path).export(output, ALL, resume=True)
-    same(output, on_threads(path, tmp_path))
+    segmented(path, **options).export(output, ALL, resume=True)
+    same(output, on_threads(path, tmp_path, **options))
 
 
 # Killed ------------------------------------------------------------------------
@@ -207,14 +244,13 @@ def test_a_cancelled_run_has_stopped_when_it_says_so_and_is_resumed(
 
 @pytest.mark.parametrize("stage", PHASES)
 def test_a_worker_killed_in_any_phase_costs_no_tile(stage, cluster, client, tmp_path, output):
-    path = zarr_source(tmp_path)
-    client.run(cluster_tools.slow_down, SLOW)
-    listen, acted = at(stage, 1, cluster.kill_worker)
-    segmented(path).export(output, ALL, on_event=listen)
+    path, options = in_phase(stage, tmp_path)
+    listen, acted = caught_in(stage, client, cluster.kill_worker)
+    segmented(path, **options).export(output, ALL, on_event=listen)
     assert acted[0].done < acted[0].total
     assert cluster.workers[0].wait() == -signal.SIGKILL
     assert not any("partial" in name for name in products(output))
-    same(output, on_threads(path, tmp_path))
+    same(output, on_threads(path, tmp_path, **options))
 
 
 def test_a_lost_scheduler_is_one_sentence_and_the_run_is_finished_elsewhere(tmp_path, output):
@@ -222,8 +258,7 @@ def test_a_lost_scheduler_is_one_sentence_and_the_run_is_finished_elsewhere(tmp_
     own = cluster_tools.Cluster(tmp_path)
     try:
         with connected(own.address) as client:
-            client.run(cluster_tools.slow_down, SLOW)
-            listen, acted = at("seams", 2, own.kill_scheduler)
+            listen, acted = caught_in("seams", client, own.kill_scheduler)
             with pytest.raises(ClusterLost, match=r"scheduler was lost.*with resume") as caught:
                 segmented(path).export(output, ALL, on_event=listen)
     finally:
@@ -243,7 +278,7 @@ def test_a_client_killed_at_any_moment_is_resumed_to_the_last_byte(
     seed, cluster, client, tmp_path, output
 ):
     path = zarr_source(tmp_path)
-    client.run(cluster_tools.slow_down, SLOW / 2)
+    client.run(cluster_tools.slow_down, SLOW / 5)
     start = time.perf_counter()
     segmented(path).export(output, ALL)
     longest = time.perf_counter() - start

@@ -242,7 +242,7 @@ def test_a_run_that_skips_is_resumed_to_the_last_byte(tmp_path, output):
     truncated(path / NAMES[0])
     expected = tmp_path / "whole" / "out.ome.zarr"
     segmented(path).export(expected, ALL, on_error="skip")
-    for stage in ("damage", "seams", "regions", "picture level 1", "regions level 1"):
+    for stage in ("damage", "seams", "regions", "picture level 2", "regions level 2"):
         shutil.rmtree(output, ignore_errors=True)
         with pytest.raises(Cancelled):
             segmented(path).export(output, ALL, on_error="skip", **cancelled_in(stage))

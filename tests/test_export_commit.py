@@ -365,6 +365,44 @@ def test_an_object_store_gets_the_same_output_by_the_same_protocol(url, tmp_path
     assert not filesystem.exists(f"{path}/0")
 
 
+def test_from_an_object_store_to_another_and_credentials_are_nowhere(bucket, tmp_path):
+    source, output = f"{bucket}/secret/in.zarr", f"{bucket}/secret/out.ome.zarr"
+    written_zarr(source)
+    store, said = fsspec.filesystem("s3"), []
+    options = {"axes": "yxc", "ct": 0, "st": 0.1}
+    cancel = threading.Event()
+    with pytest.raises(Cancelled) as caught:
+        segment(source, **options).export(
+            output, cancel=cancel, on_event=lambda step: step.stage == "classes" and cancel.set()
+        )
+    said += [str(caught.value), store.cat_file(f"{output}/{RECORD_NAME}").decode()]
+    for failing in (
+        lambda: segment(source, **options).export(output),
+        lambda: segment(f"{bucket}/secret/none.zarr"),
+        lambda: segment(source, **options).export("s3://no-such-bucket/out.ome.zarr"),
+        lambda: segment(source, **{**options, "ct": 100}).export(output, overwrite=True),
+    ):
+        with pytest.raises(PixsegError) as caught:
+            failing()
+        said += [str(caught.value), json.dumps(getattr(caught.value, "manifest", Place).__dict__,
+                                               default=str)]  # fmt: skip
+    manifest = segment(source, **options).export(output, resume=True)
+    assert manifest.link == output
+    assert manifest.details["input"]["uri"] == source
+    segmented().export(tmp_path / "out.ome.zarr")
+    names = store.find(output)
+    for name in names:
+        there, data = name.split("out.ome.zarr/", 1)[1], store.cat_file(name)
+        if there in (MANIFEST_NAME, RECORD_NAME):
+            said.append(data.decode())
+        else:
+            assert data == (tmp_path / "out.ome.zarr" / there).read_bytes()
+    assert len(names) == len(content(tmp_path / "out.ome.zarr"))
+    for text in said:
+        for secret in (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]):
+            assert secret not in text
+
+
 @both
 def test_a_crash_in_an_object_store_leaves_no_manifest(url, monkeypatch):
     output = f"{url}/crash/out.ome.zarr"

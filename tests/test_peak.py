@@ -76,7 +76,7 @@ def test_the_remedy_is_one_that_helps(noise, tmp_path):
     few = peaks.peak_memory(result.image, tile, 1)
     with dask.config.set(num_workers=4), pytest.raises(TooLarge, match="fewer threads"):
         result.export(tmp_path / "out.ome.zarr", memory_limit=few)
-    with dask.config.set(num_workers=1), pytest.raises(TooLarge, match="leave out .*regions"):
+    with dask.config.set(num_workers=1), pytest.raises(TooLarge, match=r"leave out .*regions"):
         result.export(tmp_path / "out.ome.zarr", ["regions"], memory_limit=few)
     with dask.config.set(num_workers=1), pytest.raises(TooLarge, match="smaller chunks"):
         result.export(tmp_path / "out.ome.zarr", memory_limit=few - 1)
@@ -91,7 +91,7 @@ def test_a_run_below_the_limit_is_as_without_one(tmp_path):
 @pytest.mark.parametrize("limit", ["much", "", 0, -1, "-4GiB", True, "nan", [1]])
 def test_what_is_no_limit_is_refused(limit, tmp_path):
     result = segment(np.zeros((4, 4), np.uint8))
-    with pytest.raises(ParameterError, match="memory_limit = .*'4GiB'"):
+    with pytest.raises(ParameterError, match=r"memory_limit = .*'4GiB'"):
         result.export(tmp_path / "out.ome.zarr", memory_limit=limit)
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from napari_pixseg.errors import ClusterLost, ParameterError, PixsegError
@@ -64,7 +64,7 @@ def connected(address: str) -> Iterator[Any]:
             "the scheduler out to run on this machine."
         ) from None
     try:
-        client: Any = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+        client = _client(Client, address)
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"No Dask scheduler answers at {address!r}; check the address, for example "
@@ -72,6 +72,23 @@ def connected(address: str) -> Iterator[Any]:
         ) from error
     with client, client.as_current():
         yield client
+
+
+def _client(kind: Any, address: str) -> Any:
+    """Connect; a client that could not is put out of the way, which it does not do by itself.
+
+    When the garbage collector meets it, it would wait in vain for its loop to answer, for
+    20 seconds and in any thread.
+    """
+    client = kind.__new__(kind)
+    try:
+        client.__init__(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except BaseException:
+        client.status = "closed"
+        with suppress(Exception):
+            client._loop_runner.stop()
+        raise
+    return client
 
 
 class ClusterRun:

@@ -24,14 +24,16 @@ from resume_tools import (
     make_small,
     picture,
     products,
+    remount,
     same,
     segmented,
+    small_device,
 )
 from resume_tools import source as zarr_source
 
 from napari_pixseg import cli
 from napari_pixseg.engine.cluster import connected
-from napari_pixseg.errors import Cancelled, ClusterLost, ParameterError
+from napari_pixseg.errors import Cancelled, ClusterLost, NoSpace, ParameterError
 from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME
 
 pytest.importorskip("distributed")
@@ -251,6 +253,19 @@ def test_a_worker_killed_in_any_phase_costs_no_tile(stage, cluster, client, tmp_
     assert cluster.workers[0].wait() == -signal.SIGKILL
     assert not any("partial" in name for name in products(output))
     same(output, on_threads(path, tmp_path, **options))
+
+
+@pytest.mark.usefixtures("client")
+def test_a_disk_that_fills_up_under_the_workers_is_one_sentence(tmp_path):
+    path = zarr_source(tmp_path)
+    with small_device(tmp_path / "device", "150k") as device:
+        output = device / "out.ome.zarr"
+        with pytest.raises(NoSpace, match=r"No space is left at file:.*with resume"):
+            segmented(path).export(output, ALL)
+        assert not (output / MANIFEST_NAME).exists()
+        remount(device, "size=20M")
+        segmented(path).export(output, ALL, resume=True)
+        same(output, on_threads(path, tmp_path))
 
 
 def test_a_lost_scheduler_is_one_sentence_and_the_run_is_finished_elsewhere(tmp_path, output):

@@ -389,7 +389,8 @@ def test_from_an_object_store_to_another_and_credentials_are_nowhere(bucket, tmp
     manifest = segment(source, **options).export(output, resume=True)
     assert manifest.link == output
     assert manifest.details["input"]["uri"] == source
-    segmented().export(tmp_path / "out.ome.zarr")
+    local = written_zarr(tmp_path / "in.zarr")
+    segment(local, **options).export(tmp_path / "out.ome.zarr")
     names = store.find(output)
     for name in names:
         there, data = name.split("out.ome.zarr/", 1)[1], store.cat_file(name)

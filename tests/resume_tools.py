@@ -1,11 +1,15 @@
 """What the tests of unfinished outputs share, and a run of its own that they can kill."""
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 import zarr
 
 from napari_pixseg import Manifest, segment
@@ -85,6 +89,24 @@ def cancelled_at(number):
             cancel.set()
 
     return {"on_event": listen, "cancel": cancel}
+
+
+@contextmanager
+def small_device(folder, size):
+    """A file system of so many bytes at a folder; skips where none may be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    may = shutil.which("mount") is not None and hasattr(os, "geteuid") and os.geteuid() == 0
+    if not (may and subprocess.run(command, capture_output=True).returncode == 0):
+        pytest.skip("NOT TESTED: mounting a small file system needs root.")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder, options):
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
 def _killed(path, output, seconds, resume):

@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import shutil
-import subprocess
 import threading
 
 import fsspec
@@ -13,6 +11,7 @@ import pytest
 import tifffile
 import zarr
 from PIL import Image
+from resume_tools import remount, small_device
 
 from napari_pixseg import Manifest, segment
 from napari_pixseg.engine import classify, tiling, window
@@ -293,15 +292,8 @@ def test_every_tile_of_every_stage_is_told(tmp_path):
 @pytest.fixture
 def device(tmp_path):
     """A file system of 200 KiB, where the test may mount one."""
-    folder = tmp_path / "device"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    may = shutil.which("mount") is not None and os.geteuid() == 0
-    mounted = may and subprocess.run(command, capture_output=True).returncode == 0
-    if not mounted:
-        pytest.skip("NOT TESTED: mounting a small file system needs root.")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_device(tmp_path / "device", "200k") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("name", ["out.ome.zarr", "out.png", "out.tif"])
@@ -318,7 +310,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_manifest(name, device):
 
 @pytest.mark.parametrize("name", ["out.ome.zarr", "out.png"])
 def test_a_read_only_device_is_refused_in_one_sentence(name, device):
-    subprocess.run(["mount", "-o", "remount,ro", str(device)], check=True)
+    remount(device, "ro")
     with pytest.raises(NoSpace, match=r"cannot be written: Read-only"):
         segmented().export(device / name)
 
@@ -371,6 +363,44 @@ def test_an_object_store_gets_the_same_output_by_the_same_protocol(url, tmp_path
         segmented().export(output)
     assert segmented(st=9).export(output, ["classes"], overwrite=True).id != manifest.id
     assert not filesystem.exists(f"{path}/0")
+
+
+def test_from_an_object_store_to_another_and_credentials_are_nowhere(bucket, tmp_path):
+    source, output = f"{bucket}/secret/in.zarr", f"{bucket}/secret/out.ome.zarr"
+    written_zarr(source)
+    store, said = fsspec.filesystem("s3"), []
+    options = {"axes": "yxc", "ct": 0, "st": 0.1}
+    cancel = threading.Event()
+    with pytest.raises(Cancelled) as caught:
+        segment(source, **options).export(
+            output, cancel=cancel, on_event=lambda step: step.stage == "classes" and cancel.set()
+        )
+    said += [str(caught.value), store.cat_file(f"{output}/{RECORD_NAME}").decode()]
+    for failing in (
+        lambda: segment(source, **options).export(output),
+        lambda: segment(f"{bucket}/secret/none.zarr"),
+        lambda: segment(source, **options).export("s3://no-such-bucket/out.ome.zarr"),
+        lambda: segment(source, **{**options, "ct": 100}).export(output, overwrite=True),
+    ):
+        with pytest.raises(PixsegError) as caught:
+            failing()
+        said += [str(caught.value), json.dumps(getattr(caught.value, "manifest", Place).__dict__,
+                                               default=str)]  # fmt: skip
+    manifest = segment(source, **options).export(output, resume=True)
+    assert manifest.link == output
+    assert manifest.details["input"]["uri"] == source
+    segmented().export(tmp_path / "out.ome.zarr")
+    names = store.find(output)
+    for name in names:
+        there, data = name.split("out.ome.zarr/", 1)[1], store.cat_file(name)
+        if there in (MANIFEST_NAME, RECORD_NAME):
+            said.append(data.decode())
+        else:
+            assert data == (tmp_path / "out.ome.zarr" / there).read_bytes()
+    assert len(names) == len(content(tmp_path / "out.ome.zarr"))
+    for text in said:
+        for secret in (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]):
+            assert secret not in text
 
 
 @both

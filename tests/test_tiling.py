@@ -26,6 +26,7 @@ def plans(draw):
         chunks=draw(st.sampled_from((None, chunks))),
         dtype=np.dtype(draw(st.sampled_from(("uint8", "uint16", "float64")))),
         color_channels=draw(st.integers(1, 3)),
+        source=SimpleNamespace(kind="zarr"),
     )
     return image, plan_tiles(image)
 
@@ -140,7 +141,11 @@ def test_memory_depends_on_tiles_and_not_on_the_image():
     costs = []
     for side in sizes:
         image = SimpleNamespace(
-            shape=(side, side), chunks=(1024, 1024), dtype=np.dtype("u1"), color_channels=3
+            shape=(side, side),
+            chunks=(1024, 1024),
+            dtype=np.dtype("u1"),
+            color_channels=3,
+            source=SimpleNamespace(kind="zarr"),
         )
         costs.append(estimate(image, plan_tiles(image), 4).memory)
     assert len(set(costs)) == 1

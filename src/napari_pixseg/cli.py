@@ -109,6 +109,10 @@ def _add_segment(commands: Any) -> None:
     add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--resume", action="store_true", help="finish an output that a run left unfinished")
+    add("--on-error", choices=("raise", "skip"), default="raise",
+        help="with skip, damaged chunks of the input become 0, no data")  # fmt: skip
+    add("--memory-limit", metavar="BYTES",
+        help="refuse a run of which a worker may need more, for example 4GiB")  # fmt: skip
     add("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, tcp://host:8786")
     add_endpoint(parser)
     parser.set_defaults(command=_segment)
@@ -163,9 +167,10 @@ def _segment(options: argparse.Namespace) -> None:
     with connected(options.scheduler), _Bars() as bars:
         manifest = segmentation.export(
             options.output, outputs, options.overwrite, resume=options.resume,
-            blob=options.blob, on_event=bars.show,
+            blob=options.blob, on_error=options.on_error,
+            memory_limit=options.memory_limit, on_event=bars.show,
         )  # fmt: skip
-    for remark in (*segmentation.image.notes, *segmentation.warnings):
+    for remark in (*segmentation.image.notes, *manifest.details["warnings"]):
         _log.info(remark)
     _say(manifest.to_json())
 
@@ -211,12 +216,17 @@ class _Bars:
 
 def _info(options: argparse.Namespace) -> None:
     from napari_pixseg.engine.image import open_image
+    from napari_pixseg.engine.peak import peak_memory, threads_of_worker
     from napari_pixseg.engine.tiling import estimate, plan_tiles
 
     parameters = Parameters(axes=options.axes, channels=options.channels)
     image = open_image(options.input, parameters.axes, parameters.channels)
     tiling = plan_tiles(image)
     cost = estimate(image, tiling, os.cpu_count() or 1)
+    least, most = (
+        peak_memory(image, tiling.tile_pixels, min(threads_of_worker(), len(tiling)), regions)
+        for regions in (False, True)
+    )
     source = image.source
     lines = {
         "name": source.name,
@@ -231,7 +241,7 @@ def _info(options: argparse.Namespace) -> None:
         "size": f"{cost.pixels / 1e6:.1f} megapixels, {cost.bytes / 2**20:.1f} MiB in memory",
         "tiles": f"{len(tiling)} of {' x '.join(str(n) for n in tiling.tile)}",
         "time": f"about {cost.seconds:.0f} s on {cost.workers} threads",
-        "memory": f"about {cost.memory / 2**20:.0f} MiB",
+        "memory": f"at most {least / 2**20:.0f} MiB a worker, {most / 2**20:.0f} MiB with regions",
     }  # fmt: skip
     _say("".join(f"{name + ':':10}{value}\n" for name, value in lines.items()))
     for note in image.notes:

@@ -67,6 +67,12 @@ class ClassError(PixsegError, ValueError):
     status = 422
 
 
+class CorruptInput(PixsegError, ValueError):
+    """A part of the input cannot be decoded."""
+
+    status = 422
+
+
 class RecountNeeded(ParameterError):
     """The color table at hand cannot answer: the pixels must be counted again."""
 

@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
+from napari_pixseg.engine.peak import refuse_memory
 from napari_pixseg.engine.regions import Regions, regions_of
 from napari_pixseg.engine.regiontable import RegionTable
 from napari_pixseg.engine.run import Listener, Watch, compute_array
+from napari_pixseg.engine.skips import without_damage
 from napari_pixseg.engine.tiling import plan_tiles
-from napari_pixseg.errors import ParameterError
-from napari_pixseg.export.checks import Wish, check_outputs
+from napari_pixseg.errors import CorruptInput, ParameterError
+from napari_pixseg.export.checks import OnError, Wish, check_on_error, check_outputs
 from napari_pixseg.export.commit import Job
-from napari_pixseg.export.job import export
+from napari_pixseg.export.details import skipped_details
+from napari_pixseg.export.job import after_failure, export, has_skipped
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable
@@ -217,8 +220,19 @@ class Segmentation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before trusting the result."""
-        if len(self.table) > 1:
+        several = len(self.table) > 1
+        return self._skipped() + (() if several else self._one_class())
+
+    def _skipped(self) -> tuple[str, ...]:
+        if not self.image.missing:
             return ()
+        pixels = skipped_details(self.image)["skipped"]["pixels"]
+        return (
+            f"{len(self.image.missing)} chunks of the input cannot be decoded; their {pixels} "
+            "pixels are 0, no data, and were not counted.",
+        )
+
+    def _one_class(self) -> tuple[str, ...]:
         return (
             "There is only one class: pictures of a few flat colors often have no curvature in "
             "their histograms; a lower st, a lower ct or another cs may find more.",
@@ -296,6 +310,8 @@ class Segmentation:
         *,
         resume: bool = False,
         blob: bool = False,
+        on_error: OnError = "raise",
+        memory_limit: int | str | None = None,
         on_event: Listener | None = None,
         cancel: threading.Event | None = None,
     ) -> Manifest:
@@ -323,6 +339,14 @@ class Segmentation:
             nothing of it is left to be resumed: it is made anew unless it is finished.
         blob : bool
             Write the picture file alone, no manifest beside it.
+        on_error : {"raise", "skip"}
+            What is done about chunks of the input that cannot be decoded. With skip the
+            whole input is read once more when the first is met; the pixels of all such
+            chunks are then 0, no data, in the label images and black in the picture, they
+            are counted nowhere, and the manifest names them in ``details["skipped"]``.
+        memory_limit : int or str, optional
+            Bytes, or text such as ``"4GiB"``, that one worker process may need; the run is
+            refused before it begins if its stated peak is above.
         on_event : callable, optional
             Called with a :class:`Progress` after every tile.
         cancel : threading.Event, optional
@@ -335,13 +359,30 @@ class Segmentation:
 
         Raises
         ------
-        ParameterError, OutputConflict, TooLarge, ClassError, Cancelled, NoSpace
+        ParameterError, OutputConflict, CorruptInput, TooLarge, ClassError, Cancelled, NoSpace
             In which case no manifest is left.
         """
-        job = Job(self.counted, self.parameters, self.decide, lambda: self.warnings)
+        check_on_error(on_error, self.image)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
-        watch = Watch(on_event, cancel)
-        return export(job, path, outputs, Wish(overwrite, resume), watch, blob=blob)
+        tile_pixels = self.counted.tiling.tile_pixels
+        refuse_memory(memory_limit, self.image, tile_pixels, "regions" in outputs)
+        watch, wish = Watch(on_event, cancel), Wish(overwrite, resume)
+        counted_before = self.counted.is_counted
+        try:
+            if not (on_error == "skip" and has_skipped(path, wish)):
+                return export(self._job(), path, outputs, wish, watch, blob=blob)
+        except CorruptInput as error:
+            # What was counted, and maybe looked at, before the damage is not changed unasked.
+            if on_error == "raise" or (counted_before and not resume):
+                raise
+            wish = after_failure(path, wish, error.manifest)  # type: ignore[attr-defined]
+        image = without_damage(self.image, self.counted.tiling, watch)
+        counted = Counted(image, self.counted.tiling, self.counted.parameters)
+        job = Segmentation(counted, self.parameters)._job()
+        return export(job, path, outputs, wish, watch, blob=blob)
+
+    def _job(self) -> Job:
+        return Job(self.counted, self.parameters, self.decide, lambda: self.warnings)
 
 
 class _Palette:

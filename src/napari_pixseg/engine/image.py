@@ -7,13 +7,14 @@ order) and one to three color channels last, whatever its own order is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.damage import ChunkIndex, read_part
 from napari_pixseg.engine.sources import Source, open_source
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
@@ -36,6 +37,8 @@ class Image:
         Member of axis c that is alpha.
     notes : tuple of str
         What was guessed or left out, for people.
+    missing : frozenset of chunk indices
+        Chunks of the source that are damaged and not looked at; their pixels have no data.
     """
 
     source: Source
@@ -43,6 +46,7 @@ class Image:
     channels: tuple[int, ...] | None
     alpha: int | None
     notes: tuple[str, ...]
+    missing: frozenset[ChunkIndex] = frozenset()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -83,7 +87,10 @@ class Image:
         return 1 if self.channels is None else len(self.channels)
 
     def read(self, region: Region) -> NDArray[Any]:
-        """Read the colors of a region, (..., c) with the axes in engine order."""
+        """Read the colors of a region, (..., c) with the axes in engine order.
+
+        It is a masked array where chunks are missing.
+        """
         return self._read(region, self.channels)
 
     def read_alpha(self, region: Region) -> NDArray[Any]:
@@ -94,9 +101,19 @@ class Image:
         return alpha
 
     def _read(self, region: Region, members: tuple[int, ...] | None) -> NDArray[Any]:
-        part: NDArray[Any] = np.asarray(self.source.array[self._source_index(region, members)])
+        part = read_part(self.source, self._source_index(region, members), self.missing)
         colors: NDArray[Any] = _color_last(_engine_order(part, self.axes), members)
         return colors
+
+    def without(self, chunks: frozenset[ChunkIndex]) -> Image:
+        """Return the image without some chunks of its source."""
+        return replace(self, missing=chunks)
+
+    def source_parts(self, region: Region) -> list[Region]:
+        """Where in the source the colors of a region are, and its alpha."""
+        colors = self._source_index(region, self.channels)
+        alpha = [] if self.alpha is None else [self._source_index(region, (self.alpha,))]
+        return [colors, *alpha]
 
     def _source_index(self, region: Region, members: tuple[int, ...] | None) -> Region:
         wanted = dict(zip(self.label_axes, region, strict=True))

@@ -36,7 +36,11 @@ class Encoding:
     space: ColorSpace | None = None
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
-        """Turn (..., c) samples into (...) packed colors."""
+        """Turn (..., c) samples into (...) packed colors; masked ones have no data."""
+        if isinstance(pixels, np.ma.MaskedArray):
+            packed = self.encode(pixels.data)
+            packed[np.ma.getmaskarray(pixels).any(axis=-1)] = NO_DATA
+            return packed
         if self.space is not None:
             return pack_colors(_in_space(pixels, self.space))
         if self.window is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.peak import peak_memory
 
 # A tile large enough that scheduling costs nothing, small enough for many workers.
 TILE_SIDE = 2048
@@ -40,6 +41,11 @@ class Tiling:
     def grid(self) -> tuple[int, ...]:
         """Number of tiles along each axis."""
         return tuple(math.ceil(n / size) for n, size in zip(self.shape, self.tile, strict=True))
+
+    @property
+    def tile_pixels(self) -> int:
+        """Pixels of a full tile."""
+        return math.prod(min(a, b) for a, b in zip(self.tile, self.shape, strict=True))
 
     def __len__(self) -> int:
         return math.prod(self.grid)
@@ -123,7 +129,7 @@ class Cost:
     seconds : float
         Rough time of a run that writes classes and picture.
     memory : int
-        Rough peak memory of the process in bytes.
+        Peak memory of the process in bytes, regions not asked for.
     workers : int
         Threads these figures are for.
     """
@@ -137,20 +143,13 @@ class Cost:
 
 # Measured on 2 shared cores with zarr's own codecs; see benchmarks.
 _PIXELS_PER_SECOND_AND_WORKER = 8e6
-_BASE_MEMORY = 300 << 20
-_COUNTERS = 64 << 20
 
 
 def estimate(image: Image, tiling: Tiling, workers: int) -> Cost:
-    """Estimate time and memory of a run, from rates measured once.
-
-    A worker holds one tile of samples with twice that in temporaries, its packed
-    colors, and one set of counters for all 2^24 colors.
-    """
+    """Estimate time and memory of a run, from rates measured once."""
     pixels = math.prod(tiling.shape)
     sample = image.dtype.itemsize * image.color_channels
-    tile = math.prod(min(a, b) for a, b in zip(tiling.tile, tiling.shape, strict=True))
-    per_worker = tile * (3 * sample + 16) + _COUNTERS
     busy = min(workers, len(tiling))
     seconds = pixels / (_PIXELS_PER_SECOND_AND_WORKER * busy)
-    return Cost(pixels, pixels * sample, seconds, _BASE_MEMORY + busy * per_worker, workers)
+    memory = peak_memory(image, tiling.tile_pixels, busy)
+    return Cost(pixels, pixels * sample, seconds, memory, workers)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.damage import known_rows
 from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.errors import NotAnImage
@@ -72,12 +73,12 @@ class Extent:
     @classmethod
     def of(cls, block: NDArray[Any], _number: int = 0) -> Extent:
         """Measure a (..., c) block; a channel without finite samples has (inf, -inf)."""
-        rows = block.reshape(-1, block.shape[-1])
-        if rows.dtype.kind in "iu":
+        rows = known_rows(block)
+        if rows.dtype.kind in "iu" and len(rows):
             return cls(tuple(rows.min(axis=0).tolist()), tuple(rows.max(axis=0).tolist()), 0)
         finite = np.isfinite(rows)
-        low = np.where(finite, rows, np.inf).min(axis=0).astype(float)
-        high = np.where(finite, rows, -np.inf).max(axis=0).astype(float)
+        low = np.where(finite, rows, np.inf).min(axis=0, initial=np.inf).astype(float)
+        high = np.where(finite, rows, -np.inf).max(axis=0, initial=-np.inf).astype(float)
         return cls(tuple(low.tolist()), tuple(high.tolist()), int(np.isinf(rows).sum()))
 
     @classmethod
@@ -168,9 +169,9 @@ class _Counter:
     searches: list[list[_Search]]
 
     def __call__(self, block: NDArray[Any], _number: int) -> list[list[NDArray[np.int64]]]:
-        counted = []
+        counted, rows = [], known_rows(block)
         for channel, (first, second) in enumerate(self.searches):
-            samples = np.ascontiguousarray(block[..., channel]).reshape(-1)
+            samples = np.ascontiguousarray(rows[:, channel])
             bins = first.count(samples)
             counted.append([bins, bins if second == first else second.count(samples)])
         return counted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 from napari_pixseg.engine.image import Image
 from napari_pixseg.errors import OutputConflict, ParameterError
@@ -13,6 +14,7 @@ from napari_pixseg.export.picture import PICTURES, refuse_format
 from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
 from napari_pixseg.export.record import load_record, refuse_living_run, unreadable
 
+OnError: TypeAlias = Literal["raise", "skip"]
 OUTPUTS = ("classes", "recolored", "regions")
 # Names that a user would not give to a folder.
 _OTHER_FORMATS = (
@@ -93,6 +95,17 @@ def check_outputs(outputs: tuple[str, ...]) -> None:
     if unknown or not outputs:
         named = ", ".join(repr(name) for name in unknown) or "nothing"
         raise ParameterError(f"outputs names {named}; choose one or more of {', '.join(OUTPUTS)}.")
+
+
+def check_on_error(on_error: str, image: Image) -> None:
+    """Refuse what cannot be done about damaged chunks."""
+    if on_error not in get_args(OnError):
+        raise ParameterError(f"on_error = {on_error!r}; choose 'raise' or 'skip'.")
+    if on_error == "skip" and image.source.kind == "dask":
+        raise ParameterError(
+            "on_error = 'skip' cannot tell which chunks lie behind a Dask array; give the zarr "
+            "store or the file that it reads."
+        )
 
 
 def _refuse_input_as_output(image: Image, place: Place) -> None:

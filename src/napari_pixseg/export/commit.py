@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_pixseg.engine.classify import Counted
+from napari_pixseg.engine.cluster import active_client
 from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.errors import ClassError, OutputConflict
@@ -143,6 +144,9 @@ class StoreExport:
         manifest = replace(self.manifest, details={**details, "finished": now()})
         try:
             self.place.child(COLORS_NAME).remove()
+            if active_client() is not None:
+                # A worker that was killed leaves what it was writing, while the run goes on.
+                self.place.sweep()
             record.write(**{"pass": "done", "state": "finished"})
             # Now, as a kill right after the manifest would leave it in a finished store.
             self.lock.release()

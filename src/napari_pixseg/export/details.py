@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from napari_pixseg.engine.classify import Counted
+from napari_pixseg.engine.damage import missing_parts
 from napari_pixseg.engine.image import Image
 from napari_pixseg.export.manifest import now, software
 from napari_pixseg.model.classes import Classes
@@ -20,9 +22,27 @@ def details_of(image: Image, parameters: Parameters, outputs: tuple[str, ...]) -
         "semantics": parameters.semantics,
         "outputs": list(outputs),
         "input": describe_input(image),
+        **skipped_details(image),
         "software": software(),
         "started": now(),
     }
+
+
+def skipped_details(image: Image) -> dict[str, Any]:
+    """Return which chunks are left out, in the input's own axes, and how many pixels."""
+    if not image.missing:
+        return {}
+    chunks, planes = [], set()
+    for name, part in missing_parts(image.source, image.missing):
+        start, stop = [p.start for p in part], [p.stop for p in part]
+        chunks.append({"name": name, "start": start, "stop": stop})
+        bounds = dict(zip(image.axes, zip(start, stop, strict=True), strict=True))
+        first, end = bounds.pop("c", (0, 1))
+        # A chunk that holds alpha alone leaves the colors as they are.
+        if any(first <= member < end for member in image.channels or (0,)):
+            planes.add(tuple(bounds.values()))
+    pixels = sum(math.prod(b - a for a, b in box) for box in planes)
+    return {"skipped": {"pixels": pixels, "chunks": chunks}}
 
 
 def describe_input(image: Image) -> dict[str, Any]:

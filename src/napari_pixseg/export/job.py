@@ -29,6 +29,7 @@ from napari_pixseg.export.manifest import Manifest, new_id, now
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.picture import PICTURES, write_picture
 from napari_pixseg.export.place import Place
+from napari_pixseg.export.record import load_record
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -64,6 +65,17 @@ def export(
         answer = replace(manifest, status=status_of(error), link=None, error=str(error))
         error.manifest = answer  # type: ignore[attr-defined]
         raise
+
+
+def after_failure(path: str | os.PathLike[str], wish: Wish, failed: Manifest) -> Wish:
+    """Return the wish for a second attempt, which finishes what the first has left."""
+    record = load_record(_place(path)) or {}
+    return Wish(resume=True) if record.get("id") == failed.id else wish
+
+
+def has_skipped(path: str | os.PathLike[str], wish: Wish) -> bool:
+    """Whether the run that is to be resumed left out chunks; it may never meet them again."""
+    return wish.resume and "skipped" in (load_record(_place(path)) or {})
 
 
 def _place(path: object) -> Place:

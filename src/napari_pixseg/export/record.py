@@ -152,6 +152,7 @@ def refuse_other_run(place: Place, there: Mapping[str, Any], here: Mapping[str, 
             *_differing(there["parameters"], here["parameters"], here["parameters"], ""),
             *_differing(there["input"], here["input"], _INPUT, "the input's "),
             *_differing(_rest(there), _rest(here), ("outputs", "napari-pixseg"), ""),
+            *_forgotten(there.get("skipped"), here.get("skipped")),
         ]
     except (KeyError, TypeError, AttributeError):
         raise unreadable(place) from None
@@ -160,6 +161,13 @@ def refuse_other_run(place: Place, there: Mapping[str, Any], here: Mapping[str, 
             f"{place.uri} cannot be resumed, because {', and '.join(differences)}; use what the "
             "run began with, or ask to overwrite it."
         )
+
+
+def _forgotten(there: Any, here: Any) -> list[str]:
+    """Tell of chunks that were left out and would not be said to be."""
+    was, now_ = ([c["name"] for c in (said or {"chunks": []})["chunks"]] for said in (there, here))
+    more = sorted(set(was) - set(now_))
+    return [f"{more[0]} was left out as damaged and now is not (on_error='skip')"] if more else []
 
 
 def unreadable(place: Place) -> OutputConflict:

@@ -1,0 +1,108 @@
+"""Dask schedulers and workers as real processes, and a command line that can be killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from resume_tools import make_small
+
+from napari_pixseg.engine import run
+
+START_SECONDS = 60
+_apply = run._apply
+
+
+def environment():
+    paths = [*sys.path, str(Path(__file__).parent)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+class Cluster:
+    """A scheduler and its workers on loopback, each a process of its own."""
+
+    def __init__(self, folder, workers=2):
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{port}"
+        self.workers = []
+        host = ("--host", "127.0.0.1", "--port", str(port), "--no-show")
+        self.scheduler = self._start("scheduler", *host, "--no-dashboard")
+        try:
+            self.want(workers)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, what, *arguments):
+        with open(self._folder / f"{what}.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dask", what, *arguments],
+                env=environment(), stdout=log, stderr=log, cwd=self._folder,
+            )  # fmt: skip
+
+    def want(self, count):
+        """Start workers until so many live, and wait for them."""
+        from distributed import Client
+
+        self.workers = [worker for worker in self.workers if worker.poll() is None]
+        while len(self.workers) < count:
+            options = ("--host", "127.0.0.1", "--nthreads", "1", "--memory-limit", "2GiB")
+            alone = ("--no-nanny", "--no-dashboard", "--death-timeout", str(START_SECONDS))
+            self.workers.append(self._start("worker", self.address, *options, *alone))
+        with Client(self.address, timeout=START_SECONDS, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=START_SECONDS)
+
+    def kill_worker(self):
+        self.workers[0].kill()
+
+    def kill_scheduler(self):
+        self.scheduler.kill()
+        self.scheduler.wait()
+
+    def close(self):
+        # Workers first: they would wait for a scheduler that is gone.
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+
+def slow_down(seconds):
+    """Let every tile take so much longer on this worker, so that it can be caught at work."""
+
+    def slowly(*arguments):
+        time.sleep(seconds)
+        return _apply(*arguments)
+
+    run._apply = slowly if seconds else _apply
+
+
+def command(seconds, *arguments):
+    """Start the command line with small tiles; after so many seconds it is killed, 0 never."""
+    return subprocess.Popen(
+        [sys.executable, __file__, str(seconds), *map(str, arguments)],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _main(seconds, arguments):
+    import distributed  # noqa: F401 - so that the time is that of the run
+
+    from napari_pixseg import cli, segmentation  # noqa: F401
+
+    make_small()
+    if seconds:
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(float(sys.argv[1]), sys.argv[2:]))

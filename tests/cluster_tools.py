@@ -32,7 +32,8 @@ class Cluster:
             port = free.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{port}"
         self.workers = []
-        host = ("--host", "127.0.0.1", "--port", str(port), "--no-show")
+        # Should the tests themselves be killed, the scheduler ends, and its workers after it.
+        host = ("--host", "127.0.0.1", "--port", str(port), "--no-show", "--idle-timeout", "600s")
         self.scheduler = self._start("scheduler", *host, "--no-dashboard")
         try:
             self.want(workers)

@@ -23,28 +23,28 @@ def environment():
 
 
 class Cluster:
-    """A scheduler and its workers on loopback, each a process of its own."""
+    """A scheduler and its workers, each a process of its own; on loopback by default."""
 
-    def __init__(self, folder, workers=2):
-        self._folder = folder
+    def __init__(self, folder, workers=2, host="127.0.0.1"):
+        self._folder, self._host = folder, host
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.bind((host, 0))
             port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
+        self.address = f"tcp://{host}:{port}"
         self.workers = []
         # Should the tests themselves be killed, the scheduler ends, and its workers after it.
-        host = ("--host", "127.0.0.1", "--port", str(port), "--no-show", "--idle-timeout", "600s")
-        self.scheduler = self._start("scheduler", *host, "--no-dashboard")
+        where = ("--host", host, "--port", str(port), "--no-show", "--idle-timeout", "600s")
+        self.scheduler = self._start((), "scheduler", *where, "--no-dashboard")
         try:
             self.want(workers)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, what, *arguments):
+    def _start(self, prefix, what, *arguments):
         with open(self._folder / f"{what}.log", "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", what, *arguments],
+                [*prefix, sys.executable, "-m", "dask", what, *arguments],
                 env=environment(), stdout=log, stderr=log, cwd=self._folder,
             )  # fmt: skip
 
@@ -54,11 +54,16 @@ class Cluster:
 
         self.workers = [worker for worker in self.workers if worker.poll() is None]
         while len(self.workers) < count:
-            options = ("--host", "127.0.0.1", "--nthreads", "1", "--memory-limit", "2GiB")
+            prefix, host = self._worker()
+            options = ("--host", host, "--nthreads", "1", "--memory-limit", "2GiB")
             alone = ("--no-nanny", "--no-dashboard", "--death-timeout", str(START_SECONDS))
-            self.workers.append(self._start("worker", self.address, *options, *alone))
+            self.workers.append(self._start(prefix, "worker", self.address, *options, *alone))
         with Client(self.address, timeout=START_SECONDS, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=START_SECONDS)
+
+    def _worker(self):
+        """Where the next worker runs: words before its command, and its address."""
+        return (), self._host
 
     def kill_worker(self):
         self.workers[0].kill()

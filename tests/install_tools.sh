@@ -4,6 +4,9 @@
 programs=""
 command -v convert-im6.q16 >/dev/null 2>&1 || programs="$programs imagemagick"
 command -v gm >/dev/null 2>&1 || programs="$programs graphicsmagick"
+# For clusters over SSH, and in networks of their own.
+[ -x /usr/sbin/sshd ] || programs="$programs openssh-server"
+command -v ip >/dev/null 2>&1 || [ -x /usr/sbin/ip ] || programs="$programs iproute2"
 if ! command -v xvfb-run >/dev/null 2>&1 && [ -z "$DISPLAY" ]; then
     programs="$programs xvfb xauth"
 fi

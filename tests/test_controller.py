@@ -695,7 +695,7 @@ def test_after_a_bad_address_this_machine_works_on(prompt, tmp_path):
 
 @pytest.fixture
 def cluster(distributed):
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(processes=False, **options) as cluster:
         yield cluster
 

@@ -313,7 +313,7 @@ def test_a_cluster_gives_the_same_numbers(tiled, monkeypatch):
     distributed = pytest.importorskip("distributed")
     class_map, source = many_tiles(tiled)
     monkeypatch.delitem(dask.config.config, "scheduler")
-    cluster = {"n_workers": 2, "processes": False, "dashboard_address": None}
+    cluster = {"n_workers": 2, "processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(**cluster) as made, distributed.Client(made):
         check(label_regions(source, connectivity=2), class_map, "yx", connectivity=2)
 

@@ -179,6 +179,16 @@ def test_lazy_arrays_and_pictures_come_from_the_cluster_too(tmp_path):
 
 
 @pytest.mark.usefixtures("client")
+def test_nothing_is_scattered_as_what_is_scattered_dies_with_a_worker(
+    monkeypatch, tmp_path, output
+):
+    from distributed import Client
+
+    monkeypatch.setattr(Client, "scatter", lambda *_, **__: pytest.fail("scattered"))
+    segmented(zarr_source(tmp_path)).export(output, ("classes", "regions", "recolored"))
+
+
+@pytest.mark.usefixtures("client")
 def test_every_tile_of_every_stage_is_told_once_and_in_order(tmp_path, output):
     there, here = [], []
     path = zarr_source(tmp_path)

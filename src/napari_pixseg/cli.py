@@ -62,7 +62,9 @@ def _report(error: BaseException) -> int:
         _log.debug("A fault of ours", exc_info=error)
         sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error})."
     elif isinstance(error, KeyboardInterrupt):
-        sentence = "The run was cancelled; what it had begun is marked as unfinished."
+        from napari_pixseg.engine.run import CANCELLED
+
+        sentence = CANCELLED
     answer = getattr(error, "manifest", None) or Manifest.of_error(status, sentence)
     _say(replace(answer, error=sentence).to_json())
     _log.error(sentence)

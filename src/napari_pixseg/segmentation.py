@@ -221,7 +221,19 @@ class Segmentation:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before trusting the result."""
         several = len(self.table) > 1
-        return self._skipped() + (() if several else self._one_class())
+        one = () if several else self._one_class()
+        return self._skipped() + one + self._unknown_background()
+
+    def _unknown_background(self) -> tuple[str, ...]:
+        named = self.parameters.background
+        classes = len(self.table)
+        unknown = [n for n in named if n > classes] if isinstance(named, tuple) else []
+        if not unknown:
+            return ()
+        return (
+            f"background names {', '.join(map(str, unknown))}, but there are only {classes} "
+            "classes; it has no effect there.",
+        )
 
     def _skipped(self) -> tuple[str, ...]:
         if not self.image.missing:
@@ -365,7 +377,9 @@ class Segmentation:
         check_on_error(on_error, self.image)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
         tile_pixels = self.counted.tiling.tile_pixels
-        refuse_memory(memory_limit, self.image, tile_pixels, "regions" in outputs)
+        refuse_memory(
+            memory_limit, self.image, tile_pixels, len(self.counted.tiling), "regions" in outputs
+        )
         watch, wish = Watch(on_event, cancel), Wish(overwrite, resume)
         counted_before = self.counted.is_counted
         try:

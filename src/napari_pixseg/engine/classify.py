@@ -135,9 +135,6 @@ class Pixels:
 class _Lookup:
     """A class table that Dask passes on as it is."""
 
-    # Sent to each worker of a cluster once.
-    is_shared = True
-
     def __init__(self, table: NDArray[Any]) -> None:
         self.table = table
 

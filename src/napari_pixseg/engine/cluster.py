@@ -1,7 +1,7 @@
 """Running on a Dask cluster: an active client, its progress, its cancel, and its failures.
 
-Data stay with the workers: what all tiles share is sent to each worker once,
-results travel to the client only where the client needs them, and what comes of
+Data stay with the workers: what all tiles share is one node of the graph, results
+travel to the client only where the client needs them, and what comes of
 every tile is a message with its number.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,8 +22,6 @@ _CONNECT_SECONDS = 10
 # A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
 # hang. What it writes late is a whole chunk, of the same bytes as a resumed run's.
 _PATIENCE_SECONDS = 120
-# What is larger is sent to the workers beside the graph, which travels through the scheduler.
-_LARGE = 1 << 18
 
 
 def active_client() -> Any:
@@ -133,9 +132,11 @@ class ClusterRun:
             self._client.unsubscribe_topic(self._name)
 
     def _compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
-        # Kept until the end: the workers drop what nobody holds.
-        shared = self._share(graph)
-        futures = self._client.get({**graph, **shared}, wanted, sync=False)
+        with warnings.catch_warnings():
+            # What all tiles share travels in the graph, compressed: scattered data cannot be
+            # recovered when a worker dies, a node of the graph can.
+            warnings.filterwarnings("ignore", "Sending large graph")
+            futures = self._client.get(graph, wanted, sync=False)
         try:
             self._wait(futures)
             results = self._client.gather(futures)
@@ -144,16 +145,6 @@ class ClusterRun:
             raise
         self._tell_done()
         return results
-
-    def _share(self, graph: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Send the large objects of a graph to all workers; return futures in their place."""
-        large = {key: value for key, value in graph.items() if _is_large(value)}
-        if not large:
-            return {}
-        objects = [_content(value) for value in large.values()]
-        return dict(
-            zip(large, self._client.scatter(objects, broadcast=True, hash=False), strict=True)
-        )
 
     def _hear(self, event: tuple[float, int]) -> None:
         # On the client's own thread; a tile that was computed twice is one.
@@ -219,24 +210,6 @@ def _is_executing(name: str, dask_worker: Any) -> bool:
         isinstance(state.key, tuple) and state.key[0] == name
         for state in dask_worker.state.executing
     )
-
-
-def _content(value: Any) -> Any:
-    """Return what a data node of a graph holds; other values as they are."""
-    from dask._task_spec import DataNode
-
-    return value.value if isinstance(value, DataNode) else value
-
-
-def _is_large(value: Any) -> bool:
-    from dask._task_spec import DataNode, GraphNode
-
-    if isinstance(value, GraphNode) and not isinstance(value, DataNode):
-        return False
-    content = _content(value)
-    if isinstance(content, tuple | list | str | int | float):
-        return False
-    return bool(getattr(content, "is_shared", False)) or getattr(content, "nbytes", 0) > _LARGE
 
 
 def _what_was_lost(error: Exception, client: Any) -> str | None:

@@ -90,7 +90,7 @@ def bytes_of(limit: Any) -> int | None:
     return number
 
 
-def refuse_memory(limit: Any, image: Image, tile_pixels: int, regions: bool) -> None:
+def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:
     """Refuse a run that may need more memory than allowed.
 
     Raises
@@ -101,7 +101,7 @@ def refuse_memory(limit: Any, image: Image, tile_pixels: int, regions: bool) -> 
     allowed = bytes_of(limit)
     if allowed is None:
         return
-    threads = threads_of_worker()
+    threads = min(threads_of_worker(), tiles)
     need = peak_memory(image, tile_pixels, threads, regions)
     if need <= allowed:
         return
@@ -113,7 +113,8 @@ def refuse_memory(limit: Any, image: Image, tile_pixels: int, regions: bool) -> 
         remedy += ", or leave out the output 'regions'"
     else:
         remedy += ", or store the image in smaller chunks"
+    several = "" if threads == 1 else "s"
     raise TooLarge(
-        f"A worker of {threads} threads may need {format_bytes(need)} for this image, but the "
-        f"memory limit is {format_bytes(allowed)}; {remedy}."
+        f"A worker of {threads} thread{several} may need {format_bytes(need)} for this image, but "
+        f"the memory limit is {format_bytes(allowed)}; {remedy}."
     )

@@ -26,6 +26,7 @@ from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import Cancelled
 
 FAN_IN = 8
+CANCELLED = "The run was cancelled; what it has written is kept, and can be continued with resume."
 # What so few leave behind is not worth looking for.
 _FEW_TILES = 4
 # Schedulers of this process, which take callbacks.
@@ -79,7 +80,7 @@ class Watch:
     def check(self) -> None:
         """Raise Cancelled if the run is to stop."""
         if self.cancel is not None and self.cancel.is_set():
-            raise Cancelled("The run was cancelled; what it had begun is marked as unfinished.")
+            raise Cancelled(CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,6 @@ class _Either:
 
 class _Job:
     """What is done with a tile; one object that all tasks share."""
-
-    # Sent to each worker of a cluster once.
-    is_shared = True
 
     def __init__(self, feed: Feed, function: Callable[[Any, int], Any]) -> None:
         self._read, self._function = feed.read, function

@@ -104,10 +104,16 @@ def _clear_os_errors(place: Place) -> Iterator[None]:
             ) from error
         if error.errno == errno.ENAMETOOLONG:
             raise ParameterError(f"{place.name} is too long a name; give a shorter one.") from error
-        if error.errno in _UNWRITABLE or not place.is_local:
+        if error.errno in _UNWRITABLE or not place.is_local or _is_missing_target(error, place):
             reason = public_uri(error.strerror or str(error))
             raise NoSpace(f"{place.uri} cannot be written: {reason}.") from error
         raise
+
+
+def _is_missing_target(error: OSError, place: Place) -> bool:
+    """Whether a folder of the output can be neither found nor made, as below /proc."""
+    missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return missing and str(error.filename or "").startswith(str(place.local))
 
 
 # A picture ---------------------------------------------------------------------

@@ -95,6 +95,7 @@ class Controller:
     exported = Signal(Manifest)
     computed = Signal(Computed)
     busy = Signal(bool)
+    stopped = Signal(str)
     parameters_changed = Signal(Parameters)
 
     def __init__(
@@ -318,7 +319,7 @@ class Controller:
                 )  # fmt: skip
             self.exported.emit(manifest)
 
-        self._submit(run)
+        self._submit_run(run)
 
     def compute(self, outputs: Sequence[str]) -> None:
         """Compute the outputs in memory; ``computed`` hands them over."""
@@ -332,7 +333,18 @@ class Controller:
             rows = segmentation.region_table if "regions" in arrays else None
             self.computed.emit(Computed(segmentation, arrays, rows))
 
-        self._submit(run)
+        self._submit_run(run)
+
+    def _submit_run(self, run: Callable[[], None]) -> None:
+        """Run, and tell of a cancel: that of a count goes without saying."""
+
+        def told() -> None:
+            try:
+                run()
+            except Cancelled as error:
+                self.stopped.emit(str(error))
+
+        self._submit(told)
 
     def _chosen(self) -> Segmentation | None:
         segmentation = self.segmentation

@@ -150,6 +150,7 @@ class SegmentWidget(Container[Any]):
             "exported": self._on_exported,
             "computed": self._on_computed,
             "busy": self._on_busy,
+            "stopped": self._on_stopped,
             "parameters_changed": self._on_parameters,
         }
         self._mailbox = Mailbox(self.native, frozenset({"decided", "progressed"}))
@@ -353,6 +354,7 @@ class SegmentWidget(Container[Any]):
             return
         for data in layers_of_results(computed, self._target.name, self._target.placement):
             self.viewer.add_layer(Layer.create(*data))
+        self.status.value = "Done; the results are new layers, in memory."
 
     def _on_exported(self, manifest: Manifest) -> None:
         from napari.layers import Layer
@@ -387,6 +389,11 @@ class SegmentWidget(Container[Any]):
         self._preview.freshen()
         if self.controller.decision is None:
             self.status.value = f"Counting colors: tile {step.done} of {step.total}"
+        elif not self.controller.is_counting:
+            self.status.value = f"Running, {step.stage}: tile {step.done} of {step.total}"
+
+    def _on_stopped(self, sentence: str) -> None:
+        self.status.value = sentence
 
     def _on_failed(self, sentence: str) -> None:
         from napari.utils.notifications import show_error

@@ -88,6 +88,7 @@ class StoreExport:
                 classes = self._decide(record, before if resumes else None, exists and not resumes)
                 details = self._write(record, classes, outputs, resumes)
         except BaseException as error:
+            self.place.settle()
             record.end(error)
             raise
         return self._commit(record, details)

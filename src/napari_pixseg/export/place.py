@@ -10,6 +10,7 @@ import glob
 import os
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ RECORD_NAME = "pixseg-run.json"
 # These two are only in an unfinished store.
 COLORS_NAME = "pixseg-colors.npz"
 LOCK_NAME = "pixseg-run.lock"
+_SETTLE_SECONDS = 5.0
 # Names that zarr and new_file() give to what they are going to rename.
 _PARTIAL = re.compile(r"\.[0-9a-f]{8,32}\.partial(\.\w+)?$")
 
@@ -154,10 +156,22 @@ class Place:
             return
         for path in self.local.parent.glob(f".{glob.escape(self.name)}.*.partial{self.suffix}"):
             path.unlink(missing_ok=True)
-        for folder, _, names in os.walk(self.local):
-            for name in names:
-                if _PARTIAL.search(name):
-                    os.unlink(os.path.join(folder, name))
+        for partial in self._partial_files():
+            os.unlink(partial)
+
+    def _partial_files(self) -> list[str]:
+        return [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(self.local)
+            for name in names
+            if _PARTIAL.search(name)
+        ]
+
+    def settle(self) -> None:
+        """Wait for what zarr is still writing: where one chunk fails, others are on their way."""
+        end = time.monotonic() + _SETTLE_SECONDS
+        while self.is_local and time.monotonic() < end and self._partial_files():
+            time.sleep(_SETTLE_SECONDS / 100)
 
     def read_bytes(self) -> bytes | None:
         """Content of a file; None if there is none."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from napari_pixseg.endpoint.command import add_endpoint, add_serve, segment_there
-from napari_pixseg.errors import ParameterError, status_of
+from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import SEMANTICS, Parameters
 
@@ -62,8 +65,6 @@ def _report(error: BaseException) -> int:
         _log.debug("A fault of ours", exc_info=error)
         sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error})."
     elif isinstance(error, KeyboardInterrupt):
-        from napari_pixseg.engine.run import CANCELLED
-
         sentence = CANCELLED
     answer = getattr(error, "manifest", None) or Manifest.of_error(status, sentence)
     _say(replace(answer, error=sentence).to_json())
@@ -166,11 +167,11 @@ def _segment(options: argparse.Namespace) -> None:
     parameters = _parameters(options)
     segmentation = open_segmentation(options.input, parameters)
     outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
-    with connected(options.scheduler), _Bars() as bars:
+    with connected(options.scheduler), _interrupt_cancels() as cancel, _Bars() as bars:
         manifest = segmentation.export(
             options.output, outputs, options.overwrite, resume=options.resume,
             blob=options.blob, on_error=options.on_error,
-            memory_limit=options.memory_limit, on_event=bars.show,
+            memory_limit=options.memory_limit, on_event=bars.show, cancel=cancel,
         )  # fmt: skip
     for remark in (*segmentation.image.notes, *manifest.details["warnings"]):
         _log.info(remark)
@@ -183,6 +184,33 @@ def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
     ours = ("ct", "cs", "st", "blob", "overwrite", "endpoint", "key_file")
     given = {name for name, value in vars(options).items() if value != getattr(plain, name)}
     return sorted(given - {*ours})
+
+
+@contextmanager
+def _interrupt_cancels() -> Iterator[threading.Event]:
+    """Let Ctrl-C cancel a run before its next tile; a second one ends it at once.
+
+    An exception in the middle of starting a thread leaves one that Python waits for
+    for ever at its end.
+    """
+    cancel = threading.Event()
+
+    def stop(_number: int, _frame: Any) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.getsignal(signal.SIGINT)
+    here = threading.current_thread() is threading.main_thread()
+    if not here or before is not signal.default_int_handler:
+        # Someone else has decided what an interrupt means.
+        yield cancel
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Bars:

@@ -6,6 +6,8 @@ endpoint take theirs from :attr:`PixsegError.status`.
 
 from __future__ import annotations
 
+CANCELLED = "The run was cancelled; what it has written is kept, and can be continued with resume."
+
 
 class PixsegError(Exception):
     """Base of all errors raised on purpose; its message is one sentence for the user.

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
 from napari_pixseg.engine.memory import give_back
 from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.errors import Cancelled
+from napari_pixseg.errors import CANCELLED, Cancelled
 
 FAN_IN = 8
-CANCELLED = "The run was cancelled; what it has written is kept, and can be continued with resume."
 # What so few leave behind is not worth looking for.
 _FEW_TILES = 4
 # Schedulers of this process, which take callbacks.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label
 
-from napari_pixseg.model.components import find_components, without_classes
+from napari_pixseg.model.components import find_components
 
 DTYPES = ("bool", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", ">u2", ">i4", ">u8")
 
@@ -174,11 +174,34 @@ def test_background_classes_become_nothing_and_the_rest_stays(data):
     classes = data.draw(maps((1, 3, 8, 8))).astype(data.draw(st.sampled_from((np.uint8, np.int32))))
     background = data.draw(st.lists(st.integers(1, 6), max_size=4))
     before = classes.copy()
-    left = without_classes(classes, background)
-    assert left.dtype == classes.dtype
+    connectivity = data.draw(st.integers(1, 3))
     kept = np.array([0 if number in background else number for number in range(6)])
-    np.testing.assert_array_equal(left, kept[classes])
+    left = find_components(classes, connectivity, background)
+    expected = find_components(kept[classes], connectivity)
+    np.testing.assert_array_equal(left.labels, expected.labels)
+    np.testing.assert_array_equal(left.sizes, expected.sizes)
+    np.testing.assert_array_equal(left.lines, expected.lines)
     np.testing.assert_array_equal(classes, before)
+
+
+@given(data=st.data())
+def test_runs_know_class_faces_and_colors_of_their_components(data):
+    shape = (1, *(data.draw(st.integers(1, longest)) for longest in (3, 6, 9)))
+    classes = data.draw(maps(shape)).astype(np.uint8)
+    found = find_components(classes, data.draw(st.integers(1, 3)))
+    assert np.repeat(found.values, lengths(found)).tolist() == classes.reshape(-1).tolist()
+    for axis, side in product((1, 2, 3), (0, 1)):
+        face = found.labels.take([-side], axis=axis)
+        np.testing.assert_array_equal(found.face(axis, side), face)
+    values = np.random.default_rng(0).integers(0, 1 << 40, len(found) + 1)
+    np.testing.assert_array_equal(found.paint(values), values[found.labels])
+
+
+def lengths(found):
+    """Pixels of each run."""
+    width = found.shape[-1]
+    lines = np.repeat(np.arange(len(found.first_runs) - 1), np.diff(found.first_runs))
+    return np.diff(lines * width + found.starts, append=np.prod(found.shape))
 
 
 # Maps made to break it ---------------------------------------------------------

@@ -18,7 +18,6 @@ from napari_pixseg.export import ngff
 from napari_pixseg.export.table import temporary_table, write_parquet
 from napari_pixseg.model import kernels
 from napari_pixseg.model.colortable import ColorTable
-from napari_pixseg.model.components import number_pixels
 
 PIXELS = arrays(np.uint32, st.integers(0, 300), elements=st.integers(0, 1 << 24))
 
@@ -83,14 +82,6 @@ def test_a_look_up_says_how_many_are_zero(packed):
     zeros = kernels.look_up(packed, table.astype(np.uint8), result)
     assert np.array_equal(result, table[packed])
     assert zeros == (result == 0).sum()
-
-
-@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
-def test_pixels_are_numbered_by_their_label(dtype):
-    labels, numbers = np.array([0, 2, 1, 2], np.int32), np.array([0, 50, 1 << 31], dtype)
-    result = np.empty(4, dtype)
-    number_pixels(labels, numbers, result)
-    assert np.array_equal(result, numbers[labels])
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (61, 47), (3, 40, 33), (600, 530)])

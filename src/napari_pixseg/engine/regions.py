@@ -30,7 +30,6 @@ from napari_pixseg.engine.sources import open_source
 from napari_pixseg.engine.tiling import Tiling, plan_tiles
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.model.classes import Classes
-from napari_pixseg.model.components import number_pixels
 from napari_pixseg.parameters import Background, Parameters
 
 _UINT32_REGIONS = (1 << 32) - 1
@@ -117,18 +116,7 @@ class Relabel:
     def regions(self, classes: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return a tile's regions, in the shape of its classes."""
         tile, numbers = self.components(classes)
-        return self.paint(tile, numbers, dtype, classes.shape)
-
-    @staticmethod
-    def paint(
-        tile: TileComponents, numbers: NDArray[np.int64], dtype: Any, shape: tuple[int, ...]
-    ) -> NDArray[Any]:
-        """Return the region of each pixel of a tile."""
-        regions = np.empty(shape, dtype)
-        number_pixels(
-            tile.components.labels.reshape(-1), numbers.astype(dtype), regions.reshape(-1)
-        )
-        return regions
+        return tile.components.paint(numbers.astype(dtype)).reshape(classes.shape)
 
 
 def _regions_of(classes: NDArray[Any], relabel: Relabel, dtype: np.dtype[Any]) -> NDArray[Any]:

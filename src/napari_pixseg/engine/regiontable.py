@@ -192,14 +192,14 @@ class _MeasureTile:
     def __call__(self, classes: NDArray[Any], number: int) -> tuple[NDArray[np.void], Tally]:
         relabel = self.relabels[number]
         tile, numbers = relabel.components(classes)
-        labels = tile.components.labels
         if self.write is not None:
-            self.write(relabel.paint(tile, numbers, self.label_dtype, classes.shape), number)
+            labels = tile.components.paint(numbers.astype(self.label_dtype))
+            self.write(labels.reshape(classes.shape), number)
         region = self.maker.layout.tiling.region(number)
         samples = self._samples(region)
-        samples = samples.reshape(*labels.shape, samples.shape[-1])
+        samples = samples.reshape(*tile.components.shape, samples.shape[-1])
         origin = four([part.start for part in region], relabel.axes, 0)
-        tally = Tally.of_tile(tile, numbers, classes.reshape(labels.shape), samples, origin)
+        tally = Tally.of_tile(tile, numbers, samples, origin)
         inner = numbers > 0
         inner[tile.seam] = False
         crossing = tile.seam[numbers[tile.seam] > 0]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from napari_pixseg.engine.run import Feed, Watch, compute_graph, tile_graph
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.model.compile import compiled
-from napari_pixseg.model.components import Components, find_components, without_classes
+from napari_pixseg.model.components import Components, find_components
 from napari_pixseg.parameters import AXES
 
 STAGE = "seams"
@@ -143,11 +143,10 @@ class TileComponents:
         cls, classes: NDArray[Any], sides: Sequence[tuple[int, int]], rules: Rules
     ) -> TileComponents:
         """Find the components of (t, z, y, x) classes."""
-        classes = without_classes(classes, rules.background)
-        components = find_components(classes, rules.connectivity)
+        components = find_components(classes, rules.connectivity, rules.background)
         touches = np.zeros(len(components) + 1, np.bool_)
         for axis, side in sides:
-            touches[_face(components.labels, axis, side)] = True
+            touches[components.face(axis, side)] = True
         touches[0] = False
         kept = touches | (components.sizes >= rules.min_size)
         kept[0] = False
@@ -202,7 +201,7 @@ def sum_up(
 ) -> TileSeams:
     """Reduce a tile to its seams; ``classes`` are those it was made of."""
     components, seam = tile.components, tile.seam
-    firsts = np.zeros(int(np.prod(components.labels.shape[:3])), np.int32)
+    firsts = np.zeros(len(components.first_runs) - 1, np.int32)
     ranks = np.zeros(len(components) + 1, np.int32)
     _rank(components.lines, tile.kept, firsts, ranks)
     compact = np.zeros(len(components) + 1, np.int32)
@@ -210,7 +209,7 @@ def sum_up(
     of_seam = np.zeros(len(seam) + 1, np.int64)
     faces = {}
     for axis, side in sides:
-        face = compact[_face(components.labels, axis, side)]
+        face = compact[components.face(axis, side)]
         faces[axis, side] = face
         of_seam[face] = _face(classes, axis, side)
     return TileSeams(

@@ -11,48 +11,68 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.seams import TileComponents
 from napari_pixseg.model.compile import compiled
-from napari_pixseg.model.components import compilable
 
 
 @compiled
 def _measure(
-    labels: NDArray[np.int32],
-    classes: NDArray[Any],
-    samples: NDArray[Any],
+    first_runs: NDArray[np.int64],
+    starts: NDArray[np.int32],
+    numbers: NDArray[np.int32],
+    values: NDArray[Any],
+    shape: tuple[int, int, int, int],
     origin: NDArray[np.int64],
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     sums: NDArray[np.int64],
-    totals: NDArray[Any],
     of_class: NDArray[np.int64],
 ) -> None:
-    """Extent, coordinate sums and class of each component, and sums of its samples (t, z, y, x, c).
-
-    Run by run: within one, only x and the samples vary.
-    """
-    frames, depth, height, width = labels.shape
+    """Extent, coordinate sums and class of each component, run by run: within one only x varies."""
+    _, depth, height, width = shape
     start, stop = origin.copy(), origin.copy()
-    for t in range(frames):
-        for z in range(depth):
-            for y in range(height):
-                x = 0
-                while x < width:
-                    first, label = x, labels[t, z, y, x]
-                    while x < width and labels[t, z, y, x] == label:
-                        if label != 0:
-                            for channel in range(totals.shape[1]):
-                                totals[label, channel] += samples[t, z, y, x, channel]
-                        x += 1
-                    if label == 0:
-                        continue
-                    of_class[label] = classes[t, z, y, first]
-                    start[0], start[1], start[2] = t + origin[0], z + origin[1], y + origin[2]
-                    stop[:3] = start[:3]
-                    start[3], stop[3] = first + origin[3], x - 1 + origin[3]
-                    for axis in range(4):
-                        sums[label, axis] += (x - first) * (start[axis] + stop[axis]) // 2
-                        low[label, axis] = min(low[label, axis], start[axis])
-                        high[label, axis] = max(high[label, axis], stop[axis])
+    for line in range(first_runs.size - 1):
+        start[0] = stop[0] = origin[0] + line // (height * depth)
+        start[1] = stop[1] = origin[1] + line // height % depth
+        start[2] = stop[2] = origin[2] + line % height
+        end = first_runs[line + 1]
+        for run in range(first_runs[line], end):
+            label = numbers[run]
+            if label == 0:
+                continue
+            of_class[label] = values[run]
+            first, x = starts[run], starts[run + 1] if run + 1 < end else width
+            start[3], stop[3] = first + origin[3], x - 1 + origin[3]
+            for axis in range(4):
+                sums[label, axis] += (x - first) * (start[axis] + stop[axis]) // 2
+                low[label, axis] = min(low[label, axis], start[axis])
+                high[label, axis] = max(high[label, axis], stop[axis])
+
+
+@compiled
+def _add_samples(
+    first_runs: NDArray[np.int64],
+    starts: NDArray[np.int32],
+    numbers: NDArray[np.int32],
+    rows: NDArray[Any],
+    totals: NDArray[Any],
+) -> None:
+    """Add the samples (lines, x, c) of each component to its totals (n + 1, c), in their order."""
+    width, channels = rows.shape[1], rows.shape[2]
+    for line in range(rows.shape[0]):
+        end = first_runs[line + 1]
+        for run in range(first_runs[line], end):
+            total, stop = totals[numbers[run]], starts[run + 1] if run + 1 < end else width
+            if channels == 3:
+                # Sums in registers: most images have three channels.
+                a, b, c = total[0], total[1], total[2]
+                for x in range(starts[run], stop):
+                    a += rows[line, x, 0]
+                    b += rows[line, x, 1]
+                    c += rows[line, x, 2]
+                total[0], total[1], total[2] = a, b, c
+            else:
+                for x in range(starts[run], stop):
+                    for channel in range(channels):
+                        total[channel] += rows[line, x, channel]
 
 
 @dataclass(frozen=True)
@@ -83,21 +103,21 @@ class Tally:
 
     @classmethod
     def of_tile(
-        cls, tile: TileComponents, numbers: NDArray[np.int64], classes: NDArray[Any],
-        samples: NDArray[Any], origin: Sequence[int],
+        cls, tile: TileComponents, numbers: NDArray[np.int64], samples: NDArray[Any],
+        origin: Sequence[int],
     ) -> Tally:  # fmt: skip
         """Measure the components of a tile; row i is component i, row 0 nothing."""
-        labels, count = tile.components.labels, len(tile.components) + 1
+        runs, count = tile.components, len(tile.components) + 1
         exact = samples.dtype.kind in "bui" and samples.dtype.itemsize < 8
         low = np.full((count, 4), np.iinfo(np.int64).max)
         high, sums = np.full((count, 4), -1, np.int64), np.zeros((count, 4), np.int64)
         totals = np.zeros((count, samples.shape[-1]), np.int64 if exact else np.float64)
         of_class = np.zeros(count, np.int64)
-        _measure(
-            labels, compilable(classes), samples, np.asarray(origin, np.int64), low, high, sums,
-            totals, of_class,
-        )  # fmt: skip
-        return cls(numbers, of_class, tile.components.sizes, low, high, sums, totals)
+        cut = runs.first_runs, runs.starts, runs.numbers
+        start = np.asarray(origin, np.int64)
+        _measure(*cut, runs.values, runs.shape, start, low, high, sums, of_class)
+        _add_samples(*cut, samples.reshape(-1, *samples.shape[-2:]), totals)
+        return cls(numbers, of_class, runs.sizes, low, high, sums, totals)
 
     def take(self, which: NDArray[Any] | slice) -> Tally:
         """Return some of the rows."""

@@ -1,12 +1,14 @@
 """Connected components of equal class in one array, numbered in raster order.
 
-Components are found run by run with a union-find whose roots are always the
-earliest run, so that numbers come out as scikit-image gives them. All kernels
-work on four axes t, z, y, x; components never connect over t.
+A line is cut into runs of equal class, and runs that touch are joined by a
+union-find whose roots are always the earliest run, so that numbers come out as
+scikit-image gives them. What is kept are the runs: pixels are touched once to
+find them, and once more to paint them. All kernels work on four axes t, z, y,
+x; components never connect over t.
 
-Memory: 4 bytes for each pixel (8 more for classes that are neither uint8 nor
-uint16) and at most ``BYTES_PER_COMPONENT`` for each component, of which there
-are at most as many as pixels.
+Memory: at most ``BYTES_PER_RUN`` for each run, ``BYTES_PER_COMPONENT`` for each
+component; of both there are at most as many as pixels. Classes that are neither
+uint8 nor uint16 are copied to 8 bytes a pixel.
 """
 
 from __future__ import annotations
@@ -20,35 +22,82 @@ from numpy.typing import NDArray
 
 from napari_pixseg.model.compile import compiled
 
-# Union-find parent 4, size 8, line of the first pixel 4, flags 2, final number 8.
-BYTES_PER_COMPONENT = 26
+# First pixel 4, component 4, class up to 8.
+BYTES_PER_RUN = 16
+# Size 8, line of the first pixel 4, flags 2, final number 8.
+BYTES_PER_COMPONENT = 22
 Ints = NDArray[np.int32]
+Offsets = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Components:
-    """The components of an array.
+    """The components of an array, as runs along its last axis.
 
     Attributes
     ----------
-    labels : (t, z, y, x) ndarray of int32
-        1..n in raster order of first pixels; 0 where the class is 0.
-    sizes : (n + 1,) ndarray of int64
-        Pixels of each component; of background in entry 0.
+    shape : tuple of int
+        Pixels along t, z, y, x.
     lines : (n + 1,) ndarray of int32
         Line (raster index over t, z, y) of each component's first pixel.
+    sizes : (n + 1,) ndarray of int64
+        Pixels of each component; of background in entry 0.
+    first_runs : (lines + 1,) ndarray of int64
+        Number of the first run of each line, and of all runs.
+    starts : (runs,) ndarray of int32
+        Where in its line each run begins; it ends where the next one does.
+    numbers : (runs,) ndarray of int32
+        Component 1..n of each run, in raster order of first pixels; 0 for background.
+    values : (runs,) ndarray
+        Class of each run; 0 for background.
     """
 
-    labels: Ints
-    sizes: NDArray[np.int64]
+    shape: tuple[int, ...]
     lines: Ints
+    sizes: NDArray[np.int64]
+    first_runs: Offsets
+    starts: Ints
+    numbers: Ints
+    values: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.sizes) - 1
 
+    @property
+    def labels(self) -> Ints:
+        """(t, z, y, x) component of each pixel."""
+        return self.paint(np.arange(len(self) + 1, dtype=np.int32))
 
-def find_components(classes: NDArray[Any], connectivity: int) -> Components:
-    """Find the components of equal, non-zero class.
+    def paint(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return a (t, z, y, x) array with each pixel's entry of ``values`` (n + 1,)."""
+        painted = np.empty(self.shape, values.dtype)
+        lines = np.arange(len(self.first_runs) - 1)
+        self._paint(lines, values, painted)
+        return painted
+
+    def face(self, axis: int, side: int) -> Ints:
+        """Components on the first (side 0) or last (1) pixels along an axis, its length 1."""
+        shape = (*self.shape[:axis], 1, *self.shape[axis + 1 :])
+        if axis == len(self.shape) - 1:
+            runs = self.first_runs[1:] - 1 if side else self.first_runs[:-1]
+            return self.numbers[runs].reshape(shape)
+        lines = np.arange(len(self.first_runs) - 1).reshape(self.shape[:-1])
+        at = self.shape[axis] - 1 if side else 0
+        face = np.empty(shape, np.int32)
+        self._paint(lines.take(at, axis=axis), np.arange(len(self) + 1, dtype=np.int32), face)
+        return face
+
+    def _paint(self, lines: NDArray[Any], values: NDArray[Any], result: NDArray[Any]) -> None:
+        _paint_lines(
+            np.ascontiguousarray(lines).reshape(-1), self.first_runs, self.starts, self.numbers,
+            values, result.reshape(-1, self.shape[-1]),
+        )  # fmt: skip
+
+
+def find_components(
+    classes: NDArray[Any], connectivity: int, background: Sequence[int] = ()
+) -> Components:
+    """Find the components of equal class.
 
     Parameters
     ----------
@@ -56,27 +105,30 @@ def find_components(classes: NDArray[Any], connectivity: int) -> Components:
         0 is background.
     connectivity : int
         Pixels connect when they differ by one in at most this many of z, y, x.
+    background : sequence of int
+        Other classes that are background.
 
     Returns
     -------
     Components
         ``labels`` equals ``skimage.measure.label`` of each frame, offsets added.
     """
-    classes = compilable(classes)
-    labels = np.empty(classes.shape, np.int32)
-    parents = np.empty(classes.size + 1, np.int32)
-    runs = _link_runs(classes, _earlier_lines(connectivity), labels, parents)
-    count = _number_roots(parents, runs)
+    rows = compilable(classes).reshape(-1, classes.shape[-1])
+    first_runs = np.zeros(len(rows) + 1, np.int64)
+    _count_runs(rows, first_runs)
+    # One more, because every pixel is written down and the next run overwrites it.
+    starts = np.empty(first_runs[-1] + 1, np.int32)
+    values = np.empty(first_runs[-1], rows.dtype)
+    _cut_runs(rows, first_runs, starts, values)
+    if len(background):
+        values[np.isin(values, np.asarray(background))] = 0
+    numbers = np.arange(first_runs[-1], dtype=np.int32)
+    earlier = _earlier_lines(connectivity)
+    _join_runs(classes.shape, earlier, first_runs, starts, values, numbers)
+    count = _number_roots(values, numbers)
     sizes, lines = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int32)
-    _relabel_and_measure(labels, parents, sizes, lines)
-    return Components(labels, sizes, lines)
-
-
-def without_classes(classes: NDArray[Any], background: Sequence[int]) -> NDArray[Any]:
-    """Return the classes with some of them set to 0."""
-    if not len(background):
-        return classes
-    return np.where(np.isin(classes, np.asarray(background)), classes.dtype.type(0), classes)
+    _measure_runs(classes.shape[-1], first_runs, starts, numbers, sizes, lines)
+    return Components(classes.shape, lines, sizes, first_runs, starts[:-1], numbers, values)
 
 
 def compilable(classes: NDArray[Any]) -> NDArray[Any]:
@@ -94,112 +146,131 @@ def _earlier_lines(connectivity: int) -> NDArray[np.int64]:
 
 
 @compiled
-def _root(parents: Ints, label: int) -> int:
-    while parents[label] != label:
-        parents[label] = parents[parents[label]]
-        label = parents[label]
-    return label
+def _count_runs(rows: NDArray[Any], first_runs: Offsets) -> None:
+    for y in range(rows.shape[0]):
+        line, count = rows[y], 0
+        for x in range(1, line.size):
+            count += line[x] != line[x - 1]
+        first_runs[y + 1] = first_runs[y] + count + (line.size > 0)
 
 
 @compiled
-def _join(parents: Ints, first: int, second: int) -> int:
-    """Unite two sets under the earlier root, and return it."""
+def _cut_runs(
+    rows: NDArray[Any], first_runs: Offsets, starts: Ints, values: NDArray[Any]
+) -> None:
+    """Write down where every run begins, and its class."""
+    for y in range(rows.shape[0]):
+        line, run = rows[y], first_runs[y]
+        if line.size:
+            starts[run] = 0
+            run += 1
+        for x in range(1, line.size):
+            # Without a branch, which would be guessed wrong at the end of every run.
+            starts[run] = x
+            run += line[x] != line[x - 1]
+        for run in range(first_runs[y], first_runs[y + 1]):
+            values[run] = line[starts[run]]
+
+
+@compiled
+def _root(parents: Ints, run: int) -> int:
+    while parents[run] != run:
+        parents[run] = parents[parents[run]]
+        run = parents[run]
+    return run
+
+
+@compiled
+def _join(parents: Ints, first: int, second: int) -> None:
+    """Unite two sets under the earlier root."""
     a, b = _root(parents, first), _root(parents, second)
     if a < b:
         parents[b] = a
-        return a
-    parents[a] = b
-    return b
+    elif b < a:
+        parents[a] = b
 
 
 @compiled
-def _label_run(
-    value: int,
-    start: int,
-    stop: int,
-    line: NDArray[Any],
-    labels: Ints,
-    label: int,
-    parents: Ints,
-) -> int:
-    """Join a run with what it touches in positions start..stop of an earlier line."""
-    last = 0
-    for x in range(start, stop):
-        if line[x] == value and labels[x] != last:
-            last = labels[x]
-            label = _root(parents, last) if label == 0 else _join(parents, label, last)
-    return label
+def _join_lines(
+    line: int, other: int, reach: int, width: int, first_runs: Offsets, starts: Ints,
+    values: NDArray[Any], parents: Ints,
+) -> None:  # fmt: skip
+    """Join the runs of a line with those of an earlier one that they touch."""
+    here, here_end = first_runs[line], first_runs[line + 1]
+    there, there_end = first_runs[other], first_runs[other + 1]
+    while here < here_end and there < there_end:
+        if values[here] == values[there] and values[here] != 0:
+            _join(parents, there, here)
+        stop = starts[here + 1] if here + 1 < here_end else width
+        other_stop = starts[there + 1] if there + 1 < there_end else width
+        if stop == other_stop and reach > 0 and stop < width:
+            # Both end here: across the corner each touches what follows the other.
+            if values[here] == values[there + 1] and values[here] != 0:
+                _join(parents, there + 1, here)
+            if values[here + 1] == values[there] and values[there] != 0:
+                _join(parents, there, here + 1)
+        here += stop <= other_stop
+        there += other_stop <= stop
 
 
 @compiled
-def _link_runs(
-    classes: NDArray[Any], earlier: NDArray[np.int64], labels: Ints, parents: Ints
-) -> int:
-    """Give every run of equal class a provisional label; return how many there are."""
-    frames, depth, height, width = classes.shape
+def _join_runs(
+    shape: tuple[int, int, int, int], earlier: NDArray[np.int64], first_runs: Offsets,
+    starts: Ints, values: NDArray[Any], parents: Ints,
+) -> None:  # fmt: skip
+    frames, depth, height, width = shape
+    for line in range(frames * depth * height):
+        z, y = line // height % depth, line % height
+        for k in range(earlier.shape[0]):
+            oz, oy = z + earlier[k, 0], y + earlier[k, 1]
+            if oz >= 0 and 0 <= oy < height:
+                other = line + earlier[k, 0] * height + earlier[k, 1]
+                _join_lines(
+                    line, other, earlier[k, 2], width, first_runs, starts, values, parents
+                )
+
+
+@compiled
+def _number_roots(values: NDArray[Any], numbers: Ints) -> int:
+    """Replace the parents of runs by numbers 1..n; a root is the earliest of its set."""
     count = 0
-    for t in range(frames):
-        for z in range(depth):
-            for y in range(height):
-                line, line_labels = classes[t, z, y], labels[t, z, y]
-                x = 0
-                while x < width:
-                    start, value = x, line[x]
-                    while x < width and line[x] == value:
-                        x += 1
-                    label = 0
-                    if value != 0:
-                        for k in range(earlier.shape[0]):
-                            oz, oy, reach = z + earlier[k, 0], y + earlier[k, 1], earlier[k, 2]
-                            if oz >= 0 and 0 <= oy < height:
-                                label = _label_run(
-                                    value, max(start - reach, 0), min(x + reach, width),
-                                    classes[t, oz, oy], labels[t, oz, oy], label, parents,
-                                )  # fmt: skip
-                        if label == 0:
-                            count += 1
-                            parents[count] = count
-                            label = count
-                    line_labels[start:x] = label
+    for run in range(numbers.size):
+        if values[run] == 0:
+            numbers[run] = 0
+        elif numbers[run] == run:
+            count += 1
+            numbers[run] = count
+        else:
+            numbers[run] = numbers[numbers[run]]
     return count
 
 
 @compiled
-def _number_roots(parents: Ints, count: int) -> int:
-    """Replace provisional labels by 1..n; a root is the earliest of its set."""
-    number = 0
-    parents[0] = 0
-    for label in range(1, count + 1):
-        if parents[label] == label:
-            number += 1
-            parents[label] = number
-        else:
-            parents[label] = parents[parents[label]]
-    return number
+def _measure_runs(
+    width: int, first_runs: Offsets, starts: Ints, numbers: Ints, sizes: NDArray[np.int64],
+    lines: Ints,
+) -> None:  # fmt: skip
+    seen = 0
+    for line in range(first_runs.size - 1):
+        end = first_runs[line + 1]
+        for run in range(first_runs[line], end):
+            number = numbers[run]
+            sizes[number] += (starts[run + 1] if run + 1 < end else width) - starts[run]
+            if number > seen:
+                seen = number
+                lines[number] = line
 
 
 @compiled
-def _relabel_and_measure(
-    labels: Ints, numbers: Ints, sizes: NDArray[np.int64], lines: Ints
-) -> None:
-    frames, depth, height, width = labels.shape
-    seen, index = 0, 0
-    for t in range(frames):
-        for z in range(depth):
-            for y in range(height):
-                line = labels[t, z, y]
-                for x in range(width):
-                    number = numbers[line[x]]
-                    line[x] = number
-                    sizes[number] += 1
-                    if number > seen:
-                        seen = number
-                        lines[number] = index
-                index += 1
-
-
-@compiled
-def number_pixels(labels: Ints, numbers: NDArray[Any], result: NDArray[Any]) -> None:
-    """Replace labels by their entries of ``numbers``."""
-    for i in range(labels.size):
-        result[i] = numbers[labels[i]]
+def _paint_lines(
+    lines: NDArray[np.int64], first_runs: Offsets, starts: Ints, numbers: Ints,
+    values: NDArray[Any], result: NDArray[Any],
+) -> None:  # fmt: skip
+    """Paint the runs of some lines into rows of ``result``."""
+    for row in range(lines.size):
+        end = first_runs[lines[row] + 1]
+        for run in range(first_runs[lines[row]], end):
+            stop = starts[run + 1] if run + 1 < end else result.shape[1]
+            value = values[numbers[run]]
+            for x in range(starts[run], stop):
+                result[row, x] = value

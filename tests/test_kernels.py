@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import napari_pixseg.model.colortable as colortable
-from napari_pixseg.engine.regiontable import let_go
+from napari_pixseg.engine.memory import let_go
+from napari_pixseg.engine.regiontable import put_rows
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.export import ngff
+from napari_pixseg.export import table as table_module
 from napari_pixseg.export.table import temporary_table, write_parquet
 from napari_pixseg.model import kernels
 from napari_pixseg.model.colortable import ColorTable
@@ -46,7 +48,7 @@ def test_counts_of_merged_tables_go_beyond_32_bits():
 def test_what_is_counted_in_pieces_is_counted_the_same(packed, at_once):
     whole = ColorTable.from_packed(packed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(colortable, "_COUNTED_AT_ONCE", at_once)
+        patch.setattr(colortable, "COUNTED_AT_ONCE", at_once)
         assert ColorTable.from_packed(packed) == whole
 
 
@@ -113,23 +115,51 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
 
 def test_a_memory_map_that_was_let_go_keeps_its_rows():
     with temporary_table(50_000, np.dtype([("number", np.int64)])) as table:
-        table["number"] = np.arange(50_000)
-        let_go(table)
+        table["number"][:] = np.arange(50_000)
+        let_go(table["number"])
         assert np.array_equal(table["number"], np.arange(50_000))
 
 
 def test_a_parquet_file_holds_every_type_of_column(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     columns = [("number", np.int64), ("class", np.int32), ("mean_0", np.float64), ("edge", bool)]
-    table = np.zeros(1003, np.dtype(columns))
     rng = np.random.default_rng(0)
-    for name, _ in columns:
-        table[name] = rng.integers(0, 2, 1003) if name == "edge" else rng.normal(0, 99, 1003)
-    write_parquet(tmp_path / "table.parquet", table)
+    table = {name: rng.normal(0, 99, 1003).astype(kind) for name, kind in columns}
+    nothing = {name: column[:0] for name, column in table.items()}
+    write_parquet(tmp_path / "table.parquet", table, nothing)
     found = parquet.read_table(tmp_path / "table.parquet")
     for name, kind in columns:
         assert np.array_equal(found[name].to_numpy(), table[name])
         assert found[name].to_numpy().dtype == kind
+
+
+@pytest.mark.parametrize("group", [7, 100, 1 << 17])
+def test_rows_that_come_later_stand_in_the_parquet_file_where_their_numbers_say(
+    group, tmp_path, monkeypatch
+):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(table_module, "_ROWS_PER_GROUP", group)
+    numbers, late = np.arange(1, 101), np.array([1, 7, 8, 14, 15, 60, 100])
+    with temporary_table(100, np.dtype([("number", np.int64), ("area", np.float64)])) as table:
+        early = np.setdiff1d(numbers, late)
+        put_rows(table, {"number": early, "area": early / 2})
+        more = {"number": late, "area": late / 2}
+        write_parquet(tmp_path / "table.parquet", table, more)
+    found = parquet.read_table(tmp_path / "table.parquet")
+    assert found["number"].to_pylist() == numbers.tolist()
+    assert found["area"].to_pylist() == (numbers / 2).tolist()
+
+
+@given(data=st.data())
+def test_halving_is_the_mean_of_the_pixels_there_are_rounded_half_up(data):
+    shape = tuple(data.draw(st.integers(1, longest)) for longest in (3, 9, 9))
+    planes = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, shape, np.uint8)
+    found = ngff.area_mean(planes)
+    assert found.shape == (shape[0], (shape[1] + 1) // 2, (shape[2] + 1) // 2)
+    for index in np.ndindex(found.shape):
+        plane, y, x = index
+        block = planes[plane, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].astype(int)
+        assert found[index] == (2 * block.sum() + block.size) // (2 * block.size)
 
 
 def test_an_export_imports_neither_pandas_nor_distributed(tmp_path):

@@ -18,7 +18,7 @@ from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.peak import refuse_memory
 from napari_pixseg.engine.regions import Regions, regions_of
-from napari_pixseg.engine.regiontable import RegionTable
+from napari_pixseg.engine.regiontable import RegionTable, put_rows
 from napari_pixseg.engine.run import Listener, Watch, compute_array
 from napari_pixseg.engine.skips import without_damage
 from napari_pixseg.engine.tiling import plan_tiles
@@ -206,7 +206,7 @@ class Segmentation:
         """
         maker = RegionTable(self._regions, self.image, self.image.source.scale)
         table = np.zeros(self._regions.count, maker.dtype)
-        maker.collect(table, Watch())
+        put_rows(table, maker.collect(table, Watch()))
         return table
 
     @cached_property

@@ -15,18 +15,31 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.cluster import active_client
 from napari_pixseg.engine.image import Image, Region
-from napari_pixseg.engine.run import Feed, Watch, run_tiles
-from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin, with_halo
+from napari_pixseg.engine.run import Feed, Watch, run_tiles, runs_here
+from napari_pixseg.engine.samples import (
+    Colors,
+    Encoding,
+    Packed,
+    Plain,
+    Seen,
+    median,
+    packed_colors,
+    reflect_margin,
+    with_halo,
+)
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.engine.window import resolve_window
 from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
 from napari_pixseg.model.colortable import NO_DATA, ColorTable, release_counters
+from napari_pixseg.model.counter import ColorCounter
 from napari_pixseg.parameters import Interval, Parameters
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
 DIRECT_TILES = 10_000
+# Up to so many, what a tile has are few colors beside the 2^24 that could be.
+_FEW_TILES = 8
 # Sees the packed colors of a region while they are counted.
 Observer: TypeAlias = Callable[[Region, Packed], None]
 
@@ -57,7 +70,7 @@ class Pixels:
         return many and not in_memory_graph
 
     def overlapped(self, function: Callable[..., Any], dtype: Any, **arguments: Any) -> da.Array:
-        """Apply ``function(packed, **arguments)`` to every tile of denoised packed colors."""
+        """Apply ``function(colors, **arguments)`` to the denoised colors of every tile."""
         encoded = self._encoded()
         depth = _depth(self.radius, self.tiling)
         encoded = _merge_thin_tiles(encoded, depth)
@@ -69,10 +82,10 @@ class Pixels:
         )  # fmt: skip
 
     def _encoded(self) -> da.Array:
-        """Packed colors before denoising, one block for each tile."""
+        """Colors before denoising, one block for each tile; packed if they are to be denoised."""
         if not isinstance(self.image.source.array, da.Array):
             # Read and encoded in one step: map_blocks copies what loses an axis.
-            reader = _EncodedReader(self.image, self.encoding)
+            reader = _EncodedReader(self.image, self.encoding, packs=self.radius > 0)
             return da.from_array(
                 reader, self.tiling.chunks, name=False, asarray=False,
                 meta=np.empty((0,) * reader.ndim, reader.dtype),
@@ -84,15 +97,19 @@ class Pixels:
         )  # fmt: skip
 
     def read(self, region: Region) -> Packed:
-        """Read the denoised packed colors of a region, with what of its halo exists."""
+        """Read the denoised packed colors of a region."""
+        return packed_colors(self.colors(region))
+
+    def colors(self, region: Region) -> Colors:
+        """Read the denoised colors of a region, with what of its halo exists."""
         if not self.radius:
-            return self.encoding.encode(self.image.read(region))
+            return self.encoding.colors(self.image.read(region))
         halo, margins, inner = with_halo(region, self.image.shape, self.radius)
         packed = self.encoding.encode(self.image.read(halo))
         return median(reflect_margin(packed, margins), self.radius)[inner]
 
     def feed(self) -> Feed:
-        """Tiles of denoised packed colors for :func:`run_tiles`."""
+        """Tiles of denoised colors for :func:`run_tiles`."""
         if self.is_direct:
             return Feed.of_reader(_TileReader(self), self.tiling)
         return _feed_of(self.overlapped(_unchanged, np.uint32), self.tiling)
@@ -107,6 +124,11 @@ class Pixels:
             ``observer(region, packed)`` sees every tile on the way, once it is read. It is
             called in this process, from several threads: not for distributed schedulers.
         """
+        tiles = len(self.tiling) > _FEW_TILES
+        if tiles and runs_here():
+            counts = ColorCounter(self.encoding.space)
+            run_tiles(self.feed(), _Adding(counts, self._numbered(observer)), "colors", watch)
+            return counts.table()
         counter = _TileCounter(self.encoding, self._numbered(observer))
         try:
             table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
@@ -131,6 +153,13 @@ class Pixels:
             return Feed.of_reader(_TileReader(self, _Lookup(lookup)), self.tiling)
         return _feed_of(self.classes(lookup), self.tiling)
 
+    def seen_feed(self, lookup: NDArray[Any]) -> Feed:
+        """Tiles of classes, as :class:`Seen` where that costs nothing."""
+        if self.is_direct:
+            return Feed.of_reader(_TileReader(self, _Lookup(lookup), _see), self.tiling)
+        table = dask.delayed(_Lookup(lookup), pure=False)
+        return _feed_of(self.overlapped(_see, lookup.dtype, table=table), self.tiling)
+
 
 class _Lookup:
     """A class table that Dask passes on as it is."""
@@ -149,14 +178,15 @@ def _unpacked_lookup(content: bytes, dtype: np.dtype[Any]) -> _Lookup:
 
 
 class _EncodedReader:
-    """Packed colors as an array-like, for Dask to slice."""
+    """Colors as an array-like, for Dask to slice."""
 
-    def __init__(self, image: Image, encoding: Encoding) -> None:
-        self._image, self._encoding = image, encoding
+    def __init__(self, image: Image, encoding: Encoding, packs: bool) -> None:
+        self._image, self._encoding, self._packs = image, encoding, packs
         self.shape, self.ndim, self.dtype = image.shape, len(image.shape), np.dtype(np.uint32)
 
-    def __getitem__(self, index: Region) -> Packed:
-        return self._encoding.encode(self._image.read(index))
+    def __getitem__(self, index: Region) -> Colors:
+        colors = self._encoding.colors(self._image.read(index))
+        return packed_colors(colors) if self._packs else colors
 
 
 @dataclass(frozen=True)
@@ -165,10 +195,11 @@ class _TileReader:
 
     pixels: Pixels
     lookup: _Lookup | None = None
+    look_up: Callable[[Colors, _Lookup], Any] | None = None
 
     def __call__(self, number: int) -> Any:
-        packed = self.pixels.read(self.pixels.tiling.region(number))
-        return packed if self.lookup is None else _look_up(packed, table=self.lookup)
+        colors = self.pixels.colors(self.pixels.tiling.region(number))
+        return colors if self.lookup is None else (self.look_up or _look_up)(colors, self.lookup)
 
 
 @dataclass(frozen=True)
@@ -176,30 +207,58 @@ class _TileCounter:
     encoding: Encoding
     observer: Callable[[Packed, int], None] | None = None
 
-    def __call__(self, packed: Packed, number: int) -> ColorTable:
+    def __call__(self, colors: Colors, number: int) -> ColorTable:
+        packed = packed_colors(colors)
         if self.observer is not None:
             self.observer(packed, number)
         return ColorTable.from_packed(packed, self.encoding.space)
+
+
+@dataclass(frozen=True)
+class _Adding:
+    """Adds tiles to one counter, for schedulers whose tasks are threads of this process."""
+
+    counter: ColorCounter
+    observer: Callable[[Packed, int], None] | None
+
+    def __call__(self, colors: Colors, number: int) -> None:
+        if self.observer is not None:
+            self.observer(packed_colors(colors), number)
+        if isinstance(colors, Plain):
+            self.counter.add_pixels(colors.pixels)
+        else:
+            self.counter.add_packed(colors)
 
 
 def _encode(block: NDArray[Any], encoding: Encoding) -> Packed:
     return encoding.encode(block)
 
 
-def _unchanged(packed: Packed) -> Packed:
-    return packed
+def _unchanged(colors: Colors) -> Colors:
+    return colors
 
 
-def _look_up(packed: Packed, table: _Lookup) -> NDArray[Any]:
-    result = np.empty(packed.shape, table.table.dtype)
-    flat = np.ascontiguousarray(packed).reshape(-1)
-    zeros = kernels.look_up(flat, table.table, result.reshape(-1))
-    if zeros and ((result == 0) & (packed != NO_DATA)).any():
+def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
+    result = np.empty(colors.shape, table.table.dtype)
+    flat = result.reshape(-1)
+    if isinstance(colors, Plain):
+        rows = colors.pixels.reshape(-1, colors.pixels.shape[-1])
+        unknown = bool(kernels.look_up_pixels(rows, table.table, flat))
+    else:
+        zeros = kernels.look_up(np.ascontiguousarray(colors).reshape(-1), table.table, flat)
+        unknown = bool(zeros and ((result == 0) & (colors != NO_DATA)).any())
+    if unknown:
         raise InputChanged(
             "The input holds colors that were not there when they were counted: it has changed "
             "meanwhile; leave it alone while it is segmented, and segment it anew."
         )
     return result
+
+
+def _see(colors: Colors, table: _Lookup) -> Seen | NDArray[Any]:
+    classes = _look_up(colors, table)
+    # Denoised colors, and those of other samples, are not the samples.
+    return Seen(classes, colors.pixels) if isinstance(colors, Plain) else classes
 
 
 def _on_tile(

@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from napari_pixseg.engine.classify import Pixels, refuse_connectivity
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.engine.samples import Seen
 from napari_pixseg.engine.seams import (
+    Block,
+    Keep,
+    KeptTile,
     Layout,
     Numbering,
     Rules,
@@ -56,11 +60,14 @@ class Regions:
     rules : Rules
     feed : callable
         Makes a feed of class tiles, anew for each pass.
+    keep : callable, optional
+        Takes the components of every tile when they are found; a later feed may give them back.
     """
 
     layout: Layout
     rules: Rules
     feed: Callable[[], Feed] = field(repr=False)
+    keep: Keep | None = field(default=None, repr=False)
     _numbering: Numbering | None = field(default=None, init=False, repr=False)
 
     def numbering(self, watch: Watch | None = None, also: Step | None = None) -> Numbering:
@@ -70,7 +77,7 @@ class Regions:
         """
         if self._numbering is None:
             self._numbering = number_regions(
-                self.feed(), self.layout, self.rules, watch or Watch(), also
+                self.feed(), self.layout, self.rules, watch or Watch(), also, self.keep
             )
         return self._numbering
 
@@ -106,11 +113,14 @@ class Relabel:
     rules: Rules
     numbers: TileNumbers
 
-    def components(self, classes: NDArray[Any]) -> tuple[TileComponents, NDArray[np.int64]]:
-        """Return a tile's components and the region of each."""
-        tile = TileComponents.of(
-            classes.reshape(four(classes.shape, self.axes, 1)), self.sides, self.rules
-        )
+    def components(self, block: Block) -> tuple[TileComponents, NDArray[np.int64]]:
+        """Return the components of a tile, from its classes or as kept, and their regions."""
+        if isinstance(block, KeptTile):
+            tile = TileComponents.made_of(block.components, self.sides, self.rules)
+        else:
+            classes = block.classes if isinstance(block, Seen) else block
+            classes = classes.reshape(four(classes.shape, self.axes, 1))
+            tile = TileComponents.of(classes, self.sides, self.rules)
         return tile, final_numbers(tile, self.numbers)
 
     def regions(self, classes: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.memory import let_go
 from napari_pixseg.engine.regions import Regions, Relabel
 from napari_pixseg.engine.run import Watch, run_tiles
-from napari_pixseg.engine.seams import Layout, four
+from napari_pixseg.engine.samples import Seen
+from napari_pixseg.engine.seams import Block, KeptTile, Layout, four
 from napari_pixseg.engine.tally import Tally
+from napari_pixseg.model.components import Components, sum_samples
 from napari_pixseg.parameters import AXES
 
 STAGE = "regions"
@@ -25,7 +27,17 @@ _BATCH_COMPONENTS = 1 << 19
 # Measured peak of this pass, rows included, in a tile where every pixel is a region.
 BYTES_PER_MEASURED_COMPONENT = 430
 _BATCH_TILES = 64
-_PUT_AT_ONCE = 1 << 14
+
+
+# Equally long arrays by the name of their column.
+Columns: TypeAlias = dict[str, NDArray[Any]]
+
+
+class Table(Protocol):
+    """A structured array, or columns by their names."""
+
+    def __getitem__(self, name: str, /) -> NDArray[Any]:
+        """Return a column."""
 
 
 class LabelWriter(Protocol):
@@ -69,25 +81,24 @@ class Rows:
         ]
         return np.dtype(columns)
 
-    def of(self, tally: Tally) -> NDArray[np.void]:
-        """Turn measures into rows; bounding boxes are half-open as in scikit-image."""
-        layout = self.layout
-        rows = np.zeros(len(tally), self.dtype)
-        rows["number"], rows["class"], rows["area"] = tally.numbers, tally.classes, tally.areas
+    def of(self, tally: Tally) -> Columns:
+        """Turn measures into columns; bounding boxes are half-open as in scikit-image."""
+        layout, areas = self.layout, tally.areas
         spatial = [axis for axis in layout.axes if axis != "t"]
-        rows["physical_area"] = tally.areas * math.prod(self.scale.get(a, 1.0) for a in spatial)
+        columns: Columns = {"number": tally.numbers, "class": tally.classes, "area": areas}
+        columns["physical_area"] = areas * math.prod(self.scale.get(a, 1.0) for a in spatial)
+        border = np.zeros(len(tally), np.bool_)
         for axis in layout.axes:
             index = _FOUR.index(axis)
-            rows[f"bbox_min_{axis}"] = tally.low[:, index]
-            rows[f"bbox_max_{axis}"] = tally.high[:, index] + 1
-            rows[f"centroid_{axis}"] = tally.sums[:, index] / tally.areas
+            low, high = tally.low[:, index], tally.high[:, index]
+            columns[f"bbox_min_{axis}"], columns[f"bbox_max_{axis}"] = low, high + 1
+            columns[f"centroid_{axis}"] = tally.sums[:, index] / areas
             last = layout.shape[index] - 1
             if axis != "t" and last > 0:
-                ends = (tally.low[:, index] == 0) | (tally.high[:, index] == last)
-                rows["touches_border"] |= ends
+                border |= (low == 0) | (high == last)
         for channel in range(tally.totals.shape[1]):
-            rows[f"mean_{channel}"] = tally.totals[:, channel] / tally.areas
-        return rows
+            columns[f"mean_{channel}"] = tally.totals[:, channel] / areas
+        return {**columns, "touches_border": border}
 
 
 @dataclass(frozen=True)
@@ -120,22 +131,30 @@ class RegionTable:
 
     def collect(
         self,
-        table: NDArray[np.void],
+        table: Table,
         watch: Watch,
         write: LabelWriter | None = None,
         label_dtype: Any = np.uint32,
-    ) -> None:
+    ) -> Columns:
         """Fill a table of as many rows as there are regions; row i is region i + 1.
+
+        Rows of regions that cross a seam are not filled in but returned: they lie all over
+        the table, nearly each on a page of its own.
 
         Parameters
         ----------
-        table : (n,) structured ndarray
-            May be a memory map: rows of few tiles are in memory at a time.
+        table : structured ndarray, or columns by their names
+            The columns may be memory maps: rows of few tiles are in memory at a time.
         watch : Watch
         write : callable, optional
             Also takes the regions of every tile as labels.
         label_dtype : dtype
             Of these labels.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The columns of these rows, ascending by number; for :func:`put_rows`.
         """
         tiling, source = self.regions.layout.tiling, self.regions.feed()
         maker = self.row_maker
@@ -146,24 +165,20 @@ class RegionTable:
             step = _MeasureTile(maker, relabels, self.image, write, label_dtype)
             part = watch.part(done, len(tiling))
             for rows, crossing in run_tiles(source.part(batch), step, STAGE, part):
-                _put(table, rows)
+                put_rows(table, rows)
                 seams.append(crossing)
             seams = [Tally.merge(seams)]
             done += len(batch)
-            let_go(table)
-        for crossing in seams:
-            # They lie all over the table, nearly each on a page of its own.
-            for start in range(0, len(crossing), _PUT_AT_ONCE):
-                part_of_seams = crossing.take(slice(start, start + _PUT_AT_ONCE))
-                _put(table, maker.of(part_of_seams))
-                let_go(table)
+            for name in maker.dtype.names or ():
+                let_go(table[name])
+        return maker.of(Tally.merge(seams))
 
 
-def _put(table: NDArray[np.void], rows: NDArray[np.void]) -> None:
-    """Lay rows where their numbers say."""
-    # As plain bytes: NumPy copies structured rows field by field.
-    plain = np.dtype((np.void, table.dtype.itemsize))
-    table.view(plain)[rows["number"] - 1] = rows.view(plain)
+def put_rows(table: Table, columns: Columns, first: int = 1) -> None:
+    """Lay rows where their numbers say, the region ``first`` being row 0."""
+    at = columns["number"] - first
+    for name, values in columns.items():
+        table[name][at] = values
 
 
 def _batches(components: Sequence[int]) -> Iterator[list[int]]:
@@ -189,24 +204,26 @@ class _MeasureTile:
     write: LabelWriter | None
     label_dtype: Any
 
-    def __call__(self, classes: NDArray[Any], number: int) -> tuple[NDArray[np.void], Tally]:
-        relabel = self.relabels[number]
-        tile, numbers = relabel.components(classes)
+    def __call__(self, block: Block, number: int) -> tuple[Columns, Tally]:
+        relabel, region = self.relabels[number], self.maker.layout.tiling.region(number)
+        tile, numbers = relabel.components(block)
         if self.write is not None:
             labels = tile.components.paint(numbers.astype(self.label_dtype))
-            self.write(labels.reshape(classes.shape), number)
-        region = self.maker.layout.tiling.region(number)
-        samples = self._samples(region)
-        samples = samples.reshape(*tile.components.shape, samples.shape[-1])
+            self.write(labels.reshape([part.stop - part.start for part in region]), number)
         origin = four([part.start for part in region], relabel.axes, 0)
-        tally = Tally.of_tile(tile, numbers, samples, origin)
+        totals = self._totals(tile.components, block, region)
+        tally = Tally.of_tile(tile, numbers, totals, origin)
         inner = numbers > 0
         inner[tile.seam] = False
         crossing = tile.seam[numbers[tile.seam] > 0]
         # Several components of a tile may be one region, by way of others.
         return self.maker.of(tally.take(inner)), Tally.merge([tally.take(crossing)])
 
-    def _samples(self, region: Region) -> NDArray[Any]:
+    def _totals(self, components: Components, block: Block, region: Region) -> NDArray[Any]:
         if self.image is None:
-            return np.zeros((*(part.stop - part.start for part in region), 0), np.uint8)
-        return np.ascontiguousarray(self.image.read(region))
+            return np.zeros((len(components) + 1, 0), np.int64)
+        if isinstance(block, KeptTile) and block.totals is not None:
+            return block.totals
+        if isinstance(block, Seen):
+            return sum_samples(components, block.samples)
+        return sum_samples(components, np.ascontiguousarray(self.image.read(region)))

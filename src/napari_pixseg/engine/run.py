@@ -313,6 +313,11 @@ def _scheduler() -> Any:
     return dask.threaded.get
 
 
+def runs_here() -> bool:
+    """Whether tiles are worked on by threads of this process, which share its memory."""
+    return active_client() is None and _scheduler() in (dask.threaded.get, dask.local.get_sync)
+
+
 def _job_key(name: str) -> str:
     return f"job-{name}"
 

@@ -6,7 +6,7 @@ After this step every pixel is one integer: 24 bits of color, or ``NO_DATA``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,48 @@ from napari_pixseg.model.colorspaces import forward, to_byte
 from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.parameters import ColorSpace, Interval
 
-Packed = NDArray[np.uint32]
+Packed: TypeAlias = NDArray[np.uint32]
 _HUGE = 1e300
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Bytes that are colors as they are; counted and looked up without packing them.
+
+    Attributes
+    ----------
+    pixels : (..., c) ndarray of uint8
+        One to three channels, contiguous.
+    """
+
+    pixels: NDArray[np.uint8]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the colors."""
+        return self.pixels.shape[:-1]
+
+
+Colors: TypeAlias = Packed | Plain
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The classes of a tile and the samples they were looked up from.
+
+    Attributes
+    ----------
+    classes : (...) ndarray of uint8 or uint16
+    samples : (..., c) ndarray of uint8
+    """
+
+    classes: NDArray[Any]
+    samples: NDArray[np.uint8]
+
+
+def packed_colors(colors: Colors) -> Packed:
+    """Return colors packed."""
+    return pack_colors(colors.pixels) if isinstance(colors, Plain) else colors
 
 
 @dataclass(frozen=True)
@@ -34,6 +74,13 @@ class Encoding:
 
     window: tuple[Interval, ...] | None = None
     space: ColorSpace | None = None
+
+    def colors(self, pixels: NDArray[Any]) -> Colors:
+        """Do what :meth:`encode` does, but leave bytes that are colors already as they are."""
+        masked = isinstance(pixels, np.ma.MaskedArray)
+        if masked or self.space is not None or self.window is not None:
+            return self.encode(pixels)
+        return Plain(np.require(pixels, requirements=["C", "W"]))
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
         """Turn (..., c) samples into (...) packed colors; masked ones have no data."""

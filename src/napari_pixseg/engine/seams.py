@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.run import Feed, Watch, compute_graph, tile_graph
+from napari_pixseg.engine.samples import Seen
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.model.compile import compiled
-from napari_pixseg.model.components import Components, find_components
+from napari_pixseg.model.components import Components, find_components, sum_samples
 from napari_pixseg.parameters import AXES
 
 STAGE = "seams"
@@ -144,6 +145,13 @@ class TileComponents:
     ) -> TileComponents:
         """Find the components of (t, z, y, x) classes."""
         components = find_components(classes, rules.connectivity, rules.background)
+        return cls.made_of(components, sides, rules)
+
+    @classmethod
+    def made_of(
+        cls, components: Components, sides: Sequence[tuple[int, int]], rules: Rules
+    ) -> TileComponents:
+        """Look which of the components of a tile touch a seam."""
         touches = np.zeros(len(components) + 1, np.bool_)
         for axis, side in sides:
             touches[components.face(axis, side)] = True
@@ -151,6 +159,26 @@ class TileComponents:
         kept = touches | (components.sizes >= rules.min_size)
         kept[0] = False
         return cls(components, np.flatnonzero(touches), kept)
+
+
+@dataclass(frozen=True)
+class KeptTile:
+    """What the pass that finds the components of a tile knows of them, for that which writes them.
+
+    Attributes
+    ----------
+    components : Components
+    totals : (n + 1, c) ndarray or None
+        Sums of their samples, if these came along.
+    """
+
+    components: Components
+    totals: NDArray[Any] | None
+
+
+# A tile as a feed gives it.
+Block: TypeAlias = NDArray[Any] | Seen | KeptTile
+Keep: TypeAlias = Callable[[KeptTile, int], None]
 
 
 def _face(array: NDArray[Any], axis: int, side: int) -> NDArray[Any]:
@@ -299,25 +327,32 @@ class Numbering:
 
 
 def number_regions(
-    feed: Feed, layout: Layout, rules: Rules, watch: Watch, also: Step | None = None
+    feed: Feed,
+    layout: Layout,
+    rules: Rules,
+    watch: Watch,
+    also: Step | None = None,
+    keep: Keep | None = None,
 ) -> Numbering:
     """Pass 2 of regions: find seams and number all regions; holds no pixels.
 
     Parameters
     ----------
     feed : Feed
-        Tiles of a class map, axes as in the layout.
+        Tiles of a class map, axes as in the layout; or of it and its samples, as ``Seen``.
     layout : Layout
     rules : Rules
     watch : Watch
     also : callable, optional
         Called with every tile and its number, for work that is better done in the same pass.
+    keep : callable, optional
+        Called with the components of every tile and its number.
 
     Returns
     -------
     Numbering
     """
-    graph, keys = tile_graph(feed, _Summing(layout, rules, also), STAGE)
+    graph, keys = tile_graph(feed, _Summing(layout, rules, also, keep), STAGE)
     name = keys[0][0]
     digests: list[Any] = []
     pairs: list[Any] = []
@@ -340,12 +375,19 @@ class _Summing:
     layout: Layout
     rules: Rules
     also: Step | None
+    keep: Keep | None
 
-    def __call__(self, classes: NDArray[Any], number: int) -> TileSeams:
+    def __call__(self, block: NDArray[Any] | Seen, number: int) -> TileSeams:
+        classes, samples = (
+            (block.classes, block.samples) if isinstance(block, Seen) else (block, None)
+        )
         written = self.also(classes, number) if self.also is not None else None
         classes = classes.reshape(four(classes.shape, self.layout.axes, 1))
         sides = self.layout.seam_sides(number)
         tile = TileComponents.of(classes, sides, self.rules)
+        if self.keep is not None:
+            totals = None if samples is None else sum_samples(tile.components, samples)
+            self.keep(KeptTile(tile.components, totals), number)
         return replace(sum_up(classes, tile, sides), written=written)
 
 

@@ -47,34 +47,6 @@ def _measure(
                 high[label, axis] = max(high[label, axis], stop[axis])
 
 
-@compiled
-def _add_samples(
-    first_runs: NDArray[np.int64],
-    starts: NDArray[np.int32],
-    numbers: NDArray[np.int32],
-    rows: NDArray[Any],
-    totals: NDArray[Any],
-) -> None:
-    """Add the samples (lines, x, c) of each component to its totals (n + 1, c), in their order."""
-    width, channels = rows.shape[1], rows.shape[2]
-    for line in range(rows.shape[0]):
-        end = first_runs[line + 1]
-        for run in range(first_runs[line], end):
-            total, stop = totals[numbers[run]], starts[run + 1] if run + 1 < end else width
-            if channels == 3:
-                # Sums in registers: most images have three channels.
-                a, b, c = total[0], total[1], total[2]
-                for x in range(starts[run], stop):
-                    a += rows[line, x, 0]
-                    b += rows[line, x, 1]
-                    c += rows[line, x, 2]
-                total[0], total[1], total[2] = a, b, c
-            else:
-                for x in range(starts[run], stop):
-                    for channel in range(channels):
-                        total[channel] += rows[line, x, channel]
-
-
 @dataclass(frozen=True)
 class Tally:
     """Measures that add up: parts of a region become the region.
@@ -103,20 +75,21 @@ class Tally:
 
     @classmethod
     def of_tile(
-        cls, tile: TileComponents, numbers: NDArray[np.int64], samples: NDArray[Any],
+        cls, tile: TileComponents, numbers: NDArray[np.int64], totals: NDArray[Any],
         origin: Sequence[int],
     ) -> Tally:  # fmt: skip
-        """Measure the components of a tile; row i is component i, row 0 nothing."""
+        """Measure the components of a tile; row i is component i, row 0 nothing.
+
+        ``totals`` are the sums of their samples.
+        """
         runs, count = tile.components, len(tile.components) + 1
-        exact = samples.dtype.kind in "bui" and samples.dtype.itemsize < 8
         low = np.full((count, 4), np.iinfo(np.int64).max)
         high, sums = np.full((count, 4), -1, np.int64), np.zeros((count, 4), np.int64)
-        totals = np.zeros((count, samples.shape[-1]), np.int64 if exact else np.float64)
         of_class = np.zeros(count, np.int64)
-        cut = runs.first_runs, runs.starts, runs.numbers
-        start = np.asarray(origin, np.int64)
-        _measure(*cut, runs.values, runs.shape, start, low, high, sums, of_class)
-        _add_samples(*cut, samples.reshape(-1, *samples.shape[-2:]), totals)
+        _measure(
+            runs.first_runs, runs.starts, runs.numbers, runs.values, runs.shape,
+            np.asarray(origin, np.int64), low, high, sums, of_class,
+        )  # fmt: skip
         return cls(numbers, of_class, runs.sizes, low, high, sums, totals)
 
     def take(self, which: NDArray[Any] | slice) -> Tally:

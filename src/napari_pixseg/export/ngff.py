@@ -23,6 +23,7 @@ from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import OutputConflict
+from napari_pixseg.model import kernels
 from napari_pixseg.parameters import AXES
 
 VERSION = "0.5"
@@ -210,16 +211,11 @@ def nearest(block: NDArray[Any]) -> NDArray[Any]:
 
 def area_mean(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Halve y and x by the mean of 2 x 2 pixels, rounded half up; fewer at odd ends."""
-    rows, columns = block.shape[-2:]
-    if rows % 2 or columns % 2:
-        # A doubled last line leaves the mean of the pixels that are there.
-        margin = [(0, 0)] * (block.ndim - 2) + [(0, rows % 2), (0, columns % 2)]
-        block = np.pad(block, margin, mode="edge")
-    total = np.full((*block.shape[:-2], block.shape[-2] // 2, block.shape[-1] // 2), 2, np.uint16)
-    for row in (0, 1):
-        for column in (0, 1):
-            total += block[..., row::2, column::2]
-    return (total >> 2).astype(np.uint8)
+    *outer, rows, columns = block.shape
+    result = np.empty((*outer, math.ceil(rows / 2), math.ceil(columns / 2)), np.uint8)
+    planes = np.require(block, requirements=["C", "W"]).reshape(-1, rows, columns)
+    kernels.halve(planes, result.reshape(-1, *result.shape[-2:]))
+    return result
 
 
 def level_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

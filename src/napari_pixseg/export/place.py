@@ -28,8 +28,9 @@ from napari_pixseg.errors import ParameterError
 
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
-# These two are only in an unfinished store.
+# These three are only in an unfinished store.
 COLORS_NAME = "pixseg-colors.npz"
+KEPT_NAME = "pixseg-components"
 LOCK_NAME = "pixseg-run.lock"
 _SETTLE_SECONDS = 5.0
 # Names that zarr and new_file() give to what they are going to rename.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted
 from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
-from napari_pixseg.engine.regiontable import RegionTable
+from napari_pixseg.engine.regiontable import Columns, RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import InputChanged
 from napari_pixseg.export import ngff
 from napari_pixseg.export.done import done_tiles
+from napari_pixseg.export.kept import KeptTiles
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.place import Place
 from napari_pixseg.export.table import TABLE_NAME, temporary_table, write_parquet
@@ -57,21 +60,28 @@ class StoreWriter:
         labels = self._labels(outputs, picture is not None)
         done = self._done(labels, 0)
         writer = _TileWriter(labels, picture, painter, done, self._done(picture, 0))
-        feed = self.counted.pixels().class_feed(lookup)
+        pixels = self.counted.pixels()
+        feed = pixels.seen_feed(lookup) if "regions" in outputs else pixels.class_feed(lookup)
         if labels is not None:
             feed = feed.instead(_FeedOfPyramid(labels).read, done)
         details: dict[str, Any] = {}
         self.reached("classes")
         if "regions" in outputs:
-            regions = regions_of(self.counted.pixels(), self.classes, lookup, self.parameters)
+            regions = regions_of(pixels, self.classes, lookup, self.parameters)
             regions.feed = lambda: feed
+            kept = self._kept()
+            regions.keep = None if kept is None else kept.keep
             written = regions.numbering(self.watch, writer).written
             refuse_other_counts(sum_counts(written), self.classes)
             if labels is not None:
                 # From disk: cheaper than reading the image and looking it up again.
                 regions.feed = _FeedOfPyramid(labels)
+            if kept is not None:
+                regions.feed = _FeedOfKept(kept, regions.feed, pixels.tiling)
             self.reached("regions")
             details["regions"] = self._write_regions(regions, picture is not None)
+            if kept is not None:
+                kept.remove()
         else:
             counts = run_tiles(feed, writer, "classes", self.watch, sum_counts)
             refuse_other_counts(counts, self.classes)
@@ -81,6 +91,15 @@ class StoreWriter:
         if labels is not None:
             self._build(labels, ngff.nearest, "classes")
         return details
+
+    def _kept(self) -> KeptTiles | None:
+        """Where components are kept; from afar they would cost more than they spare."""
+        if not self.place.is_local:
+            return None
+        kept = KeptTiles(self.place)
+        # What a run that was killed has left need not be whole.
+        kept.remove()
+        return kept
 
     def _done(self, pyramid: ngff.Pyramid | None, level: int) -> frozenset[int]:
         """Tiles of a level that an earlier run wrote, or that came along with finer ones."""
@@ -146,13 +165,21 @@ class StoreWriter:
         maker = RegionTable(regions, image, image.source.scale)
         done, table_place = self._done(labels, 0), self.place.child(TABLE_NAME)
         # The table is written whole after the last label, so that both are there or neither.
-        if len(done) < len(labels.tiling) or not (self.resumes and table_place.is_file()):
+        if len(done) == len(labels.tiling) and self.resumes and table_place.is_file():
+            self._build(labels, ngff.nearest, "regions")
+        else:
             with temporary_table(regions.count, maker.dtype) as table:
-                maker.collect(table, self.watch, _LabelWriter(labels, done), dtype)
-                with table_place.new_file() as partial:
-                    write_parquet(partial, table)
-        self._build(labels, ngff.nearest, "regions")
+                more = maker.collect(table, self.watch, _LabelWriter(labels, done), dtype)
+                # Arrow compresses beside Python.
+                with ThreadPoolExecutor(1) as beside:
+                    writing = beside.submit(self._write_table, table_place, table, more)
+                    self._build(labels, ngff.nearest, "regions")
+                    writing.result()
         return {"count": regions.count, "dtype": str(dtype), "table": TABLE_NAME}
+
+    def _write_table(self, place: Place, table: Columns, more: Columns) -> None:
+        with place.new_file() as partial:
+            write_parquet(partial, table, more, self.watch.check)
 
 
 @dataclass(frozen=True)
@@ -219,3 +246,18 @@ class _FeedOfPyramid:
     def read(self, number: int) -> NDArray[Any]:
         """Read a tile."""
         return self.pyramid.read(0, self.pyramid.tiling.region(number))
+
+
+@dataclass(frozen=True)
+class _FeedOfKept:
+    """Feeds the components of tiles where they were kept, and elsewhere what another feed gives."""
+
+    kept: KeptTiles
+    other: Callable[[], Feed]
+    tiling: Tiling
+
+    def __call__(self) -> Feed:
+        there = self.kept.numbers()
+        if len(there) == len(self.tiling):
+            return Feed.of_reader(self.kept.kept, self.tiling)
+        return self.other().instead(self.kept.kept, there)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,43 +12,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.memory import let_go
+from napari_pixseg.engine.regiontable import Columns, put_rows
 
 TABLE_NAME = "regions.parquet"
-_ROWS_PER_GROUP = 1 << 18
+_ROWS_PER_GROUP = 1 << 17
 
 
 @contextmanager
-def temporary_table(rows: int, dtype: np.dtype[np.void]) -> Iterator[NDArray[np.void]]:
-    """Give a table that lies on disk while it is filled, and is gone afterwards."""
+def temporary_table(rows: int, dtype: np.dtype[np.void]) -> Iterator[Columns]:
+    """Give columns that lie on disk while they are filled, and are gone afterwards."""
+    names = dtype.names or ()
     if not rows:
-        yield np.zeros(0, dtype)
+        yield {name: np.zeros(0, dtype[name]) for name in names}
         return
     with tempfile.TemporaryDirectory(prefix="pixseg-") as folder:
-        yield np.memmap(Path(folder) / "rows", dtype, "w+", shape=(rows,))
+        yield {
+            name: np.memmap(Path(folder) / name, dtype[name], "w+", shape=(rows,)) for name in names
+        }
 
 
-def write_parquet(path: Path, table: NDArray[np.void]) -> None:
-    """Write a structured array as Parquet, one column for each field.
+def write_parquet(
+    path: Path, table: Columns, more: Columns, check: Callable[[], None] = lambda: None
+) -> None:
+    """Write columns as Parquet.
 
     Parameters
     ----------
     path : Path
-    table : (n,) structured ndarray
+    table : dict of str to (n,) ndarray
+        Row i is region i + 1.
+    more : dict of str to ndarray
+        Rows that are put into the table on the way, ascending by ``number``.
+    check : callable
+        Called before each group of rows; may raise.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = table.dtype.names or ()
-    types = [pa.from_numpy_dtype(table.dtype[name]) for name in names]
-    schema = pa.schema(list(zip(names, types, strict=True)))
+    kinds = {name: pa.from_numpy_dtype(column.dtype) for name, column in table.items()}
     # Dictionaries of other columns are given up after half the work: their values differ.
-    options = {"compression": "zstd", "use_dictionary": ["class"]}
-    with pq.ParquetWriter(path, schema, **options) as writer:
-        for start in range(0, len(table), _ROWS_PER_GROUP):
-            rows = table[start : start + _ROWS_PER_GROUP]
-            columns = [_column(rows[name], schema.field(name).type) for name in names]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-            let_go(table)
+    # Numbers and coordinates differ little from row to row.
+    packed = [name for name, kind in kinds.items() if pa.types.is_integer(kind) and name != "class"]
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["class"]}
+    options["column_encoding"] = dict.fromkeys(packed, "DELTA_BINARY_PACKED")
+    with pq.ParquetWriter(path, pa.schema(list(kinds.items())), **options) as writer:
+        for start in range(0, len(table["number"]), _ROWS_PER_GROUP):
+            check()
+            rows = slice(start, start + _ROWS_PER_GROUP)
+            group = {name: column[rows] for name, column in table.items()}
+            first, last = np.searchsorted(more["number"], [start + 1, start + 1 + _ROWS_PER_GROUP])
+            put_rows(group, {name: more[name][first:last] for name in more}, start + 1)
+            columns = [_column(group[name], kind) for name, kind in kinds.items()]
+            writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
+            for column in table.values():
+                let_go(column)
 
 
 def _column(values: NDArray[Any], kind: Any) -> Any:

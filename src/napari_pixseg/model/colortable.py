@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ COLORS = 1 << 24
 NO_DATA = np.uint32(COLORS)
 _SPACES_KEPT = 4
 # So that 32-bit counters cannot overflow.
-_COUNTED_AT_ONCE = (1 << 32) - 1
+COUNTED_AT_ONCE = (1 << 32) - 1
 
 
 def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -83,9 +84,9 @@ class ColorTable:
         flat = np.ascontiguousarray(packed, np.uint32).reshape(-1)
         if flat.size and flat.max() > NO_DATA:
             raise ValueError(f"Packed colors are at most {NO_DATA}, not {flat.max()}.")
-        if flat.size > _COUNTED_AT_ONCE:
-            starts = range(0, flat.size, _COUNTED_AT_ONCE)
-            parts = (cls.from_packed(flat[i : i + _COUNTED_AT_ONCE], space) for i in starts)
+        if flat.size > COUNTED_AT_ONCE:
+            starts = range(0, flat.size, COUNTED_AT_ONCE)
+            parts = (cls.from_packed(flat[i : i + COUNTED_AT_ONCE], space) for i in starts)
             return cls.merge(parts)
         seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
         with _counters.taken() as scratch:
@@ -155,6 +156,10 @@ class ColorTable:
 
     def hash(self) -> str:
         """SHA-256 of the table's content, the same on every machine."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256(b"" if self.space is None else bytes([self.space]))
         digest.update(self.packed.astype("<u4").tobytes())
         digest.update(self.counts.astype("<i8").tobytes())

@@ -6,9 +6,9 @@ scikit-image gives them. What is kept are the runs: pixels are touched once to
 find them, and once more to paint them. All kernels work on four axes t, z, y,
 x; components never connect over t.
 
-Memory: at most ``BYTES_PER_RUN`` for each run, ``BYTES_PER_COMPONENT`` for each
+Memory: ``BYTES_PER_RUN`` for each run and ``BYTES_PER_COMPONENT`` for each
 component; of both there are at most as many as pixels. Classes that are neither
-uint8 nor uint16 are copied to 8 bytes a pixel.
+uint8 nor uint16 take 8 bytes more for each run, and are copied to 8 bytes a pixel.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from napari_pixseg.model.compile import compiled
 
-# First pixel 4, component 4, class up to 8.
-BYTES_PER_RUN = 16
-# Size 8, line of the first pixel 4, flags 2, final number 8.
-BYTES_PER_COMPONENT = 22
+# First pixel 4, component 4, class 1 or 2, or 8.
+BYTES_PER_RUN = 10
+# Size 8, line of the first pixel 4, flags 3, place in its line or final number 8.
+BYTES_PER_COMPONENT = 26
 Ints = NDArray[np.int32]
 Offsets = NDArray[np.int64]
 
@@ -52,7 +52,7 @@ class Components:
         Class of each run; 0 for background.
     """
 
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int, int]
     lines: Ints
     sizes: NDArray[np.int64]
     first_runs: Offsets
@@ -71,7 +71,7 @@ class Components:
     def paint(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return a (t, z, y, x) array with each pixel's entry of ``values`` (n + 1,)."""
         painted = np.empty(self.shape, values.dtype)
-        lines = np.arange(len(self.first_runs) - 1)
+        lines: NDArray[Any] = np.arange(len(self.first_runs) - 1)
         self._paint(lines, values, painted)
         return painted
 
@@ -84,7 +84,9 @@ class Components:
         lines = np.arange(len(self.first_runs) - 1).reshape(self.shape[:-1])
         at = self.shape[axis] - 1 if side else 0
         face = np.empty(shape, np.int32)
-        self._paint(lines.take(at, axis=axis), np.arange(len(self) + 1, dtype=np.int32), face)
+        self._paint(
+            np.asarray(lines.take(at, axis=axis)), np.arange(len(self) + 1, dtype=np.int32), face
+        )
         return face
 
     def _paint(self, lines: NDArray[Any], values: NDArray[Any], result: NDArray[Any]) -> None:
@@ -131,6 +133,27 @@ def find_components(
     return Components(classes.shape, lines, sizes, first_runs, starts[:-1], numbers, values)
 
 
+def sum_samples(components: Components, samples: NDArray[Any]) -> NDArray[Any]:
+    """Add up the samples of each component.
+
+    Parameters
+    ----------
+    components : Components
+    samples : (..., x, c) ndarray
+        Of the same pixels.
+
+    Returns
+    -------
+    (n + 1, c) ndarray
+        int64, or float64 for floats and 64-bit integers; row 0 is the background's.
+    """
+    exact = samples.dtype.kind in "bui" and samples.dtype.itemsize < 8
+    totals = np.zeros((len(components) + 1, samples.shape[-1]), np.int64 if exact else np.float64)
+    rows = samples.reshape(-1, *samples.shape[-2:])
+    _add_samples(components.first_runs, components.starts, components.numbers, rows, totals)
+    return totals
+
+
 def compilable(classes: NDArray[Any]) -> NDArray[Any]:
     """Keep the number of compiled variants small: bytes, 16 bits, and the rest as 64."""
     wanted = classes.dtype if classes.dtype in (np.uint8, np.uint16) else np.dtype(np.int64)
@@ -155,9 +178,7 @@ def _count_runs(rows: NDArray[Any], first_runs: Offsets) -> None:
 
 
 @compiled
-def _cut_runs(
-    rows: NDArray[Any], first_runs: Offsets, starts: Ints, values: NDArray[Any]
-) -> None:
+def _cut_runs(rows: NDArray[Any], first_runs: Offsets, starts: Ints, values: NDArray[Any]) -> None:
     """Write down where every run begins, and its class."""
     for y in range(rows.shape[0]):
         line, run = rows[y], first_runs[y]
@@ -225,9 +246,7 @@ def _join_runs(
             oz, oy = z + earlier[k, 0], y + earlier[k, 1]
             if oz >= 0 and 0 <= oy < height:
                 other = line + earlier[k, 0] * height + earlier[k, 1]
-                _join_lines(
-                    line, other, earlier[k, 2], width, first_runs, starts, values, parents
-                )
+                _join_lines(line, other, earlier[k, 2], width, first_runs, starts, values, parents)
 
 
 @compiled
@@ -274,3 +293,27 @@ def _paint_lines(
             value = values[numbers[run]]
             for x in range(starts[run], stop):
                 result[row, x] = value
+
+
+@compiled
+def _add_samples(
+    first_runs: Offsets, starts: Ints, numbers: Ints, rows: NDArray[Any], totals: NDArray[Any]
+) -> None:
+    """Add the samples (lines, x, c) of each component to its totals (n + 1, c), in their order."""
+    width, channels = rows.shape[1], rows.shape[2]
+    for line in range(rows.shape[0]):
+        end = first_runs[line + 1]
+        for run in range(first_runs[line], end):
+            total, stop = totals[numbers[run]], starts[run + 1] if run + 1 < end else width
+            if channels == 3:
+                # Sums in registers: most images have three channels.
+                a, b, c = total[0], total[1], total[2]
+                for x in range(starts[run], stop):
+                    a += rows[line, x, 0]
+                    b += rows[line, x, 1]
+                    c += rows[line, x, 2]
+                total[0], total[1], total[2] = a, b, c
+            else:
+                for x in range(starts[run], stop):
+                    for channel in range(channels):
+                        total[channel] += rows[line, x, channel]

@@ -227,6 +227,23 @@ def look_up(
 
 
 @compiled
+def look_up_pixels(pixels: Bytes, table: NDArray[np.generic], result: NDArray[np.generic]) -> int:
+    """Do what :func:`look_up` does with (n, 1..3) bytes, without packing them first."""
+    zeros = 0
+    channels = pixels.shape[1]
+    for i in range(pixels.shape[0]):
+        red = np.uint32(pixels[i, 0])
+        green, blue = red, red
+        if channels >= 2:
+            green = np.uint32(pixels[i, 1])
+            blue = np.uint32(pixels[i, 2]) if channels == 3 else np.uint32(0)
+        entry = table[red << np.uint32(16) | green << np.uint32(8) | blue]
+        result[i] = entry
+        zeros += entry == 0
+    return zeros
+
+
+@compiled
 def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:
     """Count how often each number 0..n-1 occurs, into ``counts`` (n,); leave out others."""
     run, last = 0, 0
@@ -248,3 +265,21 @@ def paint(classes: NDArray[Any], colors: Bytes, plane: Bytes) -> None:
     last = colors.size - 1
     for i in range(classes.size):
         plane[i] = colors[min(int(classes[i]), last)]
+
+
+@compiled
+def halve(planes: Bytes, result: Bytes) -> None:
+    """Write the mean of 2 x 2 pixels of (n, y, x) planes, rounded half up."""
+    rows, columns = planes.shape[1], planes.shape[2]
+    for plane in range(planes.shape[0]):
+        for y in range(result.shape[1]):
+            # At odd ends a line serves twice, which leaves the mean of the pixels there are.
+            first, second = planes[plane, 2 * y], planes[plane, min(2 * y + 1, rows - 1)]
+            line = result[plane, y]
+            for x in range(columns // 2):
+                total = np.uint32(first[2 * x]) + np.uint32(first[2 * x + 1])
+                total += np.uint32(second[2 * x]) + np.uint32(second[2 * x + 1])
+                line[x] = (total + np.uint32(2)) >> np.uint32(2)
+            if columns % 2:
+                total = np.uint32(first[columns - 1]) + np.uint32(second[columns - 1])
+                line[columns // 2] = (total + np.uint32(1)) >> np.uint32(1)

@@ -19,7 +19,7 @@ from napari_pixseg.engine.classify import Counted, Pixels, check_parameters, con
 from napari_pixseg.engine.cluster import connected
 from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.run import Progress, Watch, run_tiles
-from napari_pixseg.engine.samples import Encoding
+from napari_pixseg.engine.samples import Encoding, packed_colors
 from napari_pixseg.engine.tiling import plan_tiles
 from napari_pixseg.errors import Cancelled, ParameterError, PixsegError
 from napari_pixseg.export.manifest import Manifest
@@ -426,5 +426,5 @@ def _pixels(image: Image) -> int:
 class _Counting:
     encoding: Encoding
 
-    def __call__(self, packed: Any, _number: int) -> ColorTable:
-        return ColorTable.from_packed(packed, self.encoding.space)
+    def __call__(self, colors: Any, _number: int) -> ColorTable:
+        return ColorTable.from_packed(packed_colors(colors), self.encoding.space)

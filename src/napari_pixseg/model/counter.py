@@ -1,0 +1,117 @@
+"""Counting the colors of many tiles into one table, in one process.
+
+Each thread at work adds to counters of its own; what they hold is made a table
+once, at the end. Where tiles are counted in several processes, each makes a
+:class:`ColorTable` instead, and these are merged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.model.colortable import COLORS, COUNTED_AT_ONCE, NO_DATA, ColorTable
+from napari_pixseg.model.compile import compiled
+from napari_pixseg.model.kernels import Bytes, Counts, Scratch
+from napari_pixseg.parameters import ColorSpace
+
+
+class ColorCounter:
+    """Counts colors of tiles, from any thread; 64 MiB for each that counts at the moment.
+
+    Parameters
+    ----------
+    space : ColorSpace, optional
+        As in :class:`ColorTable`.
+    """
+
+    def __init__(self, space: ColorSpace | None = None) -> None:
+        self._space, self._lock = space, threading.Lock()
+        self._idle: list[_Counters] = []
+        self._full: list[ColorTable] = []
+
+    def add_packed(self, packed: NDArray[np.uint32]) -> None:
+        """Count packed colors of any shape; ``NO_DATA`` is left out."""
+        flat = np.ascontiguousarray(packed).reshape(-1)
+        with self._counters(flat.size) as counters:
+            _count_packed(flat, counters.counts)
+
+    def add_pixels(self, pixels: Bytes) -> None:
+        """Count the colors of (..., c) bytes, c from 1 to 3."""
+        rows = np.require(pixels, requirements=["C", "W"]).reshape(-1, pixels.shape[-1])
+        with self._counters(len(rows)) as counters:
+            _count_pixels(rows, counters.counts)
+
+    def table(self) -> ColorTable:
+        """Return what was counted, and begin anew."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            full, self._full = self._full, []
+        while idle:
+            full.append(idle.pop().table(self._space))
+        # Of no parts the space would be unknown.
+        nothing = ColorTable(np.empty(0, np.uint32), np.empty(0, np.int64), self._space)
+        return ColorTable.merge(full) if full else nothing
+
+    @contextmanager
+    def _counters(self, size: int) -> Iterator[_Counters]:
+        """Lend counters for so many pixels; after an interruption they are not used again."""
+        with self._lock:
+            counters = self._idle.pop() if self._idle else _Counters()
+        if counters.pixels + size > COUNTED_AT_ONCE:
+            table, counters = counters.table(self._space), _Counters()
+            with self._lock:
+                self._full.append(table)
+        yield counters
+        counters.pixels += size
+        with self._lock:
+            self._idle.append(counters)
+
+
+class _Counters:
+    def __init__(self) -> None:
+        # 32 bits halve what a thread holds; so many pixels are never counted at once.
+        self.counts: Scratch = np.zeros(COLORS + 1, np.uint32)
+        self.pixels = 0
+
+    def table(self, space: ColorSpace | None) -> ColorTable:
+        self.counts[NO_DATA] = 0
+        distinct = int(np.count_nonzero(self.counts))
+        # One more, because every color is written down and the next one overwrites it.
+        packed, counts = np.empty(distinct + 1, np.uint32), np.empty(distinct + 1, np.int64)
+        _list_counted(self.counts, packed, counts)
+        return ColorTable(packed[:distinct], counts[:distinct], space)
+
+
+@compiled
+def _count_packed(packed: NDArray[np.uint32], counts: Scratch) -> None:
+    for i in range(packed.size):
+        counts[packed[i]] += np.uint32(1)
+
+
+@compiled
+def _count_pixels(pixels: Bytes, counts: Scratch) -> None:
+    if pixels.shape[1] == 3:
+        for i in range(pixels.shape[0]):
+            red, green = np.uint32(pixels[i, 0]), np.uint32(pixels[i, 1])
+            color = red << np.uint32(16) | green << np.uint32(8) | np.uint32(pixels[i, 2])
+            counts[color] += np.uint32(1)
+    else:
+        # One channel is taken three times; with two the third is 0.
+        for i in range(pixels.shape[0]):
+            red, green = np.uint32(pixels[i, 0]), np.uint32(pixels[i, pixels.shape[1] - 1])
+            blue = red if pixels.shape[1] == 1 else np.uint32(0)
+            counts[red << np.uint32(16) | green << np.uint32(8) | blue] += np.uint32(1)
+
+
+@compiled
+def _list_counted(counters: Scratch, packed: NDArray[np.uint32], counts: Counts) -> None:
+    """Write down all colors that were counted, ascending, and their counts."""
+    listed = 0
+    for color in range(counters.size):
+        packed[listed], counts[listed] = color, counters[color]
+        listed += counters[color] > 0

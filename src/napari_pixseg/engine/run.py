@@ -21,7 +21,7 @@ from dask.optimization import cull
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
-from napari_pixseg.engine.memory import give_back
+from napari_pixseg.engine.memory import give_back, share_arenas
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import CANCELLED, Cancelled
 
@@ -281,6 +281,7 @@ def compute_graph(
     name = keys[0][0]
     if (client := active_client()) is not None:
         return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), watch)
+    share_arenas()
     get = _scheduler()
     callback = _TileCallback(name, stage, len(keys), watch)
     # Given by hand: registered callbacks are those of the whole process, and would count and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ _BATCH = 16
 
 def export(source: str, target: str, *outputs: str) -> None:
     """Segment a store and write the outputs; the clock starts after the imports."""
-    _warm()
+    _warm(target)
     clock = Clock()
     stages: dict[str, float] = {}
     with dask.config.set(scheduler="threads", num_workers=THREADS), clock:
@@ -97,14 +98,17 @@ def _copy(array: Any, copy: Any, clock: Clock) -> None:
                 deque(pool.map(lambda block: copy.__setitem__(*block), blocks), 0)
 
 
-def _warm() -> None:
-    """Load the compiled kernels, as a process that has run before has."""
+def _warm(target: str) -> None:
+    """Import all modules and load all kernels, by a small run of the same kind."""
     import numpy as np
 
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    small = segment(picture, ct=0, st=20)
-    small.compute(("classes", "regions", "recolored"))
-    assert len(small.region_table)
+    blocks = np.random.default_rng(0).integers(0, 256, (320, 4, 3), np.uint8)
+    tall = blocks.repeat(64, axis=0).repeat(64, axis=1)
+    with tempfile.TemporaryDirectory(dir=Path(target).parent) as folder:
+        source = zarr.create_array(f"{folder}/in.zarr", data=tall, chunks=(256, 256, 3))
+        small = segment(source, ct=0, st=20)
+        small.export(f"{folder}/out.zarr", ("classes", "regions", "recolored"))
+        assert len(small.region_table)
 
 
 JOBS: dict[str, Callable[..., None]] = {"export": export, "floor": floor}

@@ -41,8 +41,11 @@ def open_store(location: Location) -> Source:
     Source
         Of a multiscale image its level 0, of other groups their only array.
     """
-    node = _open_node(location)
-    opened = from_node(node, location.name)
+    from napari_pixseg.engine.chunks import quick_reading
+
+    with quick_reading():
+        node = _open_node(location)
+        opened = from_node(node, location.name)
     if _is_array(node):
         opened = _as_level(opened, location)
     return replace(opened, uri=location.uri, name=location.name)
@@ -56,6 +59,8 @@ def coarser_levels(location: Location) -> list[Source]:
     list of Source
         Fine to coarse, up to the first that is missing; empty where there is no pyramid.
     """
+    from napari_pixseg.engine.chunks import quick_reading
+
     node = _open_node(location)
     image = None if _is_array(node) else _image_group(node)
     multiscale = None if image is None else _multiscale(image)
@@ -64,7 +69,8 @@ def coarser_levels(location: Location) -> list[Source]:
     sources: list[Source] = []
     for level in multiscale.get("datasets", [])[1:]:
         try:
-            array = image[level["path"]]
+            with quick_reading():
+                array = image[level["path"]]
         except (KeyError, TypeError):
             break
         if not _is_array(array):

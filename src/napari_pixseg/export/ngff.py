@@ -19,6 +19,7 @@ import zarr.storage
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
+from napari_pixseg.engine.chunks import whole_chunks
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
@@ -29,9 +30,6 @@ from napari_pixseg.parameters import AXES
 VERSION = "0.5"
 # A pyramid ends where a level fits a screen.
 COARSEST_SIDE = 512
-# Writes a chunk beside its place and renames it. That of zarrs, which users may have set for
-# all of zarr, writes in place: a run that is killed would leave a part of a chunk.
-_WHOLE_CHUNKS = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
@@ -162,7 +160,7 @@ def _array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Arr
     # A chunk of zeros must be there too: what is not there is not done.
     config: Any = {"write_empty_chunks": True}
     # open_array() takes either from nowhere else.
-    with zarr.config.set({"array.write_empty_chunks": True, "codec_pipeline.path": _WHOLE_CHUNKS}):
+    with whole_chunks(), zarr.config.set({"array.write_empty_chunks": True}):
         if resumes:
             wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
             with suppress(FileNotFoundError):

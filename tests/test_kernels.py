@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import napari_pixseg.model.colortable as colortable
-from napari_pixseg.engine.memory import let_go
-from napari_pixseg.engine.regiontable import put_rows
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.export import ngff
 from napari_pixseg.export import table as table_module
-from napari_pixseg.export.table import temporary_table, write_parquet
+from napari_pixseg.export.table import temporary_rows, write_parquet
 from napari_pixseg.model import kernels
 from napari_pixseg.model.colortable import ColorTable
 
@@ -113,20 +111,16 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
         assert np.array_equal(one, other)
 
 
-def test_a_memory_map_that_was_let_go_keeps_its_rows():
-    with temporary_table(50_000, np.dtype([("number", np.int64)])) as table:
-        table["number"][:] = np.arange(50_000)
-        let_go(table["number"])
-        assert np.array_equal(table["number"], np.arange(50_000))
-
-
 def test_a_parquet_file_holds_every_type_of_column(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     columns = [("number", np.int64), ("class", np.int32), ("mean_0", np.float64), ("edge", bool)]
     rng = np.random.default_rng(0)
     table = {name: rng.normal(0, 99, 1003).astype(kind) for name, kind in columns}
+    table["number"] = np.arange(1, 1004)
     nothing = {name: column[:0] for name, column in table.items()}
-    write_parquet(tmp_path / "table.parquet", table, nothing)
+    with temporary_rows(np.dtype(columns)) as rows:
+        rows.put(table, 0)
+        write_parquet(tmp_path / "table.parquet", rows, nothing, 1003)
     found = parquet.read_table(tmp_path / "table.parquet")
     for name, kind in columns:
         assert np.array_equal(found[name].to_numpy(), table[name])
@@ -140,14 +134,20 @@ def test_rows_that_come_later_stand_in_the_parquet_file_where_their_numbers_say(
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(table_module, "_ROWS_PER_GROUP", group)
     numbers, late = np.arange(1, 101), np.array([1, 7, 8, 14, 15, 60, 100])
-    with temporary_table(100, np.dtype([("number", np.int64), ("area", np.float64)])) as table:
-        early = np.setdiff1d(numbers, late)
-        put_rows(table, {"number": early, "area": early / 2})
-        more = {"number": late, "area": late / 2}
-        write_parquet(tmp_path / "table.parquet", table, more)
+    tile_of = np.random.default_rng(0).integers(0, 3, 101)
+    columns = [("number", np.int64), ("odd", np.bool_), ("area", np.float64)]
+    with temporary_rows(np.dtype(columns)) as rows:
+        for tile in (2, 0, 1, 3):
+            rows.put(made_rows(np.setdiff1d(numbers[tile_of[numbers] == tile], late)), tile)
+        write_parquet(tmp_path / "table.parquet", rows, made_rows(late), 100)
     found = parquet.read_table(tmp_path / "table.parquet")
     assert found["number"].to_pylist() == numbers.tolist()
     assert found["area"].to_pylist() == (numbers / 2).tolist()
+    assert found["odd"].to_pylist() == (numbers % 2 == 1).tolist()
+
+
+def made_rows(numbers):
+    return {"number": numbers, "odd": numbers % 2 == 1, "area": numbers / 2}
 
 
 @given(data=st.data())

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import Any
-
-from numpy.typing import NDArray
 
 # Of glibc's malloc.h.
 _M_ARENA_MAX = -8
-
-
-def let_go(table: NDArray[Any]) -> None:
-    """Count the pages of a memory map no longer as this process's; the file keeps them."""
-    if isinstance(table.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        table.base.madvise(mmap.MADV_DONTNEED)
 
 
 def give_back() -> None:

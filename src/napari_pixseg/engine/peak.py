@@ -42,7 +42,7 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
     int
         For the worst content, noise; usual pictures need less than half. Not in it are the
         step that joins the seams of all tiles, which depends on how many regions cross them,
-        and the region table, which is mapped from disk.
+        and the region table, which waits on disk.
     """
     pixels = math.prod(image.shape)
     sample = image.dtype.itemsize * image.color_channels

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -11,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Image, Region
-from napari_pixseg.engine.memory import let_go
 from napari_pixseg.engine.regions import Regions, Relabel
-from napari_pixseg.engine.run import Watch, run_tiles
+from napari_pixseg.engine.run import Watch, run_tiles, runs_here
 from napari_pixseg.engine.samples import Seen
 from napari_pixseg.engine.seams import Block, KeptTile, Layout, four
 from napari_pixseg.engine.tally import Tally
@@ -22,15 +22,19 @@ from napari_pixseg.parameters import AXES
 
 STAGE = "regions"
 _FOUR = AXES.replace("c", "")
-# Rows of this many components, or of one tile if it has more, are in memory at a time.
+# From other processes rows come in batches of this many components, or one tile if it has more.
 _BATCH_COMPONENTS = 1 << 19
 # Measured peak of this pass, rows included, in a tile where every pixel is a region.
 BYTES_PER_MEASURED_COMPONENT = 430
 _BATCH_TILES = 64
+_JOINED_AT_ONCE = 32
 
 
 # Equally long arrays by the name of their column.
 Columns: TypeAlias = dict[str, NDArray[Any]]
+
+
+Put: TypeAlias = Callable[[Columns, int], None]
 
 
 class Table(Protocol):
@@ -131,20 +135,17 @@ class RegionTable:
 
     def collect(
         self,
-        table: Table,
+        put: Put,
         watch: Watch,
         write: LabelWriter | None = None,
         label_dtype: Any = np.uint32,
     ) -> Columns:
-        """Fill a table of as many rows as there are regions; row i is region i + 1.
-
-        Rows of regions that cross a seam are not filled in but returned: they lie all over
-        the table, nearly each on a page of its own.
+        """Measure every tile; hand over the rows of regions inside of tiles, return the others.
 
         Parameters
         ----------
-        table : structured ndarray, or columns by their names
-            The columns may be memory maps: rows of few tiles are in memory at a time.
+        put : callable
+            Takes rows and the number of their tile; may be called from several threads.
         watch : Watch
         write : callable, optional
             Also takes the regions of every tile as labels.
@@ -154,24 +155,28 @@ class RegionTable:
         Returns
         -------
         dict of str to ndarray
-            The columns of these rows, ascending by number; for :func:`put_rows`.
+            The rows of regions that cross a seam, ascending by number.
         """
-        tiling, source = self.regions.layout.tiling, self.regions.feed()
-        maker = self.row_maker
-        seams: list[Tally] = []
+        source, components = self.regions.feed(), self.regions.numbering(watch).components
+        gathering = _Gathering(put)
+        if runs_here():
+            step = self._step(range(len(components)), write, label_dtype)
+            run_tiles(source, _GatherHere(step, gathering), STAGE, watch)
+            return self.row_maker.of(gathering.merged())
         done = 0
-        for batch in _batches(self.regions.numbering(watch).components):
-            relabels = {number: self.regions.relabel(number) for number in batch}
-            step = _MeasureTile(maker, relabels, self.image, write, label_dtype)
-            part = watch.part(done, len(tiling))
-            for rows, crossing in run_tiles(source.part(batch), step, STAGE, part):
-                put_rows(table, rows)
-                seams.append(crossing)
-            seams = [Tally.merge(seams)]
+        for batch in _batches(components):
+            step, part = self._step(batch, write, label_dtype), watch.part(done, len(components))
+            measured = run_tiles(source.part(batch), step, STAGE, part)
+            for number, (rows, crossing) in zip(batch, measured, strict=True):
+                gathering.add(rows, crossing, number)
             done += len(batch)
-            for name in maker.dtype.names or ():
-                let_go(table[name])
-        return maker.of(Tally.merge(seams))
+        return self.row_maker.of(gathering.merged())
+
+    def _step(
+        self, tiles: Sequence[int], write: LabelWriter | None, label_dtype: Any
+    ) -> _MeasureTile:
+        relabels = {number: self.regions.relabel(number) for number in tiles}
+        return _MeasureTile(self.row_maker, relabels, self.image, write, label_dtype)
 
 
 def put_rows(table: Table, columns: Columns, first: int = 1) -> None:
@@ -179,6 +184,35 @@ def put_rows(table: Table, columns: Columns, first: int = 1) -> None:
     at = columns["number"] - first
     for name, values in columns.items():
         table[name][at] = values
+
+
+class _Gathering:
+    """Hands rows on and keeps the parts of regions that cross seams, joined from time to time."""
+
+    def __init__(self, put: Put) -> None:
+        self._put, self._lock = put, threading.Lock()
+        self._seams: list[Tally] = []
+
+    def add(self, rows: Columns, crossing: Tally, number: int) -> None:
+        self._put(rows, number)
+        with self._lock:
+            self._seams.append(crossing)
+            if len(self._seams) > _JOINED_AT_ONCE:
+                self._seams = [Tally.merge(self._seams)]
+
+    def merged(self) -> Tally:
+        return Tally.merge(self._seams)
+
+
+@dataclass(frozen=True)
+class _GatherHere:
+    """Measures a tile and hands its rows on at once, so that those of few tiles are in memory."""
+
+    measure: _MeasureTile
+    gathering: _Gathering
+
+    def __call__(self, block: Block, number: int) -> None:
+        self.gathering.add(*self.measure(block, number), number)
 
 
 def _batches(components: Sequence[int]) -> Iterator[list[int]]:

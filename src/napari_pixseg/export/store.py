@@ -21,7 +21,7 @@ from napari_pixseg.export.done import done_tiles
 from napari_pixseg.export.kept import KeptTiles
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.place import Place
-from napari_pixseg.export.table import TABLE_NAME, temporary_table, write_parquet
+from napari_pixseg.export.table import TABLE_NAME, RowFiles, temporary_rows, write_parquet
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
@@ -168,18 +168,20 @@ class StoreWriter:
         if len(done) == len(labels.tiling) and self.resumes and table_place.is_file():
             self._build(labels, ngff.nearest, "regions")
         else:
-            with temporary_table(regions.count, maker.dtype) as table:
-                more = maker.collect(table, self.watch, _LabelWriter(labels, done), dtype)
+            with temporary_rows(maker.dtype) as rows:
+                more = maker.collect(rows.put, self.watch, _LabelWriter(labels, done), dtype)
                 # Arrow compresses beside Python.
                 with ThreadPoolExecutor(1) as beside:
-                    writing = beside.submit(self._write_table, table_place, table, more)
+                    writing = beside.submit(
+                        self._write_table, table_place, rows, more, regions.count
+                    )
                     self._build(labels, ngff.nearest, "regions")
                     writing.result()
         return {"count": regions.count, "dtype": str(dtype), "table": TABLE_NAME}
 
-    def _write_table(self, place: Place, table: Columns, more: Columns) -> None:
+    def _write_table(self, place: Place, rows: RowFiles, more: Columns, count: int) -> None:
         with place.new_file() as partial:
-            write_parquet(partial, table, more, self.watch.check)
+            write_parquet(partial, rows, more, count, self.watch.check)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from napari_pixseg.engine.cluster import active_client
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.run import Feed, Watch, run_tiles, runs_here
 from napari_pixseg.engine.samples import (
+    ByteColors,
     Colors,
     Encoding,
     Packed,
-    Plain,
     Seen,
     median,
     packed_colors,
@@ -224,7 +224,7 @@ class _Adding:
     def __call__(self, colors: Colors, number: int) -> None:
         if self.observer is not None:
             self.observer(packed_colors(colors), number)
-        if isinstance(colors, Plain):
+        if isinstance(colors, ByteColors):
             self.counter.add_pixels(colors.pixels)
         else:
             self.counter.add_packed(colors)
@@ -241,7 +241,7 @@ def _unchanged(colors: Colors) -> Colors:
 def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
     result = np.empty(colors.shape, table.table.dtype)
     flat = result.reshape(-1)
-    if isinstance(colors, Plain):
+    if isinstance(colors, ByteColors):
         rows = colors.pixels.reshape(-1, colors.pixels.shape[-1])
         unknown = bool(kernels.look_up_pixels(rows, table.table, flat))
     else:
@@ -258,7 +258,7 @@ def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
 def _see(colors: Colors, table: _Lookup) -> Seen | NDArray[Any]:
     classes = _look_up(colors, table)
     # Denoised colors, and those of other samples, are not the samples.
-    return Seen(classes, colors.pixels) if isinstance(colors, Plain) else classes
+    return Seen(classes, colors.pixels) if isinstance(colors, ByteColors) else classes
 
 
 def _on_tile(

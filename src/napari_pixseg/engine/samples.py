@@ -21,7 +21,7 @@ _HUGE = 1e300
 
 
 @dataclass(frozen=True)
-class Plain:
+class ByteColors:
     """Bytes that are colors as they are; counted and looked up without packing them.
 
     Attributes
@@ -38,7 +38,7 @@ class Plain:
         return self.pixels.shape[:-1]
 
 
-Colors: TypeAlias = Packed | Plain
+Colors: TypeAlias = Packed | ByteColors
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Seen:
 
 def packed_colors(colors: Colors) -> Packed:
     """Return colors packed."""
-    return pack_colors(colors.pixels) if isinstance(colors, Plain) else colors
+    return pack_colors(colors.pixels) if isinstance(colors, ByteColors) else colors
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Encoding:
         masked = isinstance(pixels, np.ma.MaskedArray)
         if masked or self.space is not None or self.window is not None:
             return self.encode(pixels)
-        return Plain(np.require(pixels, requirements=["C", "W"]))
+        return ByteColors(np.require(pixels, requirements=["C", "W"]))
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
         """Turn (..., c) samples into (...) packed colors; masked ones have no data."""

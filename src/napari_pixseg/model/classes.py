@@ -15,6 +15,7 @@ from napari_pixseg.model import kernels
 from napari_pixseg.model.colorspaces import forward, forward_bytes, from_byte, inverse, to_byte
 from napari_pixseg.model.colortable import COLORS, ColorTable
 from napari_pixseg.model.scalespace import BINS, Fingerprint, fingerprint
+from napari_pixseg.model.threads import over_slices
 from napari_pixseg.parameters import ColorSpace, Parameters
 
 SAFE_MARGIN = 3
@@ -74,7 +75,13 @@ class Partition:
         if len(self.centers):
             first, last = _containing(self.regions)
             shape = len(self.regions[1]), len(self.regions[2])
-            kernels.classify(colors, first, last, shape, self.numbers, self.centers, result)
+
+            def classify(part: slice) -> None:
+                kernels.classify(
+                    colors[part], first, last, shape, self.numbers, self.centers, result[part]
+                )
+
+            over_slices(classify, len(colors))
         return result
 
 

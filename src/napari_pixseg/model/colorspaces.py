@@ -36,6 +36,7 @@ from napari_pixseg.model.matrixspaces import (
     to_yuv,
 )
 from napari_pixseg.model.quanta import EPSILON, QUANTUM, SCALE, Conversion, Planes, Real, quantum
+from napari_pixseg.model.threads import over_slices
 from napari_pixseg.parameters import ColorSpace
 
 # Temporaries of this many colors stay in the second-level cache.
@@ -93,9 +94,13 @@ def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint
     if space in (ColorSpace.sRGB, ColorSpace.Transparent):
         return srgb.copy()
     result = np.empty_like(srgb)
-    for start in range(0, len(srgb), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        result[rows] = to_byte(forward(space, from_byte(srgb[rows])))
+
+    def convert(part: slice) -> None:
+        for start in range(part.start, part.stop, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, part.stop))
+            result[rows] = to_byte(forward(space, from_byte(srgb[rows])))
+
+    over_slices(convert, len(srgb))
     return result
 
 

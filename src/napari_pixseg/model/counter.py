@@ -14,9 +14,10 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.model.colortable import COLORS, COUNTED_AT_ONCE, NO_DATA, ColorTable
+from napari_pixseg.model.colortable import COLORS, COUNTED_AT_ONCE, ColorTable
 from napari_pixseg.model.compile import compiled
 from napari_pixseg.model.kernels import Bytes, Counts, Scratch
+from napari_pixseg.model.threads import over_slices
 from napari_pixseg.parameters import ColorSpace
 
 
@@ -51,11 +52,10 @@ class ColorCounter:
         with self._lock:
             idle, self._idle = self._idle, []
             full, self._full = self._full, []
-        while idle:
-            full.append(idle.pop().table(self._space))
+        tables = [*full, *(_table(some, self._space) for some in _addable(idle))]
         # Of no parts the space would be unknown.
         nothing = ColorTable(np.empty(0, np.uint32), np.empty(0, np.int64), self._space)
-        return ColorTable.merge(full) if full else nothing
+        return ColorTable.merge(tables) if tables else nothing
 
     @contextmanager
     def _counters(self, size: int) -> Iterator[_Counters]:
@@ -63,7 +63,7 @@ class ColorCounter:
         with self._lock:
             counters = self._idle.pop() if self._idle else _Counters()
         if counters.pixels + size > COUNTED_AT_ONCE:
-            table, counters = counters.table(self._space), _Counters()
+            table, counters = _table([counters], self._space), _Counters()
             with self._lock:
                 self._full.append(table)
         yield counters
@@ -78,13 +78,37 @@ class _Counters:
         self.counts: Scratch = np.zeros(COLORS + 1, np.uint32)
         self.pixels = 0
 
-    def table(self, space: ColorSpace | None) -> ColorTable:
-        self.counts[NO_DATA] = 0
-        distinct = int(np.count_nonzero(self.counts))
+
+def _addable(counters: list[_Counters]) -> list[list[_Counters]]:
+    """Group counters so that the sums of each group fit their 32 bits."""
+    groups: list[list[_Counters]] = []
+    total = 0
+    for one in counters:
+        if not groups or total + one.pixels > COUNTED_AT_ONCE:
+            groups.append([])
+            total = 0
+        groups[-1].append(one)
+        total += one.pixels
+    return groups
+
+
+def _table(counters: list[_Counters], space: ColorSpace | None) -> ColorTable:
+    """Return what some counters hold together; the first is added to."""
+    sums, others = counters[0].counts, [one.counts for one in counters[1:]]
+
+    def listed(colors: slice) -> tuple[NDArray[np.uint32], Counts]:
+        for other in others:
+            sums[colors] += other[colors]
+        distinct = int(np.count_nonzero(sums[colors]))
         # One more, because every color is written down and the next one overwrites it.
         packed, counts = np.empty(distinct + 1, np.uint32), np.empty(distinct + 1, np.int64)
-        _list_counted(self.counts, packed, counts)
-        return ColorTable(packed[:distinct], counts[:distinct], space)
+        _list_counted(sums[colors], colors.start, packed, counts)
+        return packed[:distinct], counts[:distinct]
+
+    # Without the counter of pixels that have no data.
+    parts = over_slices(listed, COLORS)
+    packed, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return ColorTable(packed, counts, space)
 
 
 @compiled
@@ -109,9 +133,11 @@ def _count_pixels(pixels: Bytes, counts: Scratch) -> None:
 
 
 @compiled
-def _list_counted(counters: Scratch, packed: NDArray[np.uint32], counts: Counts) -> None:
-    """Write down all colors that were counted, ascending, and their counts."""
+def _list_counted(
+    counters: Scratch, first: int, packed: NDArray[np.uint32], counts: Counts
+) -> None:
+    """Write down all colors that were counted, ascending from ``first``, and their counts."""
     listed = 0
     for color in range(counters.size):
-        packed[listed], counts[listed] = color, counters[color]
+        packed[listed], counts[listed] = first + color, counters[color]
         listed += counters[color] > 0

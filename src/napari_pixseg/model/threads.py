@@ -1,0 +1,35 @@
+"""Loops over many colors, shared between threads: kernels and NumPy leave the interpreter free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TypeVar
+
+Result = TypeVar("Result")
+# Fewer are done before a thread has begun.
+_FEWEST = 1 << 17
+
+
+def over_slices(work: Callable[[slice], Result], length: int) -> list[Result]:
+    """Call a function with slices that make up 0..length, in threads where that is worth it.
+
+    Parameters
+    ----------
+    work : callable
+    length : int
+
+    Returns
+    -------
+    list
+        What it returned, in the order of the slices.
+    """
+    threads = max(min(os.cpu_count() or 1, length // _FEWEST), 1)
+    bounds = [length * i // threads for i in range(threads + 1)]
+    slices = [slice(a, b) for a, b in pairwise(bounds)]
+    if threads == 1:
+        return [work(slices[0])]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, slices))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +22,11 @@ from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
 from napari_pixseg.model.colortable import NO_DATA, ColorTable, release_counters
+from napari_pixseg.model.compile import allowance
 from napari_pixseg.parameters import Interval, Parameters
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
 DIRECT_TILES = 10_000
@@ -52,12 +55,12 @@ class Pixels:
     @property
     def is_direct(self) -> bool:
         """Whether each task reads its own region instead of going through map_overlap."""
-        in_memory_graph = isinstance(self.image.source.array, da.Array)
-        many = len(self.tiling) > DIRECT_TILES or active_client() is not None
-        return many and not in_memory_graph
+        return _reads_directly(self.image, self.tiling)
 
     def overlapped(self, function: Callable[..., Any], dtype: Any, **arguments: Any) -> da.Array:
         """Apply ``function(packed, **arguments)`` to every tile of denoised packed colors."""
+        import dask.array as da
+
         encoded = self._encoded()
         depth = _depth(self.radius, self.tiling)
         encoded = _merge_thin_tiles(encoded, depth)
@@ -70,7 +73,9 @@ class Pixels:
 
     def _encoded(self) -> da.Array:
         """Packed colors before denoising, one block for each tile."""
-        if not isinstance(self.image.source.array, da.Array):
+        import dask.array as da
+
+        if not self.image.source.is_dask:
             # Read and encoded in one step: map_blocks copies what loses an axis.
             reader = _EncodedReader(self.image, self.encoding)
             return da.from_array(
@@ -107,6 +112,7 @@ class Pixels:
             ``observer(region, packed)`` sees every tile on the way, once it is read. It is
             called in this process, from several threads: not for distributed schedulers.
         """
+        allowance.expect(math.prod(self.tiling.shape))
         counter = _TileCounter(self.encoding, self._numbered(observer))
         try:
             table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
@@ -121,6 +127,8 @@ class Pixels:
 
     def classes(self, lookup: NDArray[Any]) -> da.Array:
         """Pass 2, lazily: the class of every pixel, axes in engine order."""
+        import dask
+
         # Wrapped, so that the table is one node of the graph and not a part of every task.
         table = dask.delayed(_Lookup(lookup), pure=False)
         return self.overlapped(_look_up, lookup.dtype, table=table)
@@ -130,6 +138,14 @@ class Pixels:
         if self.is_direct:
             return Feed.of_reader(_TileReader(self, _Lookup(lookup)), self.tiling)
         return _feed_of(self.classes(lookup), self.tiling)
+
+
+def _reads_directly(image: Image, tiling: Tiling) -> bool:
+    """Whether tasks read their own regions: where any region is cheap, or a graph is not."""
+    if image.source.is_dask:
+        return False
+    in_memory = image.source.kind in ("numpy", "picture")
+    return in_memory or len(tiling) > DIRECT_TILES or active_client() is not None
 
 
 class _Lookup:
@@ -300,9 +316,7 @@ class Counted:
         return Encoding(resolve_window(self.image, window, self._sample_feed, watch))
 
     def _sample_feed(self) -> Feed:
-        array = self.image.source.array
-        many = len(self.tiling) > DIRECT_TILES or active_client() is not None
-        if many and not isinstance(array, da.Array):
+        if _reads_directly(self.image, self.tiling):
             return Feed.of_reader(_SampleReader(self.image, self.tiling), self.tiling)
         return Feed.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
 

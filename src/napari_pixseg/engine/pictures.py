@@ -51,7 +51,7 @@ _limit_lifted = threading.RLock()
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a picture is read: by Pillow in a mode, or what it would cut or copy by another decoder."""
+    """How a picture is read: by Pillow in a mode; what that would cut or copy, by another."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -81,8 +81,8 @@ def open_picture(location: Location, head: bytes) -> Source:
     if not head:
         raise NotAnImage(f"{location.shown} is empty: {ACCEPTED}.")
     identity = location.identity()
-    with closing(location.open()) as file, _any_size(), _image(file, location, head) as image:
-        layout = _layout(image, file, location)
+    with closing(location.open()) as file, _any_size():
+        layout = _layout(_image(file, location, head), file, location)
     version = tuple(sorted(identity.items()))
     array = PictureArray(location, layout.shape, np.dtype(layout.dtype), version, (layout,))
     return Source(
@@ -140,8 +140,7 @@ def _image(file: IO[bytes], location: Location, head: bytes) -> Any:
     from PIL import Image
 
     try:
-        # Of a named file Pillow loads the plug-in that its ending asks for, and no others.
-        image = Image.open(file if location.remote else location.address)
+        image = Image.open(file)
     except Exception:  # noqa: BLE001 - Pillow's readers raise anything on damaged files
         image = None
     if image is None or image.format in _NO_PICTURE:

@@ -7,6 +7,7 @@ form of the reference: ALGORITHM specification, 3.2 to 3.8.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -225,16 +226,16 @@ def _interval_tree(marks: NDArray[np.int8]) -> _Node:
     root = _Node(0, BINS - 1, -1)
     leaves = [root]
     for number, row in enumerate(marks):
-        marked = np.flatnonzero(row)
+        marked = np.flatnonzero(row).tolist()
         leaves = [part for leaf in leaves for part in _split(leaf, marked, number)]
     return root
 
 
-def _split(leaf: _Node, marked: NDArray[np.intp], row: int) -> list[_Node]:
-    start, end = np.searchsorted(marked, [leaf.left + 1, leaf.right])
+def _split(leaf: _Node, marked: list[int], row: int) -> list[_Node]:
+    start, end = bisect_left(marked, leaf.left + 1), bisect_left(marked, leaf.right)
     if start >= end:
         return [leaf]
-    cuts = [leaf.left, *marked[start:end].tolist(), leaf.right]
+    cuts = [leaf.left, *marked[start:end], leaf.right]
     leaf.children = [_Node(a, b, row) for a, b in pairwise(cuts)]
     return leaf.children
 

@@ -42,10 +42,18 @@ def distinct(packed: Colors) -> tuple[Colors, Counts]:
     if not packed.size:
         return packed.copy(), np.empty(0, np.int64)
     ordered = np.sort(packed)
-    starts = np.flatnonzero(ordered[1:] != ordered[:-1])
-    starts += 1
-    starts = np.concatenate([[0], starts])
-    return ordered[starts], np.diff(starts, append=ordered.size)
+    starts = _starts(ordered)
+    counts = np.empty(starts.size, np.int64)
+    np.subtract(starts[1:], starts[:-1], out=counts[:-1])
+    counts[-1] = ordered.size - starts[-1]
+    return ordered[starts], counts
+
+
+def _starts(ordered: Colors) -> NDArray[np.intp]:
+    """Where each run of equal values begins."""
+    begins = np.ones(ordered.size, np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def add_tables(
@@ -61,9 +69,7 @@ def add_tables(
     # Of two ascending runs the stable sort is a merge.
     order = np.argsort(both, kind="stable")
     ordered = both[order]
-    is_first = np.ones(ordered.size, np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
-    starts = np.flatnonzero(is_first)
+    starts = _starts(ordered)
     merged[: starts.size] = ordered[starts]
     if starts.size:
         sums = np.add.reduceat(np.concatenate([counts, their_counts])[order], starts)

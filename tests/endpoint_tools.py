@@ -44,7 +44,13 @@ class Answer:
 
     @property
     def pixels(self):
-        return np.asarray(Image.open(io.BytesIO(self.body)))
+        return pixels_of(self.body)
+
+
+def pixels_of(content):
+    """The pixels of a picture; a palette's are its colors."""
+    picture = Image.open(io.BytesIO(content))
+    return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
 
 
 @dataclass

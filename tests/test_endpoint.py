@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from endpoint_tools import LOOPBACK, encoded, form, picture_server, scene, sends, serving
+from endpoint_tools import LOOPBACK, encoded, form, picture_server, pixels_of, scene, sends, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -467,6 +467,6 @@ def test_results_can_go_to_an_object_store(s3_endpoint):
     name = f"deep/{answer['id']}.png"
     assert answer["link"] == f"s3://segmented/{name}"
     content = store.get_object(Bucket="segmented", Key=name)["Body"].read()
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), expected(PICTURE))
+    assert np.array_equal(pixels_of(content), expected(PICTURE))
     record = store.get_object(Bucket="segmented", Key=f"{name}.json")["Body"].read()
     assert json.loads(record)["id"] == answer["id"]

@@ -1,6 +1,5 @@
 """The client, and the two commands: against this server, and against the documented contract."""
 
-import io
 import json
 import os
 import signal
@@ -12,7 +11,16 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from endpoint_tools import LOOPBACK, encoded, picture_server, scene, sends, serving, until
+from endpoint_tools import (
+    LOOPBACK,
+    encoded,
+    picture_server,
+    pixels_of,
+    scene,
+    sends,
+    serving,
+    until,
+)
 from PIL import Image
 
 from napari_pixseg import Endpoint, Manifest, cli, segment
@@ -45,10 +53,6 @@ def server(tmp_path_factory):
 @pytest.fixture
 def endpoint(server):
     return Endpoint(server.url, KEY)
-
-
-def pixels_of(content):
-    return np.asarray(Image.open(io.BytesIO(content)))
 
 
 def test_whatever_is_given_the_picture_is_the_librarys(endpoint, tmp_path):

@@ -6,6 +6,7 @@ import os
 import threading
 
 import fsspec
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tifffile
@@ -421,7 +422,7 @@ def test_an_object_store_gets_whole_pictures(url, monkeypatch):
     manifest = segmented().export(f"{url}/pictures/out.png")
     result = segmented()
     with fsspec.open(f"{url}/pictures/out.png") as file:
-        np.testing.assert_array_equal(np.asarray(Image.open(file)), result.recolored)
+        np.testing.assert_array_equal(np.asarray(Image.open(file).convert("RGB")), result.recolored)
     assert Manifest.load(f"{url}/pictures/out.png").id == manifest.id
 
 
@@ -447,7 +448,10 @@ def test_a_picture_is_the_palette_of_the_classes(suffix, tmp_path):
     if suffix.startswith(".tif"):
         written = tifffile.imread(tmp_path / f"out{suffix}")
     else:
-        written = np.asarray(Image.open(tmp_path / f"out{suffix}"))
+        with Image.open(tmp_path / f"out{suffix}") as opened:
+            # A byte for each pixel, and the colors once.
+            assert opened.mode == ("RGB" if suffix == ".jpg" else "P")
+            written = np.asarray(opened.convert("RGB"))
     if suffix == ".jpg":
         assert written.shape == expected.shape
         assert np.abs(written.astype(int) - expected).mean() < 8
@@ -471,7 +475,7 @@ def test_alpha_is_kept_unless_imagemagick_would_lose_it(semantics, suffix, tmp_p
     array = picture((40, 36, 4))
     result = segment(array, ct=0, st=0.1, semantics=semantics)
     result.export(tmp_path / f"out{suffix}")
-    read = tifffile.imread if suffix == ".tif" else lambda path: np.asarray(Image.open(path))
+    read = tifffile.imread if suffix == ".tif" else imageio.imread
     written = read(tmp_path / f"out{suffix}")
     np.testing.assert_array_equal(written[..., :3], result.recolored)
     assert written.shape[-1] == (4 if semantics == "documented" else 3)

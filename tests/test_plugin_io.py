@@ -535,7 +535,9 @@ def test_the_picture_writer_makes_a_picture_of_a_bare_name(name, tmp_path):
     meta = {"name": "x", "metadata": {"pixseg": result}}
     written = writer.write_picture(str(tmp_path / name), None, meta)
     assert written == [str(tmp_path / "picture.png"), str(tmp_path / "picture.png.json")]
-    np.testing.assert_array_equal(PillowImage.open(written[0]), result.recolored.compute())
+    np.testing.assert_array_equal(
+        PillowImage.open(written[0]).convert("RGB"), result.recolored.compute()
+    )
 
 
 def test_nothing_is_overwritten(plugins, tmp_path):

@@ -17,6 +17,7 @@ from scipy import ndimage
 from napari_pixseg import segment
 from napari_pixseg.engine import classify, tiling
 from napari_pixseg.engine.run import run_tiles
+from napari_pixseg.engine.sources import Source
 from napari_pixseg.errors import (
     ClassError,
     InputNotFound,
@@ -220,11 +221,15 @@ def test_reading_tile_by_tile_gives_what_map_overlap_gives(data):
     options = {**data.draw(choices(array)), "ct": 0}
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         small_tiles(patch)
-        lazy = segment(array, axes=axes, **options)
+        # A source of chunks may be dear to read in part, a NumPy array is not.
+        lazy = segment(Source(array), axes=axes, **options)
         expected, refusal = outcome(lambda: fed(lazy))
         assert not lazy.counted.pixels().is_direct
-        patch.setattr(classify, "DIRECT_TILES", 0)
-        direct = segment(array, axes=axes, **options)
+        if data.draw(st.booleans()):
+            direct = segment(array, axes=axes, **options)
+        else:
+            patch.setattr(classify, "DIRECT_TILES", 0)
+            direct = segment(Source(array), axes=axes, **options)
         classes, refused = outcome(lambda: fed(direct))
         assert direct.counted.pixels().is_direct
     assert refused == refusal

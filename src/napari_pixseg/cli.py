@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 only with status 200, else 1.
     """
+    # Nothing here uses NumPy's linear algebra, whose threads spin for a while when it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _log.handlers = [logging.StreamHandler(sys.stderr)]
     _log.setLevel(logging.INFO)
     try:
@@ -233,10 +235,10 @@ class _Bars:
 
     def show(self, progress: Any) -> None:
         """Draw one step; nothing where nobody looks."""
-        from tqdm import tqdm
-
         if not sys.stderr.isatty():
             return
+        from tqdm import tqdm
+
         if self._bar is None or progress.stage != self._stage:
             self._close()
             self._stage = progress.stage

@@ -7,30 +7,30 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.peak import refuse_memory
-from napari_pixseg.engine.regions import Regions, regions_of
-from napari_pixseg.engine.regiontable import RegionTable, put_rows
 from napari_pixseg.engine.run import Listener, Watch, compute_array
 from napari_pixseg.engine.skips import without_damage
 from napari_pixseg.engine.tiling import plan_tiles
 from napari_pixseg.errors import CorruptInput, ParameterError
 from napari_pixseg.export.checks import OnError, Wish, check_on_error, check_outputs
-from napari_pixseg.export.commit import Job
 from napari_pixseg.export.details import skipped_details
-from napari_pixseg.export.job import after_failure, export, has_skipped
+from napari_pixseg.export.job import Job, after_failure, export, has_skipped
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable
 from napari_pixseg.parameters import Background, ColorSpace, Parameters, Semantics, Window
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+    from napari_pixseg.engine.regions import Regions
 
 UPDATABLE = ("ct", "cs", "st", "semantics", "connectivity", "background", "min_size")
 
@@ -176,6 +176,8 @@ class Segmentation:
     @cached_property
     def recolored(self) -> da.Array:
         """``palette[classes]``, lazily: (..., 3) uint8; gray for gray input."""
+        import dask
+
         classes, palette = self.classes, self.palette
         return classes.map_blocks(
             _recolor, dask.delayed(_Palette(palette), pure=False), dtype=np.uint8,
@@ -204,6 +206,8 @@ class Segmentation:
         samples, per channel), ``touches_border`` (of a spatial axis longer than one
         pixel). ``pandas.DataFrame`` takes it as it is.
         """
+        from napari_pixseg.engine.regiontable import RegionTable, put_rows
+
         maker = RegionTable(self._regions, self.image, self.image.source.scale)
         table = np.zeros(self._regions.count, maker.dtype)
         put_rows(table, maker.collect(lambda rows, _: put_rows(table, rows), Watch()))
@@ -215,6 +219,8 @@ class Segmentation:
 
     @cached_property
     def _regions(self) -> Regions:
+        from napari_pixseg.engine.regions import regions_of
+
         return regions_of(self.counted.pixels(), self.decision, self._lookup, self.parameters)
 
     @property

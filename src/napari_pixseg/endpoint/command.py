@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import socket
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_pixseg.endpoint.settings import Settings, network
 from napari_pixseg.errors import OutputConflict, ParameterError
+
+if TYPE_CHECKING:
+    import socket
+
+    from napari_pixseg.endpoint.settings import Settings
 
 KEY_VARIABLE = "NAPARI_PIXSEG_KEY"
 _PICTURES = (".png",)
@@ -48,7 +50,10 @@ def serve(options: argparse.Namespace) -> None:
         If an option is out of range, the extra ``server`` is not installed, or the
         address is taken.
     """
+    from dataclasses import fields
+
     from napari_pixseg.endpoint.keys import load_keys
+    from napari_pixseg.endpoint.settings import Settings, network
 
     names = [part.name for part in fields(Settings) if part.name not in ("keys", "allowed")]
     given = {name: getattr(options, name) for name in names}
@@ -94,6 +99,8 @@ def configuration(app: Any, settings: Settings) -> Any:
 
 
 def _listener(settings: Settings) -> socket.socket:
+    import socket
+
     host = settings.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

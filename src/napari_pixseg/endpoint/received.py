@@ -12,7 +12,7 @@ from typing import IO, Any
 from napari_pixseg.engine import pictures, tiff
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.location import Location
-from napari_pixseg.engine.sources import Source, open_source
+from napari_pixseg.engine.sources import Source, is_tiff, open_source
 from napari_pixseg.errors import NotAnImage, TooLarge
 
 _NAME = "the-image"
@@ -77,7 +77,7 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
     """
     location = Received(str(path), _NAME, remote=True)
     head = location.head()
-    if tiff.is_tiff(head):
+    if is_tiff(head):
         _refuse_tiff(location)
         source = tiff.open_tiff(location)
     elif head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):

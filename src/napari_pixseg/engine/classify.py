@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dask
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,8 +32,12 @@ from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
 from napari_pixseg.model.colortable import NO_DATA, ColorTable, release_counters
+from napari_pixseg.model.compile import allowance
 from napari_pixseg.model.counter import ColorCounter
 from napari_pixseg.parameters import Interval, Parameters
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
 DIRECT_TILES = 10_000
@@ -65,12 +68,12 @@ class Pixels:
     @property
     def is_direct(self) -> bool:
         """Whether each task reads its own region instead of going through map_overlap."""
-        in_memory_graph = isinstance(self.image.source.array, da.Array)
-        many = len(self.tiling) > DIRECT_TILES or active_client() is not None
-        return many and not in_memory_graph
+        return _reads_directly(self.image, self.tiling)
 
     def overlapped(self, function: Callable[..., Any], dtype: Any, **arguments: Any) -> da.Array:
         """Apply ``function(colors, **arguments)`` to the denoised colors of every tile."""
+        import dask.array as da
+
         encoded = self._encoded()
         depth = _depth(self.radius, self.tiling)
         encoded = _merge_thin_tiles(encoded, depth)
@@ -83,7 +86,9 @@ class Pixels:
 
     def _encoded(self) -> da.Array:
         """Colors before denoising, one block for each tile; packed if they are to be denoised."""
-        if not isinstance(self.image.source.array, da.Array):
+        import dask.array as da
+
+        if not self.image.source.is_dask:
             # Read and encoded in one step: map_blocks copies what loses an axis.
             reader = _EncodedReader(self.image, self.encoding, packs=self.radius > 0)
             return da.from_array(
@@ -124,8 +129,8 @@ class Pixels:
             ``observer(region, packed)`` sees every tile on the way, once it is read. It is
             called in this process, from several threads: not for distributed schedulers.
         """
-        tiles = len(self.tiling) > _FEW_TILES
-        if tiles and runs_here():
+        allowance.expect(math.prod(self.tiling.shape))
+        if len(self.tiling) > _FEW_TILES and runs_here():
             counts = ColorCounter(self.encoding.space)
             run_tiles(self.feed(), _Adding(counts, self._numbered(observer)), "colors", watch)
             return counts.table()
@@ -143,6 +148,8 @@ class Pixels:
 
     def classes(self, lookup: NDArray[Any]) -> da.Array:
         """Pass 2, lazily: the class of every pixel, axes in engine order."""
+        import dask
+
         # Wrapped, so that the table is one node of the graph and not a part of every task.
         table = dask.delayed(_Lookup(lookup), pure=False)
         return self.overlapped(_look_up, lookup.dtype, table=table)
@@ -157,8 +164,18 @@ class Pixels:
         """Tiles of classes, as :class:`Seen` where that costs nothing."""
         if self.is_direct:
             return Feed.of_reader(_TileReader(self, _Lookup(lookup), _see), self.tiling)
+        import dask
+
         table = dask.delayed(_Lookup(lookup), pure=False)
         return _feed_of(self.overlapped(_see, lookup.dtype, table=table), self.tiling)
+
+
+def _reads_directly(image: Image, tiling: Tiling) -> bool:
+    """Whether tasks read their own regions: where any region is cheap, or a graph is not."""
+    if image.source.is_dask:
+        return False
+    in_memory = image.source.kind in ("numpy", "picture")
+    return in_memory or len(tiling) > DIRECT_TILES or active_client() is not None
 
 
 class _Lookup:
@@ -359,9 +376,7 @@ class Counted:
         return Encoding(resolve_window(self.image, window, self._sample_feed, watch))
 
     def _sample_feed(self) -> Feed:
-        array = self.image.source.array
-        many = len(self.tiling) > DIRECT_TILES or active_client() is not None
-        if many and not isinstance(array, da.Array):
+        if _reads_directly(self.image, self.tiling):
             return Feed.of_reader(_SampleReader(self.image, self.tiling), self.tiling)
         return Feed.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.sources import Source
+from napari_pixseg.engine.sources import Source, is_masked
 from napari_pixseg.errors import CorruptInput, NotAnImage, PixsegError
 
 ChunkIndex: TypeAlias = tuple[int, ...]
@@ -80,7 +80,7 @@ def missing_parts(source: Source, missing: Set[ChunkIndex]) -> list[tuple[str, K
 def known_rows(block: NDArray[Any]) -> NDArray[Any]:
     """Return the pixels of a (..., c) block that are not masked, (n, c)."""
     rows = block.reshape(-1, block.shape[-1])
-    if not isinstance(rows, np.ma.MaskedArray):
+    if not is_masked(rows):
         return rows
     kept: NDArray[Any] = rows.data[~np.ma.getmaskarray(rows).any(axis=1)]
     return kept

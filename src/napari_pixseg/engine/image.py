@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,9 @@ from napari_pixseg.engine.damage import ChunkIndex, read_part
 from napari_pixseg.engine.sources import Source, open_source
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 Region: TypeAlias = tuple[slice, ...]
 
@@ -124,8 +126,10 @@ class Image:
     def blocks(self, tiles: tuple[tuple[int, ...], ...]) -> da.Array:
         """Return the colors as a Dask array (..., c), one block for each tile."""
         chunks = (*tiles, (self.color_channels,))
+        import dask.array as da
+
         array = self.source.array
-        if not isinstance(array, da.Array):
+        if not self.source.is_dask:
             return da.from_array(_Reader(self), chunks=chunks, name=False, asarray=False)
         whole = tuple(slice(None) for _ in self.label_axes)
         lazy = _engine_order(array[self._source_index(whole, self.channels)], self.axes)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
-from urllib.request import url2pathname
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
 
@@ -146,13 +145,24 @@ def locate(path: str | os.PathLike[str]) -> Location:
     if not isinstance(text, str):
         raise NotAnImage(f"A path must be text, but {type(text).__name__} was given.")
     if text.lower().startswith("file://"):
-        text = url2pathname(urlsplit(text).path)
+        text = path_of_url(text)
     if _URL.match(text):
         return Location(text, public_uri(text), remote=True)
     if not text or "\0" in text:
         raise InputNotFound(f"{text!r} is no path: give the path or URL of an image.")
     absolute = os.path.abspath(os.path.expanduser(text))
     return Location(absolute, Path(absolute).as_uri())
+
+
+def path_of_url(url: str) -> str:
+    """Return the local path that a ``file://`` URL means."""
+    path = urlsplit(url).path
+    if os.name != "nt":
+        return unquote(path)
+    # It brings the HTTP client along.
+    from urllib.request import url2pathname
+
+    return url2pathname(path)
 
 
 def public_uri(url: str) -> str:

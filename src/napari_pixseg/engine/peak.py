@@ -5,10 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import dask
-from dask.system import CPU_COUNT
-from dask.utils import format_bytes, parse_bytes
-
 from napari_pixseg.engine.cluster import active_client, number_of_workers
 from napari_pixseg.engine.image import Image
 from napari_pixseg.errors import ParameterError, TooLarge
@@ -60,6 +56,9 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
 
 def threads_of_worker() -> int:
     """Tiles that one process of the scheduler that Dask is set to works on at a time."""
+    import dask
+    from dask.system import CPU_COUNT
+
     client = active_client()
     if client is not None:
         return max((threads for threads, _ in number_of_workers(client)), default=1)
@@ -77,6 +76,8 @@ def bytes_of(limit: Any) -> int | None:
     """
     if limit is None:
         return None
+    from dask.utils import parse_bytes
+
     try:
         # parse_bytes takes a unit alone, and nothing at all, for one of it.
         named = not isinstance(limit, str) or any(digit in limit for digit in "0123456789")
@@ -105,6 +106,8 @@ def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, region
     need = peak_memory(image, tile_pixels, threads, regions)
     if need <= allowed:
         return
+    from dask.utils import format_bytes
+
     alone = peak_memory(image, tile_pixels, 1, regions)
     remedy = f"set the limit to {format_bytes(need)}"
     if threads > 1 and alone <= allowed:

@@ -51,7 +51,7 @@ _limit_lifted = threading.RLock()
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a picture is read: by Pillow in a mode, or its 16 bits by another decoder."""
+    """How a picture is read: by Pillow in a mode; what that would cut or copy, by another."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -159,7 +159,7 @@ def _axes(layout: _Layout) -> str:
 def _layout(image: Any, file: IO[bytes], location: Location) -> _Layout:
     deep = _deep_layout(image, file)
     if deep is None:
-        return _plain_layout(image, location.shown)
+        return _stored_layout(image) or _plain_layout(image, location.shown)
     if deep.decoder == "none":
         raise NotAnImage(
             f"{location.shown} has more than 8 bits per color channel, which cannot be read "
@@ -185,6 +185,16 @@ def _plain_layout(image: Any, shown: str) -> _Layout:
     return _Layout(
         ((frames,) if frames > 1 else ()) + (image.height, image.width, *channels), dtype, mode
     )
+
+
+def _stored_layout(image: Any) -> _Layout | None:
+    """Return the layout of a picture whose bytes are in the file as they are wanted."""
+    plain = image.format == "PPM" and image.mode in ("L", "RGB") and image.tile[0][0] == "raw"
+    if not plain:
+        return None
+    channels = (3,) if image.mode == "RGB" else ()
+    shape = (image.height, image.width, *channels)
+    return _Layout(shape, "u1", image.mode, "netpbm", image.tile[0][2])
 
 
 def _deep_layout(image: Any, file: IO[bytes]) -> _Layout | None:
@@ -228,8 +238,9 @@ def _decoded(file: IO[bytes], layout: _Layout) -> NDArray[Any]:
         return np.asarray(getattr(imagecodecs, layout.decoder)(file.read()), layout.dtype)
     if layout.decoder == "netpbm":
         file.seek(layout.offset)
-        samples = np.frombuffer(file.read(), ">u2", count=int(np.prod(layout.shape)))
-        return samples.reshape(layout.shape).astype(layout.dtype)
+        stored = np.dtype(layout.dtype).newbyteorder(">")
+        samples = np.frombuffer(file.read(), stored, count=int(np.prod(layout.shape)))
+        return samples.reshape(layout.shape).astype(layout.dtype, copy=False)
     from PIL import Image
 
     with _any_size(), Image.open(file) as image:
@@ -248,4 +259,5 @@ def _converted(image: Any, layout: _Layout) -> NDArray[Any]:
 
 def _frame(image: Any, layout: _Layout) -> NDArray[Any]:
     same = image.mode == layout.mode or layout.mode == "I;16"
-    return np.array(image if same else image.convert(layout.mode)).astype(layout.dtype, copy=False)
+    pixels = np.asarray(image if same else image.convert(layout.mode))
+    return pixels.astype(layout.dtype, copy=False)

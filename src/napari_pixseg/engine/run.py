@@ -6,30 +6,25 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dask
-import dask.array as da
-import dask.local
-import dask.multiprocessing
-import dask.threaded
 import numpy as np
-from dask.base import get_scheduler
-from dask.callbacks import Callback
-from dask.optimization import cull
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
+from napari_pixseg.engine.here import MergeTree, dask_is_wanted, each
 from napari_pixseg.engine.memory import give_back, share_arenas
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import CANCELLED, Cancelled
 
+if TYPE_CHECKING:
+    import dask.array as da
+
 FAN_IN = 8
 # What so few leave behind is not worth looking for.
 _FEW_TILES = 4
-# Schedulers of this process, which take callbacks.
-_LOCAL = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,8 @@ class Feed:
     @classmethod
     def of_array(cls, array: da.Array, tiling: Tiling) -> Feed:
         """Take the blocks of a Dask array whose leading chunks are the tiles."""
+        import dask
+
         (optimized,) = dask.optimize(array)
         trailing = (0,) * (array.ndim - len(tiling.shape))
         numbers = range(len(tiling))
@@ -121,6 +118,8 @@ class Feed:
         if self.keys is None:
             assert self.read is not None
             return replace(self, read=_Either(numbers, read, self.read))
+        from dask.optimization import cull
+
         keys = [None if number in numbers else key for number, key in enumerate(self.keys)]
         # Schedulers need not look which tasks nobody asks for.
         graph, _ = cull(dict(self.graph), [key for key in keys if key is not None])
@@ -205,6 +204,9 @@ def run_tiles(
 ) -> Any:
     """Apply a function to every tile, on whatever scheduler Dask is set to.
 
+    Where Dask has no part in a process, because the tiles are read by a function and nobody
+    loaded or configured it, this process's threads do the same without it.
+
     Parameters
     ----------
     feed : Feed
@@ -227,9 +229,40 @@ def run_tiles(
     Cancelled
         If the watch says so.
     """
+    watch = watch or Watch()
+    if feed.keys is None and not dask_is_wanted():
+        return _run_here(_Job(feed, function), feed.numbers, stage, watch, merge)
     graph, keys = tile_graph(feed, function, stage)
     wanted = keys if merge is None else _merge_tree(graph, keys, merge)
-    return compute_graph(graph, wanted, keys, stage, watch or Watch())
+    return compute_graph(graph, wanted, keys, stage, watch)
+
+
+def _run_here(
+    job: _Job,
+    numbers: Sequence[int],
+    stage: str,
+    watch: Watch,
+    merge: Callable[[list[Any]], Any] | None,
+) -> Any:
+    def work(number: int) -> Any:
+        watch.check()
+        return job.on_number(number)
+
+    if len(numbers) > _FEW_TILES:
+        share_arenas()
+    watch.check()
+    watch.tell(stage, 0, len(numbers))
+    results: list[Any] = []
+    tree = None if merge is None else MergeTree(merge, FAN_IN)
+    try:
+        with closing(each(work, numbers)) as worked:
+            for done, result in enumerate(worked, 1):
+                (results.append if tree is None else tree.add)(result)
+                watch.tell(stage, done, len(numbers))
+        return results if tree is None else tree.result()
+    finally:
+        if len(numbers) > _FEW_TILES:
+            give_back()
 
 
 def tile_graph(
@@ -283,10 +316,7 @@ def compute_graph(
         return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), watch)
     share_arenas()
     get = _scheduler()
-    callback = _TileCallback(name, stage, len(keys), watch)
-    # Given by hand: registered callbacks are those of the whole process, and would count and
-    # cancel what other threads compute meanwhile.
-    callbacks = {"callbacks": [callback._callback, *Callback.active]} if get in _LOCAL else {}
+    callbacks = _Callbacks(name, stage, len(keys), watch).on_top if _is_local(get) else {}
     try:
         return get(graph, wanted, **callbacks)
     except BaseException:
@@ -309,6 +339,9 @@ def _compute_on_cluster(
 
 def _scheduler() -> Any:
     """Return what Dask would compute with, without importing distributed to ask for its client."""
+    import dask.threaded
+    from dask.base import get_scheduler
+
     if "distributed" in sys.modules or dask.config.get("scheduler", None):
         return get_scheduler() or dask.threaded.get
     return dask.threaded.get
@@ -316,7 +349,23 @@ def _scheduler() -> Any:
 
 def runs_here() -> bool:
     """Whether tiles are worked on by threads of this process, which share its memory."""
-    return active_client() is None and _scheduler() in (dask.threaded.get, dask.local.get_sync)
+    if active_client() is not None:
+        return False
+    if not dask_is_wanted():
+        return True
+    import dask.local
+    import dask.threaded
+
+    return _scheduler() in (dask.threaded.get, dask.local.get_sync)
+
+
+def _is_local(get: Any) -> bool:
+    """Whether this is a scheduler of this process, which takes callbacks."""
+    import dask.local
+    import dask.multiprocessing
+    import dask.threaded
+
+    return get in (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
 
 
 def _job_key(name: str) -> str:
@@ -331,27 +380,37 @@ def compute_array(array: da.Array, stage: str, watch: Watch) -> NDArray[Any]:
     Cancelled
         If the watch says so.
     """
-    callback = _TileCallback(array.name, stage, array.npartitions, watch)
-    callbacks = [callback._callback, *Callback.active]
-    return np.asarray(array.compute(scheduler="threads", callbacks=callbacks))
+    callbacks = _Callbacks(array.name, stage, array.npartitions, watch)
+    return np.asarray(array.compute(scheduler="threads", **callbacks.on_top))
 
 
-class _TileCallback(Callback):  # type: ignore[misc]
+class _Callbacks:
     """Counts finished tiles and stops the scheduler; local schedulers call it."""
 
     def __init__(self, name: str, stage: str, total: int, watch: Watch) -> None:
-        super().__init__()
         self._name, self._stage, self._total, self._watch = name, stage, total, watch
         self._done = 0
+
+    @property
+    def on_top(self) -> dict[str, list[Any]]:
+        """The argument for a scheduler: these, and those that are registered.
+
+        Given by hand: registered callbacks are those of the whole process, and would count
+        and cancel what other threads compute meanwhile.
+        """
+        from dask.callbacks import Callback
+
+        ours = (self._start, None, self._before_task, self._after_task, None)
+        return {"callbacks": [ours, *Callback.active]}
 
     def _start(self, dsk: Any) -> None:
         self._watch.check()
         self._watch.tell(self._stage, 0, self._total)
 
-    def _pretask(self, key: Any, dsk: Any, state: Any) -> None:
+    def _before_task(self, key: Any, dsk: Any, state: Any) -> None:
         self._watch.check()
 
-    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+    def _after_task(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
         if isinstance(key, tuple) and key[0] == self._name:
             self._done += 1
             self._watch.tell(self._stage, self._done, self._total)

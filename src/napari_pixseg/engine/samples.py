@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.image import Region
+from napari_pixseg.engine.sources import is_masked
 from napari_pixseg.model.colorspaces import forward, to_byte
 from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.parameters import ColorSpace, Interval
@@ -77,14 +78,13 @@ class Encoding:
 
     def colors(self, pixels: NDArray[Any]) -> Colors:
         """Do what :meth:`encode` does, but leave bytes that are colors already as they are."""
-        masked = isinstance(pixels, np.ma.MaskedArray)
-        if masked or self.space is not None or self.window is not None:
+        if is_masked(pixels) or self.space is not None or self.window is not None:
             return self.encode(pixels)
         return ByteColors(np.require(pixels, requirements=["C", "W"]))
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
         """Turn (..., c) samples into (...) packed colors; masked ones have no data."""
-        if isinstance(pixels, np.ma.MaskedArray):
+        if is_masked(pixels):
             packed = self.encode(pixels.data)
             packed[np.ma.getmaskarray(pixels).any(axis=-1)] = NO_DATA
             return packed

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ ACCEPTED = (
     "accepted are zarr and OME-Zarr stores, TIFF files, pictures such as PNG or JPEG, "
     "URLs of these, and NumPy, Dask, zarr or similar arrays"
 )
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NAMES = {"time": "t", "channel": "c", "channels": "c", "depth": "z"}
 
 
@@ -65,6 +66,11 @@ class Source:
     alpha_last: bool = False
     kind: str = "array"
     name: str = "array"
+
+    @property
+    def is_dask(self) -> bool:
+        """Whether the array is a Dask array, which brings a graph of its own."""
+        return is_a(self.array, "dask.array", "Array")
 
 
 def open_source(source: object) -> Source:
@@ -115,9 +121,9 @@ def axes_of_names(names: object, ndim: int) -> str | None:
 
 
 def _open_location(location: Location) -> Source:
-    from napari_pixseg.engine import pictures, stores, tiff
-
     if not location.remote and os.path.isdir(location.address):
+        from napari_pixseg.engine import stores
+
         if stores.is_store(location):
             return stores.open_store(location)
         raise NotAnImage(
@@ -127,12 +133,28 @@ def _open_location(location: Location) -> Source:
     if not location.remote and not os.path.isfile(location.address):
         raise _no_file(location)
     head = location.head()
-    if location.remote and _may_be_store(head) and stores.is_store(location):
-        return stores.open_store(location)
+    if location.remote and _may_be_store(head):
+        from napari_pixseg.engine import stores
+
+        if stores.is_store(location):
+            return stores.open_store(location)
     if head is None:
         raise _no_file(location)
-    if tiff.is_tiff(head):
+    return _open_file(location, head)
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that starts with these bytes is a TIFF or BigTIFF."""
+    return head[:4] in _TIFF
+
+
+def _open_file(location: Location, head: bytes) -> Source:
+    if is_tiff(head):
+        from napari_pixseg.engine import tiff
+
         return tiff.open_tiff(location)
+    from napari_pixseg.engine import pictures
+
     return pictures.open_picture(location, head)
 
 
@@ -154,25 +176,31 @@ def _no_file(location: Location) -> Exception:
 
 
 def _open_object(source: object) -> Source:
-    if isinstance(source, np.ma.MaskedArray):
+    if is_masked(source):
         raise NotAnImage("A masked array was given: fill it first (NaN means no data).")
     if isinstance(source, np.ndarray):
         return Source(source, kind="numpy")
-    if _is_a(source, "dask.array", "Array"):
+    if is_a(source, "dask.array", "Array"):
         return _from_dask(source)
-    if _is_a(source, "zarr", "Array", "Group"):
+    if is_a(source, "zarr", "Array", "Group"):
         from napari_pixseg.engine import stores
 
         return stores.from_node(source)
-    if _is_a(source, "PIL.Image", "Image"):
+    if is_a(source, "PIL.Image", "Image"):
         from napari_pixseg.engine import pictures
 
         return pictures.from_image(source)
     return _from_array_like(source)
 
 
-def _is_a(source: object, module: str, *names: str) -> bool:
-    # An object of a module that was never imported cannot exist: nothing is imported to ask.
+def is_masked(array: object) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
+    """Whether an array is a masked one, which few processes ever import."""
+    return is_a(array, "numpy.ma", "MaskedArray")
+
+
+def is_a(source: object, module: str, *names: str) -> bool:
+    """Whether something is an object of a module, which is not imported to ask."""
+    # An object of a module that was never imported cannot exist.
     loaded = sys.modules.get(module)
     kinds = tuple(getattr(loaded, name) for name in names if hasattr(loaded, name))
     return isinstance(source, kinds)

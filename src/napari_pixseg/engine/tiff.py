@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import weakref
 from collections import OrderedDict
 from contextlib import closing
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,6 @@ from napari_pixseg.engine.location import Location
 from napari_pixseg.engine.sources import Source
 from napari_pixseg.errors import NotAnImage, PixsegError
 
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LETTERS = {"X": "x", "Y": "y", "Z": "z", "T": "t", "C": "c", "S": "c"}
 _UNITS = {
     "pm": "picometer",
@@ -50,18 +47,13 @@ _JPEG = (6, 7, 33007, 34892)
 _KEPT_BYTES = 64 << 20
 
 
-def is_tiff(head: bytes) -> bool:
-    """Whether a file that starts with these bytes is a TIFF or BigTIFF."""
-    return head[:4] in _MAGIC
-
-
 def open_tiff(location: Location) -> Source:
     """Open level 0 of the first series of a TIFF file.
 
     Parameters
     ----------
     location : Location
-        Where `is_tiff` holds.
+        Where :func:`~napari_pixseg.engine.sources.is_tiff` holds.
 
     Returns
     -------
@@ -222,6 +214,8 @@ def _zarr_view(series: Any) -> Any:
 
 def _keeping(store: Any, blocks: int) -> Any:
     """Wrap a store so that it keeps its last decoded blocks."""
+    import asyncio
+
     from zarr.storage import WrapperStore
 
     class KeptBlocks(WrapperStore[Any]):
@@ -275,6 +269,8 @@ def _calibration(tiff: Any, axes: str) -> tuple[dict[str, float], dict[str, str]
 
 
 def _ome_sizes(xml: str) -> dict[str, tuple[float, str]]:
+    from xml.etree import ElementTree
+
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_pixseg.engine.classify import Counted
 from napari_pixseg.engine.cluster import active_client
-from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.errors import ClassError, OutputConflict
 from napari_pixseg.export.checks import Wish, contents
 from napari_pixseg.export.colors import restore_colors, save_colors
 from napari_pixseg.export.details import counted_details, decided_details
+from napari_pixseg.export.job import Job
 from napari_pixseg.export.lock import Lock
 from napari_pixseg.export.manifest import Manifest, now
 from napari_pixseg.export.place import COLORS_NAME, MANIFEST_NAME, RECORD_NAME, Place
 from napari_pixseg.export.record import RunRecord, load_record, refuse_living_run, refuse_other_run
 from napari_pixseg.export.store import StoreWriter
 from napari_pixseg.model.classes import Classes
-from napari_pixseg.parameters import Parameters
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is exported.
-
-    Attributes
-    ----------
-    counted : Counted
-    parameters : Parameters
-    decide : callable
-        Gives the classes; counts the colors first if need be.
-    warnings : callable
-        Gives what a user should know, once the classes are decided.
-    """
-
-    counted: Counted
-    parameters: Parameters
-    decide: Callable[[Watch], Classes]
-    warnings: Callable[[], tuple[str, ...]]
-
-    @property
-    def image(self) -> Image:
-        """The image that is segmented."""
-        return self.counted.image
 
 
 @dataclass(frozen=True)

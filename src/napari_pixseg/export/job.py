@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from napari_pixseg.engine.classify import Counted
+from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.location import public_uri
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.errors import (
@@ -22,7 +24,6 @@ from napari_pixseg.errors import (
     status_of,
 )
 from napari_pixseg.export.checks import Wish, check_target, refuse_existing
-from napari_pixseg.export.commit import Job, StoreExport
 from napari_pixseg.export.details import decided_details, details_of
 from napari_pixseg.export.lock import only_writer
 from napari_pixseg.export.manifest import Manifest, new_id, now
@@ -30,9 +31,36 @@ from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.picture import PICTURES, write_picture
 from napari_pixseg.export.place import Place
 from napari_pixseg.export.record import load_record
+from napari_pixseg.model.classes import Classes
+from napari_pixseg.parameters import Parameters
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported.
+
+    Attributes
+    ----------
+    counted : Counted
+    parameters : Parameters
+    decide : callable
+        Gives the classes; counts the colors first if need be.
+    warnings : callable
+        Gives what a user should know, once the classes are decided.
+    """
+
+    counted: Counted
+    parameters: Parameters
+    decide: Callable[[Watch], Classes]
+    warnings: Callable[[], tuple[str, ...]]
+
+    @property
+    def image(self) -> Image:
+        """The image that is segmented."""
+        return self.counted.image
 
 
 def export(
@@ -59,6 +87,8 @@ def export(
                 # Another run may have ended between the check and the lock.
                 refuse_existing(place, wish)
                 if is_store:
+                    from napari_pixseg.export.commit import StoreExport
+
                     return StoreExport(job, place, manifest, watch, wish, lock).run(outputs)
                 return _export_picture(job, place, manifest, watch, blob)
     except Exception as error:

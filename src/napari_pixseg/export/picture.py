@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +15,16 @@ from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import TooLarge
 from napari_pixseg.export.painter import Painter, color_channels
 
+if TYPE_CHECKING:
+    import dask.array as da
+
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 STAGE = "picture"
+_PALETTE = 256
+# Flat colors are runs: looking for nothing else (zlib's Z_RLE) is fastest, and made files of
+# the size that level 6 gave for samples.
+_PNG: dict[str, Any] = {"compress_level": 1, "compress_type": 3}
+_Paint: TypeAlias = Callable[[NDArray[Any], int], NDArray[np.uint8]]
 _JPEG_SIDE = 65_500
 _LARGEST = 1 << 32
 _TIFF_TILE = 512
@@ -77,31 +84,54 @@ def write_picture(
     """
     if suffix in (".tif", ".tiff"):
         _write_tiff(path, lazy(), painter, tiling, watch, is_ome)
+    elif suffix == ".png" and _has_palette(painter):
+        _write_indices(path, _in_memory(feed, tiling, _class_maps, 1, watch), painter.palette)
     else:
-        _write_plane(path, _in_memory(feed, tiling, painter, watch), suffix)
+        paint, channels = _painted(painter, tiling), painter.channels
+        _write_plane(path, _in_memory(feed, tiling, paint, channels, watch), suffix)
 
 
-def _in_memory(feed: Feed, tiling: Tiling, painter: Painter, watch: Watch) -> NDArray[np.uint8]:
-    picture = np.empty((*tiling.shape, painter.channels), np.uint8)
-    fill = _fill(picture, painter, tiling)
+def _has_palette(painter: Painter) -> bool:
+    """Whether a PNG can name the colors once, and hold a byte for each pixel."""
+    colored = color_channels(painter.image) == painter.channels == 3
+    return colored and len(painter.palette) <= _PALETTE
+
+
+def _in_memory(
+    feed: Feed, tiling: Tiling, paint: _Paint, channels: int, watch: Watch
+) -> NDArray[np.uint8]:
+    picture = np.empty((*tiling.shape, channels), np.uint8)
+
+    def fill(classes: NDArray[Any], number: int) -> None:
+        picture[tiling.region(number)] = paint(classes, number)
+
     run_tiles(feed, fill, STAGE, watch)
     return picture.reshape(picture.shape[-3:])
 
 
-def _fill(
-    picture: NDArray[np.uint8], painter: Painter, tiling: Tiling
-) -> Callable[[Any, int], None]:
-    def paint(classes: NDArray[Any], number: int) -> None:
-        region = tiling.region(number)
-        picture[region] = np.moveaxis(painter.paint(classes, region), 0, -1)
+def _painted(painter: Painter, tiling: Tiling) -> _Paint:
+    def paint(classes: NDArray[Any], number: int) -> NDArray[np.uint8]:
+        return np.moveaxis(painter.paint(classes, tiling.region(number)), 0, -1)
 
     return paint
+
+
+def _class_maps(classes: NDArray[Any], _number: int) -> NDArray[np.uint8]:
+    return classes[..., np.newaxis]
+
+
+def _write_indices(path: Path, classes: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+    from PIL import Image as PillowImage
+
+    picture = PillowImage.fromarray(classes[..., 0])
+    picture.putpalette(palette.tobytes())
+    picture.save(path, **_PNG)
 
 
 def _write_plane(path: Path, picture: NDArray[np.uint8], suffix: str) -> None:
     from PIL import Image as PillowImage
 
-    options: dict[str, Any] = {}
+    options = _PNG
     if suffix != ".png":
         # JPEG has no alpha, and blurs flat colors least like this.
         picture = picture[..., : 1 if picture.shape[-1] <= 2 else 3]

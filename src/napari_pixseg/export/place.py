@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import fsspec
-import zarr.storage
-from zarr.abc.store import Store
+from typing import TYPE_CHECKING, Any
 
 from napari_pixseg.engine.location import public_uri
 from napari_pixseg.errors import ParameterError
+from napari_pixseg.export.localfiles import LocalFiles
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
 
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
@@ -51,8 +51,13 @@ class Place:
 
     @cached_property
     def _filesystem(self) -> tuple[Any, str]:
+        target = os.path.expanduser(self.target)
+        if (local := LocalFiles.path_of(target)) is not None:
+            return LocalFiles(), local.rstrip("/")
+        import fsspec
+
         try:
-            filesystem, path = fsspec.core.url_to_fs(os.path.expanduser(self.target))
+            filesystem, path = fsspec.core.url_to_fs(target)
         except (ValueError, ImportError) as error:
             raise ParameterError(
                 f"{public_uri(self.target)} cannot be reached ({error}); give a path, or a URL of "
@@ -222,6 +227,8 @@ class Place:
 
     def store(self) -> Store:
         """Return a zarr store at this place."""
+        import zarr.storage
+
         filesystem, path = self._filesystem
         if self.is_local:
             return zarr.storage.LocalStore(self.local)

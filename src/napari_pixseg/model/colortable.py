@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.model import kernels
+from napari_pixseg.model import kernels, plain
 from napari_pixseg.model.colorspaces import forward_bytes
+from napari_pixseg.model.compile import allowance
 from napari_pixseg.parameters import ColorSpace
 
 COLORS = 1 << 24
@@ -88,6 +89,8 @@ class ColorTable:
             starts = range(0, flat.size, COUNTED_AT_ONCE)
             parts = (cls.from_packed(flat[i : i + COUNTED_AT_ONCE], space) for i in starts)
             return cls.merge(parts)
+        if allowance.covers(flat.size):
+            return _without_no_data(*plain.distinct(flat), space)
         seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
         with _counters.taken() as scratch:
             return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
@@ -161,8 +164,8 @@ class ColorTable:
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256(b"" if self.space is None else bytes([self.space]))
-        digest.update(self.packed.astype("<u4").tobytes())
-        digest.update(self.counts.astype("<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.packed, "<u4").data)
+        digest.update(np.ascontiguousarray(self.counts, "<i8").data)
         return digest.hexdigest()
 
 
@@ -215,6 +218,12 @@ def _collected(
     colors = np.sort(seen)
     counts = np.empty(len(colors), np.int64)
     kernels.collect(colors, scratch, counts)
+    return _without_no_data(colors, counts, space)
+
+
+def _without_no_data(
+    colors: NDArray[np.uint32], counts: NDArray[np.int64], space: ColorSpace | None
+) -> ColorTable:
     if len(colors) and colors[-1] == NO_DATA:
         colors, counts = colors[:-1].copy(), counts[:-1].copy()
     return ColorTable(colors, counts, space)

@@ -1,7 +1,6 @@
 """The loops over colors and pixels that NumPy cannot do in one pass.
 
-Each is a few lines of plain Python, compiled; the tests run them against
-their NumPy formulation.
+Each is a few lines of Python, compiled; what small pictures need is there in NumPy, too.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.model.compile import compiled
+from napari_pixseg.model import plain
+from napari_pixseg.model.compile import compiled, compiled_or
 
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
@@ -19,7 +19,7 @@ Counts = NDArray[np.int64]
 Scratch = NDArray[np.uint32]
 
 
-@compiled
+@compiled_or(plain.pack)
 def pack(pixels: Bytes, packed: NDArray[np.uint32]) -> None:
     """Write ``r << 16 | g << 8 | b`` of (n, 1..3) bytes; one channel serves as all three."""
     channels = pixels.shape[1]
@@ -46,7 +46,7 @@ def tally(packed: NDArray[np.uint32], scratch: Scratch, seen: NDArray[np.uint32]
     return distinct
 
 
-@compiled
+@compiled_or(plain.add_tables)
 def add_tables(
     colors: NDArray[np.uint32],
     counts: Counts,
@@ -85,7 +85,7 @@ def collect(seen: NDArray[np.uint32], scratch: Scratch, counts: Counts) -> None:
         scratch[seen[i]] = 0
 
 
-@compiled
+@compiled_or(plain.histograms)
 def histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
     """Add the counts of (n, 3) byte colors to three histograms, ``result`` (3, 256)."""
     for i in range(colors.shape[0]):
@@ -93,7 +93,7 @@ def histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
             result[channel, colors[i, channel]] += counts[i]
 
 
-@compiled
+@compiled_or(plain.box_totals)
 def box_totals(
     colors: Bytes, counts: Counts, first: NDArray[np.int64], shape: tuple[int, int], totals: Counts
 ) -> None:
@@ -115,7 +115,7 @@ def box_totals(
             totals[box, 1 + channel] += counts[i] * np.int64(colors[i, channel])
 
 
-@compiled
+@compiled_or(plain.kept_boxes)
 def kept_boxes(counts: Counts, share: float, relative: bool) -> NDArray[np.int64]:
     """Number the boxes that are kept from 0, give -1 to the others.
 
@@ -181,7 +181,7 @@ def _nearest(color: Bytes, centers: NDArray[np.int64], order: NDArray[np.int64],
     return int(winner)
 
 
-@compiled
+@compiled_or(plain.classify)
 def classify(
     colors: Bytes,
     first: NDArray[np.int64],
@@ -201,7 +201,7 @@ def classify(
         result[i] = number + 1
 
 
-@compiled
+@compiled_or(plain.class_totals)
 def class_totals(
     classes: NDArray[np.uint16], colors: Bytes, counts: Counts, totals: Counts
 ) -> None:
@@ -213,7 +213,7 @@ def class_totals(
             row[1 + channel] += counts[i] * np.int64(colors[i, channel])
 
 
-@compiled
+@compiled_or(plain.look_up)
 def look_up(
     packed: NDArray[np.uint32], table: NDArray[np.generic], result: NDArray[np.generic]
 ) -> int:
@@ -226,7 +226,7 @@ def look_up(
     return zeros
 
 
-@compiled
+@compiled_or(plain.look_up_pixels)
 def look_up_pixels(pixels: Bytes, table: NDArray[np.generic], result: NDArray[np.generic]) -> int:
     """Do what :func:`look_up` does with (n, 1..3) bytes, without packing them first."""
     zeros = 0
@@ -243,7 +243,7 @@ def look_up_pixels(pixels: Bytes, table: NDArray[np.generic], result: NDArray[np
     return zeros
 
 
-@compiled
+@compiled_or(plain.count_numbers)
 def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:
     """Count how often each number 0..n-1 occurs, into ``counts`` (n,); leave out others."""
     run, last = 0, 0
@@ -259,7 +259,7 @@ def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:
         counts[last] += run
 
 
-@compiled
+@compiled_or(plain.paint)
 def paint(classes: NDArray[Any], colors: Bytes, plane: Bytes) -> None:
     """Write the color of each class; classes beyond the last are painted as the last."""
     last = colors.size - 1

@@ -7,13 +7,13 @@ form of the reference: ALGORITHM specification, 3.2 to 3.8.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-
-from napari_pixseg.model.compile import compiled
 
 BINS = 256
 # The coarsest scale is a single-precision literal in the reference; through its
@@ -115,14 +115,21 @@ def fingerprint(histogram: NDArray[np.int64], threshold: float) -> Fingerprint:
 def _smooth(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
     smoothed = np.zeros((len(SCALES), BINS))
     smoothed[-1] = histogram
-    kernels = np.stack([_kernel(scale) for scale in SCALES[:-1]])
-    distance = np.abs(np.arange(BINS)[:, np.newaxis] - np.arange(BINS))
+    # Around each bin the same curve, of which a window is taken: distances -255 to 255.
+    curves = _curves()
     # One bin after the other: the order of the additions decides the last bit.
-    for value in np.flatnonzero(histogram):
-        smoothed[:-1] += float(histogram[value]) * kernels[:, distance[value]]
+    for value in np.flatnonzero(histogram).tolist():
+        window = curves[:, BINS - 1 - value : 2 * BINS - 1 - value]
+        smoothed[:-1] += float(histogram[value]) * window
     for row, scale in enumerate(SCALES[:-1]):
         smoothed[row] *= 1.0 / (scale * math.sqrt(2.0 * math.pi))
     return smoothed
+
+
+@cache
+def _curves() -> NDArray[np.float64]:
+    kernels = np.stack([_kernel(scale) for scale in SCALES[:-1]])
+    return np.concatenate([kernels[:, :0:-1], kernels], axis=1)
 
 
 def _kernel(scale: float) -> NDArray[np.float64]:
@@ -154,52 +161,57 @@ def _marks(curvature: NDArray[np.float64], threshold: float) -> NDArray[np.int8]
     return marks
 
 
-@compiled
-def _even_between(row: NDArray[np.int8], start: int, end: int) -> bool:
-    even = True
-    for position in range(start + 1, end):
-        if row[position] != 0:
-            even = not even
-    return even
+class _Row:
+    """The marks of one row; searched as bytes, which are 1 where a bin is marked."""
+
+    def __init__(self, marks: NDArray[np.int8]) -> None:
+        self._marked = bytearray((marks != 0).tobytes())
+
+    def __getitem__(self, position: int) -> bool:
+        return bool(self._marked[position])
+
+    def move(self, position: int, target: int) -> None:
+        """Take a mark away, and put it elsewhere where the target is a position."""
+        self._marked[position] = 0
+        if target >= 0:
+            self._marked[target] = 1
+
+    def left_of(self, position: int) -> int:
+        """Nearest mark below a position; bin 0 is not looked at, and stands for none."""
+        return max(self._marked.rfind(1, 1, position), 0)
+
+    def right_of(self, position: int) -> int:
+        """Nearest mark above a position; bin 255 is not looked at, and stands for none."""
+        found = self._marked.find(1, position + 1, BINS - 1)
+        return BINS - 1 if found < 0 else found
+
+    def even_between(self, start: int, end: int) -> bool:
+        """Whether the number of marks strictly between two positions is even."""
+        return self._marked.count(1, start + 1, max(end, start + 1)) % 2 == 0
 
 
-@compiled
-def _nearest_left(row: NDArray[np.int8], position: int) -> int:
-    for left in range(position - 1, 0, -1):
-        if row[left] != 0:
-            return left
-    return 0
-
-
-@compiled
-def _nearest_right(row: NDArray[np.int8], position: int) -> int:
-    for right in range(position + 1, 255):
-        if row[right] != 0:
-            return right
-    return 255
-
-
-@compiled
 def _consolidate(marks: NDArray[np.int8]) -> None:
     """Move every mark, fine to coarse, to the mark of the next finer row it comes from."""
-    for i in range(marks.shape[0] - 2, -1, -1):
-        row, finer = marks[i], marks[i + 1]
-        for j in range(256):
-            if row[j] == 0:
-                continue
-            left, right = _nearest_left(finer, j), _nearest_right(finer, j)
-            before = _nearest_left(row, j)
-            target = -1
-            if finer[j] != 0 and j != before and _even_between(finer, before, j):
-                target = j
-            elif left != before and _even_between(finer, before, left):
-                target = left
-            elif right != before and _even_between(finer, before, right):
-                target = right
-            mark = row[j]
-            row[j] = 0
-            if target >= 0:
-                row[target] = mark
+    for i in range(len(marks) - 2, -1, -1):
+        values, row, finer = marks[i].tolist(), _Row(marks[i]), _Row(marks[i + 1])
+        for j in range(BINS):
+            if row[j]:
+                target = _target(row, finer, j)
+                row.move(j, target)
+                mark, values[j] = values[j], 0
+                if target >= 0:
+                    values[target] = mark
+        marks[i] = values
+
+
+def _target(row: _Row, finer: _Row, j: int) -> int:
+    """Where a mark comes from; -1: from nowhere."""
+    before = row.left_of(j)
+    candidates = ([j] if finer[j] else []) + [finer.left_of(j), finer.right_of(j)]
+    for candidate in candidates:
+        if candidate != before and finer.even_between(before, candidate):
+            return candidate
+    return -1
 
 
 def _set_end_points(marks: NDArray[np.int8]) -> None:
@@ -214,16 +226,16 @@ def _interval_tree(marks: NDArray[np.int8]) -> _Node:
     root = _Node(0, BINS - 1, -1)
     leaves = [root]
     for number, row in enumerate(marks):
-        marked = np.flatnonzero(row)
+        marked = np.flatnonzero(row).tolist()
         leaves = [part for leaf in leaves for part in _split(leaf, marked, number)]
     return root
 
 
-def _split(leaf: _Node, marked: NDArray[np.intp], row: int) -> list[_Node]:
-    start, end = np.searchsorted(marked, [leaf.left + 1, leaf.right])
+def _split(leaf: _Node, marked: list[int], row: int) -> list[_Node]:
+    start, end = bisect_left(marked, leaf.left + 1), bisect_left(marked, leaf.right)
     if start >= end:
         return [leaf]
-    cuts = [leaf.left, *marked[start:end].tolist(), leaf.right]
+    cuts = [leaf.left, *marked[start:end], leaf.right]
     leaf.children = [_Node(a, b, row) for a, b in pairwise(cuts)]
     return leaf.children
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TypeVar
 
@@ -31,5 +30,7 @@ def over_slices(work: Callable[[slice], Result], length: int) -> list[Result]:
     slices = [slice(a, b) for a, b in pairwise(bounds)]
     if threads == 1:
         return [work(slices[0])]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, slices))

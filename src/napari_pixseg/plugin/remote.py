@@ -192,7 +192,8 @@ def sent(
     content = endpoint.segment(pixels, **values, blob=True, cancel=cancel)
     try:
         with PillowImage.open(io.BytesIO(content), formats=["PNG", "JPEG", "TIFF"]) as answer:
-            picture = np.asarray(answer)
+            # Flat colors come as a palette, of which the pixels are indices.
+            picture = np.asarray(answer.convert("RGB") if answer.mode == "P" else answer)
     except Exception:  # noqa: BLE001 - Pillow's readers raise anything
         raise NotAnImage("The endpoint gave back no picture; check its address.") from None
     if picture.shape[:2] != image.shape[-2:]:

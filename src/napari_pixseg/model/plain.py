@@ -1,0 +1,235 @@
+"""The kernels that a small picture needs, in plain NumPy; each does what its namesake does.
+
+Arrays are worked on in blocks that stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Counts = NDArray[np.int64]
+Colors = NDArray[np.uint32]
+_BLOCK = 1 << 15
+_NO_BOX = -(1 << 62)
+
+
+def _blocks(length: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, length, _BLOCK))
+
+
+def pack(pixels: Bytes, packed: Colors) -> None:
+    """Pack byte colors; see :func:`kernels.pack`."""
+    channels = pixels.shape[1]
+    for rows in _blocks(len(pixels)):
+        block, result = pixels[rows], packed[rows]
+        result[:] = block[:, 0]
+        for channel in (1, 2):
+            np.left_shift(result, 8, out=result)
+            if channel < channels:
+                np.bitwise_or(result, block[:, channel], out=result)
+            elif channels == 1:
+                np.bitwise_or(result, block[:, 0], out=result)
+
+
+def distinct(packed: Colors) -> tuple[Colors, Counts]:
+    """Return the distinct values, ascending, and how often each occurs."""
+    if not packed.size:
+        return packed.copy(), np.empty(0, np.int64)
+    ordered = np.sort(packed)
+    starts = _starts(ordered)
+    counts = np.empty(starts.size, np.int64)
+    np.subtract(starts[1:], starts[:-1], out=counts[:-1])
+    counts[-1] = ordered.size - starts[-1]
+    return ordered[starts], counts
+
+
+def _starts(ordered: Colors) -> NDArray[np.intp]:
+    """Where each run of equal values begins."""
+    begins = np.ones(ordered.size, np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
+
+
+def add_tables(
+    colors: Colors,
+    counts: Counts,
+    others: Colors,
+    their_counts: Counts,
+    merged: Colors,
+    merged_counts: Counts,
+) -> int:
+    """Merge two lists of colors; see :func:`kernels.add_tables`."""
+    both = np.concatenate([colors, others])
+    # Of two ascending runs the stable sort is a merge.
+    order = np.argsort(both, kind="stable")
+    ordered = both[order]
+    starts = _starts(ordered)
+    merged[: starts.size] = ordered[starts]
+    if starts.size:
+        sums = np.add.reduceat(np.concatenate([counts, their_counts])[order], starts)
+        merged_counts[: starts.size] = sums
+    return int(starts.size)
+
+
+def histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
+    """Count the bytes of each channel; see :func:`kernels.histograms`."""
+    for channel in range(3):
+        np.add.at(result[channel], colors[:, channel].astype(np.intp), counts)
+
+
+def box_totals(
+    colors: Bytes, counts: Counts, first: NDArray[np.int64], shape: tuple[int, int], totals: Counts
+) -> None:
+    """Add colors to the first box that contains them; see :func:`kernels.box_totals`."""
+    offsets = _box_offsets(first, shape)
+    for rows in _blocks(len(colors)):
+        boxes = _boxes(colors[rows], offsets)
+        inside = np.flatnonzero(boxes >= 0)
+        _add(boxes[inside], colors[rows][inside], counts[rows][inside], totals)
+
+
+def class_totals(
+    classes: NDArray[np.uint16], colors: Bytes, counts: Counts, totals: Counts
+) -> None:
+    """Add colors to their classes; see :func:`kernels.class_totals`."""
+    for rows in _blocks(classes.size):
+        _add(classes[rows].astype(np.intp), colors[rows], counts[rows], totals)
+
+
+def _add(index: NDArray[np.intp], colors: Bytes, counts: Counts, totals: Counts) -> None:
+    # Integers: sums of counts as floating-point weights would round beyond 2^53.
+    np.add.at(totals[:, 0], index, counts)
+    for channel in range(3):
+        np.add.at(totals[:, 1 + channel], index, counts * colors[:, channel])
+
+
+def _box_offsets(regions: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """What each byte of a channel adds to the number of a box; without a region far below 0."""
+    strides = np.array([[shape[0] * shape[1]], [shape[1]], [1]])
+    return np.where(regions < 0, _NO_BOX // 4, regions * strides)
+
+
+def _boxes(colors: Bytes, offsets: NDArray[np.int64]) -> NDArray[np.intp]:
+    boxes: NDArray[np.intp] = offsets[0][colors[:, 0]]
+    boxes += offsets[1][colors[:, 1]]
+    boxes += offsets[2][colors[:, 2]]
+    return boxes
+
+
+def kept_boxes(counts: Counts, share: float, relative: bool) -> NDArray[np.int64]:
+    """Number the boxes that are kept; see :func:`kernels.kept_boxes`."""
+    numbers = np.full(counts.size, -1, np.int64)
+    kept = 0
+    for box in np.flatnonzero(counts > 0).tolist():
+        least = kept * share / 100.0 if relative else share
+        if float(counts[box]) >= least:
+            numbers[box] = kept
+            kept += 1
+    return numbers
+
+
+def classify(
+    colors: Bytes,
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    shape: tuple[int, int],
+    numbers: NDArray[np.int64],
+    centers: NDArray[np.int64],
+    result: NDArray[np.uint16],
+) -> None:
+    """Give each color its class; see :func:`kernels.classify`."""
+    # One more number, for colors that lie in no box.
+    numbers = np.append(numbers, -1)
+    ways = _ways(first, last, shape)
+    for rows in _blocks(len(colors)):
+        block = colors[rows]
+        boxes = _boxes(block, ways[0])
+        found = numbers[np.maximum(boxes, -1)]
+        # A color that is in no first box is in no other; of margins that overlap, some are.
+        for offsets in ways[1:]:
+            left = np.flatnonzero((found < 0) & (boxes >= 0))
+            found[left] = numbers[np.maximum(_boxes(block[left], offsets), -1)]
+        left = np.flatnonzero(found < 0)
+        found[left] = _nearest(block[left], centers)
+        result[rows] = found + 1
+
+
+def _ways(
+    first: NDArray[np.int64], last: NDArray[np.int64], shape: tuple[int, int]
+) -> list[NDArray[np.int64]]:
+    """Offsets of the first box, the second ... that contain a color, in the order of boxes."""
+    most = [range(max(int(spread), 0) + 1) for spread in (last - first).max(axis=1)]
+    ways = []
+    for steps in product(*most):
+        regions = first + np.array(steps)[:, np.newaxis]
+        reached = (first >= 0) & (regions <= last)
+        ways.append(_box_offsets(np.where(reached, regions, -1), shape))
+    return ways
+
+
+def _nearest(colors: Bytes, centers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of the nearest center, ties to the lowest.
+
+    With x^2 left out, which all distances from a color x share, they are c^2 - 2 c x: whole
+    numbers of 19 bits and a sign. The index fills the bits below: one minimum finds both.
+    """
+    bits = max(int(len(centers) - 1).bit_length(), 1)
+    kind: Any = np.int32 if bits <= 12 else np.int64
+    squares = ((centers**2).sum(axis=1) << bits) | np.arange(len(centers))
+    weights = (-2 * centers) << bits
+    planes = colors.T.astype(kind, order="C")
+    best = np.full(len(colors), np.iinfo(kind).max, kind)
+    distance, product_ = np.empty_like(best), np.empty_like(best)
+    for square, weight in zip(squares.tolist(), weights.tolist(), strict=True):
+        np.multiply(planes[0], weight[0], out=distance)
+        for plane, factor in zip(planes[1:], weight[1:], strict=True):
+            np.multiply(plane, factor, out=product_)
+            np.add(distance, product_, out=distance)
+        np.add(distance, square, out=distance)
+        np.minimum(best, distance, out=best)
+    nearest: NDArray[np.int64] = (best & ((1 << bits) - 1)).astype(np.int64)
+    return nearest
+
+
+def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
+    """Replace colors by their entries; see :func:`kernels.look_up`."""
+    index = np.empty(_BLOCK, np.intp)
+    zeros = 0
+    for rows in _blocks(packed.size):
+        block = packed[rows]
+        at = index[: block.size]
+        at[:] = block
+        # Clipping spares a copy of the result; no index is beyond the table.
+        np.take(table, at, out=result[rows], mode="clip")
+        zeros += block.size - int(np.count_nonzero(result[rows]))
+    return zeros
+
+
+def look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> int:
+    """Replace byte colors by their entries; see :func:`kernels.look_up_pixels`."""
+    packed = np.empty(min(_BLOCK, len(pixels)), np.uint32)
+    zeros = 0
+    for rows in _blocks(len(pixels)):
+        block = packed[: len(pixels[rows])]
+        pack(pixels[rows], block)
+        zeros += look_up(block, table, result[rows])
+    return zeros
+
+
+def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:
+    """Count numbers; see :func:`kernels.count_numbers`."""
+    for rows in _blocks(numbers.size):
+        found = np.bincount(numbers[rows], minlength=counts.size)
+        counts += found[: counts.size]
+
+
+def paint(classes: NDArray[Any], colors: Bytes, plane: Bytes) -> None:
+    """Write the color of each class; see :func:`kernels.paint`."""
+    for rows in _blocks(classes.size):
+        np.take(colors, classes[rows], out=plane[rows], mode="clip")

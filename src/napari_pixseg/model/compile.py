@@ -86,7 +86,11 @@ class Allowance:
     def expect(self, pixels: int) -> None:
         """Be told of an image that will be worked on: if it is large, numba pays at once."""
         if pixels > PLAIN_PIXELS:
-            self._left = 0
+            self.end()
+
+    def end(self) -> None:
+        """Be told that numba pays at once, because what is done now will be done again."""
+        self._left = 0
 
 
 allowance = Allowance(PLAIN_ELEMENTS)

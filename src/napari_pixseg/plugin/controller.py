@@ -25,6 +25,7 @@ from napari_pixseg.errors import Cancelled, ParameterError, PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.model.classes import Classes, decide
 from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.model.compile import allowance
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.levels import overview_of
 from napari_pixseg.plugin.overview import Overview
@@ -204,6 +205,8 @@ class Controller:
     def _count_now(self, generation: int, parameters: Parameters, cancel: threading.Event) -> None:
         if self._reopen is None:
             return
+        # Numba is loaded here, in a worker, and not while somebody moves a slider.
+        allowance.end()
         levels = self._reopen(parameters)
         check_parameters(levels[0], parameters)
         watch = Watch(self.progressed.emit, cancel)

@@ -64,6 +64,14 @@ class StoreWriter:
         feed = pixels.seen_feed(lookup) if "regions" in outputs else pixels.class_feed(lookup)
         if labels is not None:
             feed = feed.instead(_FeedOfPyramid(labels).read, done)
+
+        def pyramids() -> None:
+            self.reached("pyramids")
+            if picture is not None:
+                self._build(picture, ngff.area_mean, "picture")
+            if labels is not None:
+                self._build(labels, ngff.nearest, "classes")
+
         details: dict[str, Any] = {}
         self.reached("classes")
         if "regions" in outputs:
@@ -79,17 +87,13 @@ class StoreWriter:
             if kept is not None:
                 regions.feed = _FeedOfKept(kept, regions.feed, pixels.tiling)
             self.reached("regions")
-            details["regions"] = self._write_regions(regions, picture is not None)
+            details["regions"] = self._write_regions(regions, picture is not None, pyramids)
             if kept is not None:
                 kept.remove()
         else:
             counts = run_tiles(feed, writer, "classes", self.watch, sum_counts)
             refuse_other_counts(counts, self.classes)
-        self.reached("pyramids")
-        if picture is not None:
-            self._build(picture, ngff.area_mean, "picture")
-        if labels is not None:
-            self._build(labels, ngff.nearest, "classes")
+            pyramids()
         return details
 
     def _kept(self) -> KeptTiles | None:
@@ -159,7 +163,10 @@ class StoreWriter:
     def _group(self, path: str, metadata: dict[str, Any]) -> None:
         ngff.create_group(self.place.store(), path, metadata, self.resumes)
 
-    def _write_regions(self, regions: Regions, has_image: bool) -> dict[str, Any]:
+    def _write_regions(
+        self, regions: Regions, has_image: bool, pyramids: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Write labels, table and pyramid of the regions; the other pyramids beside the table."""
         image, dtype = self.counted.image, smallest_dtype(regions.count)
         labels = self._label("regions", dtype, [], has_image)
         maker = RegionTable(regions, image, image.source.scale)
@@ -167,6 +174,7 @@ class StoreWriter:
         # The table is written whole after the last label, so that both are there or neither.
         if len(done) == len(labels.tiling) and self.resumes and table_place.is_file():
             self._build(labels, ngff.nearest, "regions")
+            pyramids()
         else:
             with temporary_rows(maker.dtype) as rows:
                 more = maker.collect(rows.put, self.watch, _LabelWriter(labels, done), dtype)
@@ -176,6 +184,7 @@ class StoreWriter:
                         self._write_table, table_place, rows, more, regions.count
                     )
                     self._build(labels, ngff.nearest, "regions")
+                    pyramids()
                     writing.result()
         return {"count": regions.count, "dtype": str(dtype), "table": TABLE_NAME}
 

@@ -145,10 +145,18 @@ class Pyramid:
                 run_tiles(feed, step, name, watch.part(len(made), len(tiling)))
 
     def level_tiling(self, level: int) -> Tiling:
-        """Tiles of a level, of the same size as those of the finest."""
-        shape = self._shape(level)
-        tile = tuple(min(size, n) for size, n in zip(self.tiling.tile, shape, strict=True))
-        return Tiling(shape, tile, self.tiling.write_chunk)
+        """Tiles of a level: of the finest its own; of others half as large, if in whole chunks.
+
+        A tile of a coarser level is made of one of twice its sides, of which several threads
+        would hold four times as much as of the finest.
+        """
+        shape, chunk = self._shape(level), self.tiling.write_chunk
+        sizes = list(self.tiling.tile)
+        for axis in (-2, -1):
+            if level and sizes[axis] % (2 * chunk[axis]) == 0:
+                sizes[axis] //= 2
+        tile = tuple(min(size, n) for size, n in zip(sizes, shape, strict=True))
+        return Tiling(shape, tile, chunk)
 
     def _shape(self, level: int) -> tuple[int, ...]:
         pairs = zip(self.axes, self.levels[level].shape, strict=True)

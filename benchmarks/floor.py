@@ -17,7 +17,7 @@ from benchmarks import measure
 from benchmarks.pictures import write_zarr
 
 OUTPUTS = ("classes", "regions", "recolored")
-SMALL, FULL = (16,), (64, 256)
+SMALL, FULL = (16,), (64, 256, 1024)
 PIPELINES = {
     "zarr": "zarr.core.codec_pipeline.BatchedCodecPipeline",
     "zarrs": "zarrs.ZarrsCodecPipeline",

@@ -750,7 +750,8 @@ def test_a_blob_is_written_alone(opened, qtbot, tmp_path):
     widget.run_button.native.click()
     qtbot.waitUntil(lambda: bool(written), timeout=LONG)
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
-    np.testing.assert_array_equal(PillowImage.open(path), np.asarray(segment(PICTURE).recolored))
+    picture = PillowImage.open(path).convert("RGB")
+    np.testing.assert_array_equal(picture, np.asarray(segment(PICTURE).recolored))
 
 
 @pytest.mark.usefixtures("_small")

@@ -45,6 +45,8 @@ DIRECT_TILES = 10_000
 _FEW_TILES = 8
 # Sees the packed colors of a region while they are counted.
 Observer: TypeAlias = Callable[[Region, Packed], None]
+# Called with the colors of a tile and the class table.
+LookUp: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -148,26 +150,27 @@ class Pixels:
 
     def classes(self, lookup: NDArray[Any]) -> da.Array:
         """Pass 2, lazily: the class of every pixel, axes in engine order."""
+        return self._looked_up(lookup, _look_up)
+
+    def class_feed(self, lookup: NDArray[Any]) -> Feed:
+        """Tiles of classes for :func:`run_tiles`."""
+        return self._looked_up_feed(lookup, _look_up)
+
+    def seen_feed(self, lookup: NDArray[Any]) -> Feed:
+        """Tiles of classes, as :class:`Seen` where that costs nothing."""
+        return self._looked_up_feed(lookup, _see)
+
+    def _looked_up_feed(self, lookup: NDArray[Any], look_up: LookUp) -> Feed:
+        if self.is_direct:
+            return Feed.of_reader(_TileReader(self, _Lookup(lookup), look_up), self.tiling)
+        return _feed_of(self._looked_up(lookup, look_up), self.tiling)
+
+    def _looked_up(self, lookup: NDArray[Any], look_up: LookUp) -> da.Array:
         import dask
 
         # Wrapped, so that the table is one node of the graph and not a part of every task.
         table = dask.delayed(_Lookup(lookup), pure=False)
-        return self.overlapped(_look_up, lookup.dtype, table=table)
-
-    def class_feed(self, lookup: NDArray[Any]) -> Feed:
-        """Tiles of classes for :func:`run_tiles`."""
-        if self.is_direct:
-            return Feed.of_reader(_TileReader(self, _Lookup(lookup)), self.tiling)
-        return _feed_of(self.classes(lookup), self.tiling)
-
-    def seen_feed(self, lookup: NDArray[Any]) -> Feed:
-        """Tiles of classes, as :class:`Seen` where that costs nothing."""
-        if self.is_direct:
-            return Feed.of_reader(_TileReader(self, _Lookup(lookup), _see), self.tiling)
-        import dask
-
-        table = dask.delayed(_Lookup(lookup), pure=False)
-        return _feed_of(self.overlapped(_see, lookup.dtype, table=table), self.tiling)
+        return self.overlapped(look_up, lookup.dtype, table=table)
 
 
 def _reads_directly(image: Image, tiling: Tiling) -> bool:
@@ -212,11 +215,11 @@ class _TileReader:
 
     pixels: Pixels
     lookup: _Lookup | None = None
-    look_up: Callable[[Colors, _Lookup], Any] | None = None
+    look_up: LookUp | None = None
 
     def __call__(self, number: int) -> Any:
         colors = self.pixels.colors(self.pixels.tiling.region(number))
-        return colors if self.lookup is None else (self.look_up or _look_up)(colors, self.lookup)
+        return colors if self.look_up is None else self.look_up(colors, self.lookup)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""The pipeline for local chunks, against zarr's own."""
+"""Chunks of local arrays in one step, against what zarr itself reads and writes."""
 
 import os
-from contextlib import nullcontext
+import pickle
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,28 +11,28 @@ import zarr.codecs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_pixseg.engine.chunks import ChunkPipeline, quick_reading, whole_chunks
+from napari_pixseg.engine.chunks import ChunkFiles, quick, whole_chunks
 from napari_pixseg.engine.location import locate
 from napari_pixseg.engine.stores import open_store
 
 COMPRESSORS = {
-    "zstd": zarr.codecs.ZstdCodec(),
-    "gzip": zarr.codecs.GzipCodec(),
-    "blosc": zarr.codecs.BloscCodec(),
-    "none": None,
+    2: {"zstd": "auto", "none": None},
+    3: {
+        "zstd": zarr.codecs.ZstdCodec(),
+        "checked": zarr.codecs.ZstdCodec(level=3, checksum=True),
+        "gzip": zarr.codecs.GzipCodec(),
+        "blosc": zarr.codecs.BloscCodec(),
+        "none": None,
+    },
 }
-
-
-def pipeline_of(array):
-    return type(array._async_array.codec_pipeline)
+FORMATS = [(number, name) for number in (2, 3) for name in COMPRESSORS[number]]
 
 
 def created(path, array, chunks, empty=True, **more):
-    made = zarr.create_array(
+    return zarr.create_array(
         path, shape=array.shape, dtype=array.dtype, chunks=chunks, fill_value=7,
         config={"write_empty_chunks": empty}, **more,
     )  # fmt: skip
-    return made
 
 
 @st.composite
@@ -39,32 +40,41 @@ def cases(draw):
     shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)))
     chunks = tuple(draw(st.integers(1, n)) for n in shape)
     index = tuple(draw(st.one_of(st.slices(n), st.integers(0, n - 1))) for n in shape)
+    whole = [
+        slice(*sorted((draw(st.integers(0, n)) // c * c, n)))
+        for n, c in zip(shape, chunks, strict=True)
+    ]
     # zarr has no negative steps.
-    index = tuple(forward(part) for part in index)
+    index = draw(st.sampled_from((tuple(forward(part) for part in index), tuple(whole))))
     dtype = draw(st.sampled_from(("u1", "<u2", ">i4", "f4", "bool")))
-    return shape, chunks, index, dtype, draw(st.sampled_from(sorted(COMPRESSORS)))
+    return shape, chunks, index, dtype
 
 
 def forward(part):
     return part if isinstance(part, int) else slice(part.start, part.stop, abs(part.step or 1))
 
 
-@given(case=cases(), empty=st.booleans(), seed=st.integers(0, 99))
-def test_what_it_reads_and_writes_is_what_zarr_does(tmp_path_factory, case, empty, seed):
-    shape, chunks, index, dtype, compressor = case
+@given(
+    case=cases(), form=st.sampled_from(FORMATS), empty=st.booleans(), seed=st.integers(0, 99)
+)  # fmt: skip
+def test_what_it_reads_and_writes_is_what_zarr_does(tmp_path_factory, case, form, empty, seed):
+    shape, chunks, index, dtype = case
     folder, rng = tmp_path_factory.mktemp("chunks"), np.random.default_rng(seed)
     array = rng.integers(0, 9, shape).astype(dtype)
     part = rng.integers(0, 9, np.empty(shape)[index].shape).astype(dtype)
     stored = []
-    for name, pipeline in (("ours", whole_chunks), ("theirs", nullcontext)):
-        with pipeline():
-            compressors = COMPRESSORS[compressor]
-            made = created(folder / name, array, chunks, empty, compressors=compressors)
-        assert (pipeline_of(made) is ChunkPipeline) == (name == "ours")
+    for name in ("ours", "theirs"):
+        more = {"zarr_format": form[0], "compressors": COMPRESSORS[form[0]][form[1]]}
+        made = created(folder / name, array, chunks, empty, **more)
+        if name == "ours":
+            made = quick(made)
+            assert isinstance(made, ChunkFiles)
         if seed % 3:
             made[...] = array
         made[index] = part
-        stored.append((made[index], made[...], contents(folder / name)))
+        read = made[tuple(slice(None) for _ in shape)]
+        assert read.dtype == np.dtype(dtype)
+        stored.append((made[index], read, contents(folder / name)))
     (part_of_ours, ours, our_files), (part_of_theirs, theirs, their_files) = stored
     np.testing.assert_array_equal(part_of_ours, part_of_theirs)
     np.testing.assert_array_equal(ours, theirs)
@@ -82,68 +92,101 @@ def files(folder):
     )  # fmt: skip
 
 
-def test_shards_and_filters_are_left_to_zarr_and_come_out_the_same(tmp_path):
-    array = np.arange(64, dtype=np.uint16).reshape(8, 8)
-    for name, more in (
-        ("shards", {"shards": (4, 4)}),
-        ("transposed", {"filters": [zarr.codecs.TransposeCodec(order=(1, 0))]}),
-    ):
-        with whole_chunks():
-            made = created(tmp_path / name, array, (2, 2), **more)
-        made[...] = array
-        np.testing.assert_array_equal(zarr.open_array(tmp_path / name, mode="r")[...], array)
-        with quick_reading():
-            np.testing.assert_array_equal(zarr.open_array(tmp_path / name)[...], array)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"shards": (4, 4)},
+        {"filters": [zarr.codecs.TransposeCodec(order=(1, 0))]},
+        {"order": "F", "zarr_format": 2},
+        {"compressors": [zarr.codecs.GzipCodec(), zarr.codecs.ZstdCodec()]},
+    ],
+)
+def test_what_is_not_plain_is_left_to_zarr(tmp_path, more):
+    array = created(tmp_path / "a", np.zeros((8, 8), np.uint16), (2, 2), **more)
+    assert quick(array) is array
+
+
+def test_a_store_that_is_no_folder_is_left_to_zarr():
+    array = created(zarr.storage.MemoryStore(), np.zeros((8, 8), np.uint16), (2, 2))
+    assert quick(array) is array
+
+
+def test_another_process_reads_and_writes_it(tmp_path):
+    array = quick(created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2)))
+    sent = pickle.loads(pickle.dumps(array))
+    sent[2:4, 0:2] = np.full((2, 2), 5, np.uint8)
+    np.testing.assert_array_equal(array[1:4, 0:1], [[7], [5], [5]])
+
+
+def test_the_attributes_of_the_array_are_there(tmp_path):
+    array = created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2))
+    made = quick(array)
+    for name in ("shape", "chunks", "shards", "dtype", "ndim", "path", "metadata"):
+        assert getattr(made, name) == getattr(array, name)
+    with pytest.raises(AttributeError):
+        made.nothing  # noqa: B018
 
 
 def test_an_array_that_may_only_be_read_is_not_written(tmp_path):
     created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2))
-    with whole_chunks():
-        array = zarr.open_array(tmp_path / "a", mode="r")
+    array = quick(zarr.open_array(tmp_path / "a", mode="r"))
     with pytest.raises(ValueError, match=r"read.only"):
-        array[...] = 1
+        array[0:2, 0:2] = np.ones((2, 2), np.uint8)
     assert files(tmp_path / "a") == ["zarr.json"]
 
 
 def test_a_write_that_fails_leaves_the_chunk_as_it_was(tmp_path, monkeypatch):
-    with whole_chunks():
-        array = created(tmp_path / "a", np.zeros((4, 4), np.uint8), (4, 4))
-    array[...] = 3
+    array = quick(created(tmp_path / "a", np.zeros((4, 4), np.uint8), (4, 4)))
+    array[0:4, 0:4] = np.full((4, 4), 3, np.uint8)
     before = files(tmp_path / "a")
 
-    def fails(self, target):
+    def fails(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.replace", fails)
+    monkeypatch.setattr("os.replace", fails)
     with pytest.raises(OSError, match="No space"):
-        array[...] = 5
+        array[0:4, 0:4] = np.full((4, 4), 5, np.uint8)
     monkeypatch.undo()
     assert files(tmp_path / "a") == before
-    assert (array[...] == 3).all()
+    assert (array[0:4, 0:4] == 3).all()
 
 
-def test_a_chunk_that_cannot_be_decoded_raises_as_with_zarr(tmp_path):
-    array = created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2))
+@pytest.mark.parametrize("compressor", ["zstd", "none"])
+@pytest.mark.parametrize("content", [b"no zstd", b""])
+def test_a_chunk_that_cannot_be_decoded_raises_as_with_zarr(tmp_path, compressor, content):
+    array = created(
+        tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2), compressors=COMPRESSORS[3][compressor]
+    )
     array[...] = 3
-    (tmp_path / "a/c/1/1").write_bytes(b"no zstd")
+    (tmp_path / "a/c/1/1").write_bytes(content)
     errors = []
-    for opened in (quick_reading, None):
-        if opened:
-            with quick_reading():
-                array = zarr.open_array(tmp_path / "a", mode="r")
-        else:
-            array = zarr.open_array(tmp_path / "a", mode="r")
-        assert (array[:2] == 3).all()
+    for opened in (array, quick(array)):
+        assert (opened[0:2, 0:4] == 3).all()
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever zarr raises
-            array[...]
+            opened[0:4, 0:4]
         errors.append((type(caught.value), str(caught.value)))
     assert errors[0] == errors[1]
 
 
-def test_stores_are_read_quickly_unless_users_have_set_a_pipeline(tmp_path):
+def test_inputs_are_read_quickly(tmp_path):
     created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2))
-    location = locate(str(tmp_path / "a"))
-    assert pipeline_of(open_store(location).array) is ChunkPipeline
+    assert isinstance(open_store(locate(str(tmp_path / "a"))).array, ChunkFiles)
+
+
+def test_pipelines_that_users_set_do_not_write(tmp_path):
+    pytest.importorskip("zarrs")
     with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-        pytest.importorskip("zarrs")
-        assert pipeline_of(open_store(location).array) is not ChunkPipeline
+        theirs = created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2))
+        with whole_chunks():
+            ours = created(tmp_path / "b", np.zeros((4, 4), np.uint8), (2, 2))
+    names = [type(array._async_array.codec_pipeline).__name__ for array in (theirs, ours)]
+    assert names == ["ZarrsCodecPipeline", "BatchedCodecPipeline"]
+
+
+def test_pieces_cover_a_region_once(tmp_path):
+    array = quick(created(tmp_path / "a", np.zeros((7, 5), np.uint8), (3, 2)))
+    whole = np.arange(35, dtype=np.uint8).reshape(7, 5)
+    array[0:7, 0:5] = whole
+    for top, left in product(range(7), range(5)):
+        key = slice(top, 7), slice(left, 5)
+        np.testing.assert_array_equal(array[key], whole[key])

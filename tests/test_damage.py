@@ -17,6 +17,7 @@ from resume_tools import ALL, SHAPE, make_small, picture, same, segmented
 
 from napari_pixseg import Manifest, cli, segment
 from napari_pixseg.engine import classify
+from napari_pixseg.engine.chunks import ChunkFiles
 from napari_pixseg.errors import Cancelled, CorruptInput, OutputConflict, ParameterError
 from napari_pixseg.export.place import MANIFEST_NAME
 
@@ -137,7 +138,7 @@ def test_what_is_no_damage_keeps_its_own_name(tmp_path, output, monkeypatch):
     def offline(*_):
         raise ConnectionError("the network is away")
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", offline)
+    monkeypatch.setattr(ChunkFiles, "__getitem__", offline)
     with pytest.raises(ConnectionError, match="away"):
         result.export(output, on_error="skip")
 

@@ -1,134 +1,219 @@
-"""Chunks of local zarr arrays, each in one step of one thread.
+"""Chunks of local zarr arrays, each in one step of the thread that asks for it.
 
-zarr's own pipeline goes back to its event loop between reading, decoding and
-copying a chunk, and fills a chunk before it copies what is written to it. This
-one, a codec pipeline as zarr lets others bring, does the same with the same
-codecs at once, so that threads do not wait for each other. What is not plain
-(remote stores, parts of chunks, shards, filters) is left to zarr's.
+zarr goes through its event loop between finding, reading, decoding and copying a
+chunk, and threads that work on tiles wait for each other there. Where chunks are
+plain files this reads and writes the same bytes with the same codecs at once.
+What is not plain (remote stores, parts of chunks that are to be written, shards,
+filters, steps) is left to zarr.
 """
 
 from __future__ import annotations
 
-import asyncio
+import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeAlias
 
+import numcodecs
+import numcodecs.abc
+import numpy as np
 import zarr
-from zarr.abc.codec import SupportsSyncCodec
-from zarr.core.codec_pipeline import BatchedCodecPipeline
-from zarr.registry import register_pipeline
-from zarr.storage import LocalStore, StorePath
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec
+from zarr.core.chunk_grids import RegularChunkGrid
+from zarr.storage import LocalStore
 
-_PATH = "codec_pipeline.path"
+Slices: TypeAlias = tuple[slice, ...]
+Index: TypeAlias = tuple[int, ...]
+
 _DEFAULT = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+# What these decode does not depend on their settings.
+_DECODERS = {"zstd": numcodecs.Zstd, "blosc": numcodecs.Blosc, "gzip": numcodecs.GZip}
 
 
-class ChunkPipeline(BatchedCodecPipeline):
-    """zarr's codec pipeline, with plain local chunks handled in one step."""
+@dataclass(frozen=True)
+class ChunkFiles:
+    """A local zarr array whose chunks are files; what is not said here is the array's.
 
-    async def read_batch(
-        self, batch_info: Iterable[Any], out: Any, drop_axes: tuple[int, ...] = ()
-    ) -> None:
-        """Read chunks into their places in ``out``; see zarr's CodecPipeline."""
-        batch = list(batch_info)
-        if not self._is_plain(batch):
-            await super().read_batch(batch, out, drop_axes)
+    Attributes
+    ----------
+    array : zarr.Array
+    folder : str
+        Where the array is.
+    stored : dtype
+        Of the samples in the files.
+    codec : numcodecs codec or None
+        What decodes a file.
+    encodes : bool
+        Whether the codec has the settings of the array, so that it may also write.
+    """
+
+    array: Any
+    folder: str
+    stored: np.dtype[Any]
+    codec: numcodecs.abc.Codec | None
+    encodes: bool
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            # Of unpickling, when there is no array yet.
+            raise AttributeError(name)
+        return getattr(self.array, name)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        region = _region(key, self.array.shape)
+        if region is None:
+            return np.asarray(self.array[key])
+        result = np.empty([part.stop - part.start for part in region], self.array.dtype)
+        for index, inside, there in _pieces(region, self.array.chunks):
+            chunk = self._chunk(index)
+            result[there] = self._fill if chunk is None else chunk[inside]
+        return result
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        region = _region(key, self.array.shape)
+        if region is None or not self._takes(region, value):
+            self.array[key] = value
             return
-        for getter, spec, chunk_part, out_part, _ in batch:
-            parts = chunk_part, out, out_part, drop_axes
-            await asyncio.to_thread(self._read, _path(getter), spec, *parts)
+        for index, _, there in _pieces(region, self.array.chunks):
+            self._write(index, value[there])
 
-    async def write_batch(
-        self, batch_info: Iterable[Any], value: Any, drop_axes: tuple[int, ...] = ()
-    ) -> None:
-        """Write parts of ``value`` as chunks; see zarr's CodecPipeline."""
-        batch = list(batch_info)
-        whole = all(is_whole for *_, is_whole in batch)
-        # Chunks of the fill value may have to be left out, or removed.
-        keeps_empty = all(spec.config.write_empty_chunks for _, spec, *_ in batch)
-        if not (whole and keeps_empty and value.shape and self._is_plain(batch)):
-            await super().write_batch(batch, value, drop_axes)
-            return
-        for setter, spec, chunk_part, out_part, is_whole in batch:
-            block = value[out_part]
-            if block.shape != spec.shape:
-                block = self._merge_chunk_array(
-                    None, value, out_part, spec, chunk_part, is_whole, drop_axes
-                )
-            setter.store._check_writable()
-            await asyncio.to_thread(self._write, _path(setter), spec, block)
+    @property
+    def _fill(self) -> Any:
+        fill = self.array.fill_value
+        return np.zeros((), self.array.dtype)[()] if fill is None else fill
 
-    def _is_plain(self, batch: list[Any]) -> bool:
-        codecs = (self.array_bytes_codec, *self.bytes_bytes_codecs)
+    def _path(self, index: Index) -> str:
+        return f"{self.folder}/{self.array.metadata.encode_chunk_key(index)}"
+
+    def _chunk(self, index: Index) -> NDArray[Any] | None:
+        try:
+            with open(self._path(index), "rb", buffering=0) as file:
+                content = file.read()
+        except _NOT_THERE:
+            return None
+        if self.codec is not None:
+            content = self.codec.decode(content)
+        return np.frombuffer(content, self.stored).reshape(self.array.chunks)
+
+    def _takes(self, region: Slices, value: Any) -> bool:
+        """Whether a value is whole chunks, and all of them are to be written."""
         return (
-            not self.array_array_codecs
-            and not self.supports_partial_decode
-            and all(isinstance(codec, SupportsSyncCodec) for codec in codecs)
-            and all(type(getattr(place, "store", None)) is LocalStore for place, *_ in batch)
+            self.encodes
+            and not self.array.read_only
+            # Chunks of the fill value may have to be left out, or removed.
+            and self.array.config.write_empty_chunks
+            and isinstance(value, np.ndarray)
+            and value.shape == tuple(part.stop - part.start for part in region)
+            and all(
+                part.start % chunk == 0 and (part.stop % chunk == 0 or part.stop == length)
+                for part, chunk, length in zip(
+                    region, self.array.chunks, self.array.shape, strict=True
+                )
+            )
         )
 
-    def _read(
-        self, path: Path, spec: Any, chunk_part: Any, out: Any, out_part: Any, drop_axes: Any
-    ) -> None:
-        try:
-            content = spec.prototype.buffer.from_bytes(path.read_bytes())
-        except _NOT_THERE:
-            fill = spec.fill_value
-            out[out_part] = spec.dtype.default_scalar() if fill is None else fill
-            return
-        for codec in reversed(self.bytes_bytes_codecs):
-            content = codec._decode_sync(content, spec)  # type: ignore[attr-defined]
-        block = self.array_bytes_codec._decode_sync(content, spec)  # type: ignore[attr-defined]
-        part = block[chunk_part]
-        out[out_part] = part.squeeze(axis=drop_axes) if drop_axes else part
-
-    def _write(self, path: Path, spec: Any, block: Any) -> None:
-        content = self.array_bytes_codec._encode_sync(block, spec)  # type: ignore[attr-defined]
-        for codec in self.bytes_bytes_codecs:
-            content = codec._encode_sync(content, spec)  # type: ignore[attr-defined]
+    def _write(self, index: Index, block: NDArray[Any]) -> None:
+        chunk = np.ascontiguousarray(block, self.stored)
+        if block.shape != self.array.chunks:
+            chunk = np.full(self.array.chunks, self._fill, self.stored)
+            chunk[tuple(slice(0, length) for length in block.shape)] = block
+        content = chunk if self.codec is None else self.codec.encode(chunk)
+        path = self._path(index)
         # As zarr does: whole or not at all, under a name that is swept up after a crash.
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+        partial = f"{os.path.splitext(path)[0]}.{uuid.uuid4().hex}.partial"
         try:
             try:
-                partial.write_bytes(content.as_buffer_like())
+                _put(partial, content)
             except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_bytes(content.as_buffer_like())
-            partial.replace(path)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                _put(partial, content)
+            os.replace(partial, path)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(partial)
             raise
 
 
-def _path(place: StorePath) -> Path:
-    store = place.store
-    assert isinstance(store, LocalStore)
-    return store.root / place.path
+def _put(path: str, content: Any) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
 
 
-register_pipeline(ChunkPipeline)
+def quick(array: zarr.Array[Any]) -> Any:
+    """Return an array that does the same, quickly where its chunks are plain files."""
+    store = array.store_path.store
+    if type(store) is not LocalStore or array.ndim == 0 or array.dtype.kind not in "buif":
+        return array
+    format_of = _format_3 if array.metadata.zarr_format == 3 else _format_2
+    plain = format_of(array.metadata, array.dtype)
+    if plain is None:
+        return array
+    folder = os.path.join(store.root, array.store_path.path)
+    return ChunkFiles(array, folder, *plain)
+
+
+def _format_3(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
+    """Return type in the files, codec, and whether it encodes; None if that is not all there is."""
+    first, *others = metadata.codecs
+    if not (isinstance(first, BytesCodec) and isinstance(metadata.chunk_grid, RegularChunkGrid)):
+        return None
+    stored = dtype if first.endian is None else dtype.newbyteorder(first.endian.value)
+    if not others:
+        return stored, None, True
+    described = others[0].to_dict()
+    name, configuration = described["name"], described.get("configuration", {})
+    if len(others) > 1 or name not in _DECODERS:
+        return None
+    if name == "zstd":
+        return stored, numcodecs.Zstd(**configuration), True
+    return stored, _DECODERS[name](), False
+
+
+def _format_2(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
+    codec = metadata.compressor
+    known = codec is None or type(codec) in _DECODERS.values()
+    if metadata.filters or metadata.order != "C" or not known:
+        return None
+    return dtype, codec, False
+
+
+def _region(key: Any, shape: Index) -> Slices | None:
+    """Return the slices that a key stands for, with bounds; None if it is something else."""
+    key = key if isinstance(key, tuple) else (key,)
+    if len(key) != len(shape) or not all(isinstance(part, slice) for part in key):
+        return None
+    bounds = [part.indices(length) for part, length in zip(key, shape, strict=True)]
+    if any(step != 1 or start >= stop for start, stop, step in bounds):
+        return None
+    return tuple(slice(start, stop) for start, stop, _ in bounds)
+
+
+def _pieces(region: Slices, chunks: Index) -> Iterator[tuple[Index, Slices, Slices]]:
+    """Cut a region along chunks: number of the chunk, part of the chunk, part of the region."""
+    axes = []
+    for part, size in zip(region, chunks, strict=True):
+        pieces = []
+        for number in range(part.start // size, (part.stop - 1) // size + 1):
+            start, stop = max(part.start, number * size), min(part.stop, (number + 1) * size)
+            inside = slice(start - number * size, stop - number * size)
+            pieces.append((number, inside, slice(start - part.start, stop - part.start)))
+        axes.append(pieces)
+    for piece in product(*axes):
+        index, inside, there = zip(*piece, strict=True)
+        yield index, inside, there
 
 
 @contextmanager
 def whole_chunks() -> Iterator[None]:
-    """Have arrays that are created or opened meanwhile write their chunks whole, by this pipeline.
+    """Have arrays that are created or opened meanwhile write their chunks whole.
 
-    That of zarrs, which users may have set for all of zarr, writes in place: a run that is killed
-    would leave a part of a chunk.
+    The pipeline of zarrs, which users may have set for all of zarr, writes in place: a run that
+    is killed would leave a part of a chunk.
     """
-    with zarr.config.set({_PATH: f"{ChunkPipeline.__module__}.{ChunkPipeline.__qualname__}"}):
-        yield
-
-
-@contextmanager
-def quick_reading() -> Iterator[None]:
-    """Have arrays that are opened meanwhile read by this pipeline, unless another one is set."""
-    if zarr.config.get(_PATH) != _DEFAULT:
-        yield
-        return
-    with whole_chunks():
+    with zarr.config.set({"codec_pipeline.path": _DEFAULT}):
         yield

@@ -9,7 +9,10 @@ from contextlib import suppress
 from functools import cache
 
 # Of glibc's malloc.h.
-_M_ARENA_MAX = -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+# The largest that glibc takes: tiles come from what earlier ones have left.
+_MAPPED_FROM = 1 << 25
+_KEPT = 1 << 28
 
 
 def give_back() -> None:
@@ -30,6 +33,8 @@ def share_arenas() -> None:
     if library is not None:
         with suppress(AttributeError):
             library.mallopt(_M_ARENA_MAX, 1)
+            library.mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM)
+            library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 @cache

@@ -338,13 +338,20 @@ def _compute_on_cluster(
 
 
 def _scheduler() -> Any:
-    """Return what Dask would compute with, without importing distributed to ask for its client."""
-    import dask.threaded
-    from dask.base import get_scheduler
+    """Return what Dask would compute with.
 
-    if "distributed" in sys.modules or dask.config.get("scheduler", None):
+    Dask itself imports distributed to ask for its client, even where a scheduler is named.
+    """
+    import dask.threaded
+    from dask.base import get_scheduler, named_schedulers
+
+    if "distributed" in sys.modules:
         return get_scheduler() or dask.threaded.get
-    return dask.threaded.get
+    wanted = dask.config.get("scheduler", None)
+    if wanted is None:
+        return dask.threaded.get
+    local = named_schedulers.get(wanted.lower()) if isinstance(wanted, str) else None
+    return local or get_scheduler()
 
 
 def runs_here() -> bool:

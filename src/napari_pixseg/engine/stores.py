@@ -41,11 +41,8 @@ def open_store(location: Location) -> Source:
     Source
         Of a multiscale image its level 0, of other groups their only array.
     """
-    from napari_pixseg.engine.chunks import quick_reading
-
-    with quick_reading():
-        node = _open_node(location)
-        opened = from_node(node, location.name)
+    node = _open_node(location)
+    opened = from_node(node, location.name)
     if _is_array(node):
         opened = _as_level(opened, location)
     return replace(opened, uri=location.uri, name=location.name)
@@ -59,8 +56,6 @@ def coarser_levels(location: Location) -> list[Source]:
     list of Source
         Fine to coarse, up to the first that is missing; empty where there is no pyramid.
     """
-    from napari_pixseg.engine.chunks import quick_reading
-
     node = _open_node(location)
     image = None if _is_array(node) else _image_group(node)
     multiscale = None if image is None else _multiscale(image)
@@ -69,8 +64,7 @@ def coarser_levels(location: Location) -> list[Source]:
     sources: list[Source] = []
     for level in multiscale.get("datasets", [])[1:]:
         try:
-            with quick_reading():
-                array = image[level["path"]]
+            array = image[level["path"]]
         except (KeyError, TypeError):
             break
         if not _is_array(array):
@@ -155,9 +149,11 @@ def _identity(*nodes: Any) -> dict[str, Any]:
 
 
 def _from_array(array: Any, name: str, uri: str | None) -> Source:
+    from napari_pixseg.engine.chunks import quick
+
     names = getattr(array.metadata, "dimension_names", None)
     return Source(
-        array,
+        quick(array),
         axes=axes_of_names(names or array.attrs.get("_ARRAY_DIMENSIONS"), array.ndim),
         chunks=tuple(array.shards or array.chunks),
         uri=uri,

@@ -19,7 +19,7 @@ import zarr.storage
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
-from napari_pixseg.engine.chunks import whole_chunks
+from napari_pixseg.engine.chunks import quick, whole_chunks
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
@@ -42,7 +42,7 @@ class Pyramid:
 
     Attributes
     ----------
-    levels : tuple of zarr.Array
+    levels : tuple of zarr.Array or ChunkFiles
         Fine to coarse; each half as large in y and x as the one before.
     axes : str
         Axes of the arrays, with c where they have channels.
@@ -52,7 +52,7 @@ class Pyramid:
         Those whose part of the next level is there already.
     """
 
-    levels: tuple[zarr.Array[Any], ...]
+    levels: tuple[Any, ...]
     axes: str
     tiling: Tiling
     made_along: frozenset[int] = frozenset()
@@ -82,11 +82,11 @@ class Pyramid:
         for number, shape in enumerate(level_shapes(tiling.shape)):
             chunks = tuple(min(c, n) for c, n in zip(tiling.write_chunk, shape, strict=True))
             levels.append(
-                _array(
+                quick(_array(
                     store, f"{path}/{number}".lstrip("/"), resumes, dtype=dtype, fill_value=0,
                     shape=_insert_channels(axes, shape, channels),
                     chunks=_insert_channels(axes, chunks, channels), dimension_names=list(axes),
-                )
+                ))
             )  # fmt: skip
         return cls(tuple(levels), axes, tiling)
 

@@ -123,7 +123,7 @@ def test_a_kept_tile_comes_back_as_it_was(tmp_path_factory, seed, dtype, large):
     classes = rng.integers(0, 3, (1, 2, 4, 5)).astype(dtype)
     components = find_components(classes, 1)
     samples = rng.integers(0, 256, (*classes.shape, 3), np.uint8)
-    totals = sum_samples(components, samples) * (2**31 if large else 1)
+    totals = sum_samples(components, [((0, 0, 0, 0), samples)]) * (2**31 if large else 1)
     place = KeptTiles(Place(str(tmp_path_factory.mktemp("kept"))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept_module, "_SHORT", 1)

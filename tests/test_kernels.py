@@ -99,7 +99,7 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
         for number in range(len(tiling)):
             region = tiling.region(number)
             if along:
-                made.write_tile(number, array[region], reduce)
+                made.write_tile(number, array[region].__getitem__, reduce)
             else:
                 made.write(0, region, array[region])
         level = made.level_tiling(1)

@@ -74,6 +74,19 @@ class ChunkFiles:
             result[there] = self._fill if chunk is None else chunk[inside]
         return result
 
+    def parts(self, region: Slices) -> list[tuple[Slices, NDArray[Any]]]:
+        """Return the chunks of a region: where in it each is, and its samples as they are.
+
+        They cannot be written, and what is not in the region is cut off.
+        """
+        found = []
+        for index, inside, there in _pieces(region, self.array.chunks):
+            chunk = self._chunk(index)
+            if chunk is None:
+                chunk = np.full(self.array.chunks, self._fill, self.stored)
+            found.append((there, chunk[inside]))
+        return found
+
     def __setitem__(self, key: Any, value: Any) -> None:
         region = _region(key, self.array.shape)
         if region is None or not self._takes(region, value):

@@ -110,7 +110,7 @@ class Pixels:
     def colors(self, region: Region) -> Colors:
         """Read the denoised colors of a region, with what of its halo exists."""
         if not self.radius:
-            return self.encoding.colors(self.image.read(region))
+            return self.encoding.colors(self.image, region)
         halo, margins, inner = with_halo(region, self.image.shape, self.radius)
         packed = self.encoding.encode(self.image.read(halo))
         return median(reflect_margin(packed, margins), self.radius)[inner]
@@ -205,7 +205,7 @@ class _EncodedReader:
         self.shape, self.ndim, self.dtype = image.shape, len(image.shape), np.dtype(np.uint32)
 
     def __getitem__(self, index: Region) -> Colors:
-        colors = self._encoding.colors(self._image.read(index))
+        colors = self._encoding.colors(self._image, index)
         return packed_colors(colors) if self._packs else colors
 
 
@@ -245,7 +245,8 @@ class _Adding:
         if self.observer is not None:
             self.observer(packed_colors(colors), number)
         if isinstance(colors, ByteColors):
-            self.counter.add_pixels(colors.pixels)
+            for _, part in colors.parts:
+                self.counter.add_pixels(part)
         else:
             self.counter.add_packed(colors)
 
@@ -260,11 +261,12 @@ def _unchanged(colors: Colors) -> Colors:
 
 def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
     result = np.empty(colors.shape, table.table.dtype)
-    flat = result.reshape(-1)
     if isinstance(colors, ByteColors):
-        rows = colors.pixels.reshape(-1, colors.pixels.shape[-1])
-        unknown = bool(kernels.look_up_pixels(rows, table.table, flat))
+        unknown = any(
+            _look_up_part(part, table.table, result[there]) for there, part in colors.parts
+        )
     else:
+        flat = result.reshape(-1)
         zeros = kernels.look_up(np.ascontiguousarray(colors).reshape(-1), table.table, flat)
         unknown = bool(zeros and ((result == 0) & (colors != NO_DATA)).any())
     if unknown:
@@ -275,10 +277,20 @@ def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
     return result
 
 
+def _look_up_part(part: NDArray[np.uint8], table: NDArray[Any], result: NDArray[Any]) -> bool:
+    """Look up a part of a tile; return whether it holds a color that was not counted."""
+    classes = result if result.flags.c_contiguous else np.empty(result.shape, result.dtype)
+    rows = part.reshape(-1, part.shape[-1])
+    zeros = kernels.look_up_pixels(rows, table, classes.reshape(-1))
+    if classes is not result:
+        result[...] = classes
+    return bool(zeros)
+
+
 def _see(colors: Colors, table: _Lookup) -> Seen | NDArray[Any]:
     classes = _look_up(colors, table)
     # Denoised colors, and those of other samples, are not the samples.
-    return Seen(classes, colors.pixels) if isinstance(colors, ByteColors) else classes
+    return Seen(classes, colors.parts) if isinstance(colors, ByteColors) else classes
 
 
 def _on_tile(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -45,8 +46,21 @@ def read_part(source: Source, key: Key, missing: Set[ChunkIndex] = frozenset()) 
     """
     if missing and any(index in missing for index, _ in _pieces(source, key)):
         return _masked(source, key, missing)
-    try:
+    with _naming_damage(source, key):
         return np.asarray(source.array[key])
+
+
+def read_chunks(source: Source, key: Key) -> list[tuple[Key, NDArray[Any]]]:
+    """Read a part of a source of :class:`ChunkFiles` chunk by chunk; as :func:`read_part`."""
+    with _naming_damage(source, key):
+        chunks: list[tuple[Key, NDArray[Any]]] = source.array.parts(key)
+        return chunks
+
+
+@contextmanager
+def _naming_damage(source: Source, key: Key) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if not _is_damage(source, error):
             raise

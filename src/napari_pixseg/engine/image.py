@@ -6,6 +6,7 @@ order) and one to three color channels last, whatever its own order is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.damage import ChunkIndex, read_part
-from napari_pixseg.engine.sources import Source, open_source
+from napari_pixseg.engine.damage import ChunkIndex, read_chunks, read_part
+from napari_pixseg.engine.sources import Source, is_a, open_source
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
 
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     import dask.array as da
 
 Region: TypeAlias = tuple[slice, ...]
+# Smaller chunks are put together to tiles before they are worked on.
+_SMALLEST_PART = 1 << 16
+
+
+def moved(inner: Region, region: Region) -> Region:
+    """Where a part of a region is in the whole."""
+    pairs = zip(inner, region, strict=True)
+    return tuple(slice(p.start + r.start, p.stop + r.start) for p, r in pairs)
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,34 @@ class Image:
         It is a masked array where chunks are missing.
         """
         return self._read(region, self.channels)
+
+    def read_parts(self, region: Region) -> list[tuple[Region, NDArray[Any]]]:
+        """Read the colors of a region in parts, where that spares putting them together.
+
+        Returns
+        -------
+        list of (region, (..., c) ndarray)
+            Where in the region each part is, with those that follow along x next to each other;
+            one masked array where chunks are missing.
+        """
+        if not self._is_in_parts:
+            return [(tuple(slice(0, p.stop - p.start) for p in region), self.read(region))]
+        key = self._source_index(region, self.channels)
+        return [(there[:-1], part) for there, part in read_chunks(self.source, key)]
+
+    @property
+    def _is_in_parts(self) -> bool:
+        """Whether storage chunks can be worked on as they are, and are large enough for that."""
+        source, array = self.source, self.source.array
+        return (
+            is_a(array, "napari_pixseg.engine.chunks", "ChunkFiles")
+            and not self.missing
+            and self.axes == self.label_axes + "c"
+            and self.channels == tuple(range(array.shape[-1]))
+            and source.chunks is not None
+            and source.chunks[-1] >= array.shape[-1]
+            and math.prod(source.chunks[:-1]) >= _SMALLEST_PART
+        )
 
     def read_alpha(self, region: Region) -> NDArray[Any]:
         """Read the alpha of a region, without a channel axis."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 # The largest that glibc takes: tiles come from what earlier ones have left.
 _MAPPED_FROM = 1 << 25
 _KEPT = 1 << 28
+# Two threads need less, tiles of colors and their outputs.
+_SPARE = 160 << 20
 
 
 def give_back() -> None:
@@ -22,12 +25,42 @@ def give_back() -> None:
         trim(0)
 
 
+class FreedMemory:
+    """Gives memory back during a run when what was freed piles up.
+
+    Tiles of changing sizes cut the memory up, so that less and less of what is free can be used
+    again. Giving all of it back after each tile would cost a tenth of the time.
+    """
+
+    def __init__(self) -> None:
+        self._least = _resident()
+
+    def check(self) -> None:
+        """Look, after a tile, whether too much is held."""
+        held = _resident()
+        self._least = min(self._least, held)
+        if held > self._least + _SPARE:
+            give_back()
+            # What is still there is in use: not to be looked for again and again.
+            self._least = max(self._least, _resident() - _SPARE // 2)
+
+
+def _resident() -> int:
+    """Bytes of this process that are in memory; 0 where that is not known."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
 @cache
 def share_arenas() -> None:
     """Let threads that begin from now on take memory from where others have freed it.
 
     glibc gives each thread an arena of its own, and keeps in each what was freed there: with
-    zarr's and Dask's threads a third of the peak of a run. For the whole process, once.
+    zarr's and Dask's threads a third of the peak of a run. And it returns each large array at
+    once to the system, which has to clear its pages for the next. For the whole process, once.
     """
     library = _glibc()
     if library is not None:

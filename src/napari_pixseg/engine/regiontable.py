@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.regions import Regions, Relabel
 from napari_pixseg.engine.run import Watch, run_tiles, runs_here
-from napari_pixseg.engine.samples import Seen
-from napari_pixseg.engine.seams import Block, KeptTile, Layout, four
+from napari_pixseg.engine.samples import Seen, read_only
+from napari_pixseg.engine.seams import Block, KeptTile, Layout, Longs, four, sum_parts
 from napari_pixseg.engine.tally import Tally
-from napari_pixseg.model.components import Components, sum_samples
+from napari_pixseg.model.compile import compiled
+from napari_pixseg.model.components import Components
 from napari_pixseg.parameters import AXES
 
 STAGE = "regions"
@@ -85,24 +85,55 @@ class Rows:
         ]
         return np.dtype(columns)
 
-    def of(self, tally: Tally) -> Columns:
-        """Turn measures into columns; bounding boxes are half-open as in scikit-image."""
-        layout, areas = self.layout, tally.areas
-        spatial = [axis for axis in layout.axes if axis != "t"]
-        columns: Columns = {"number": tally.numbers, "class": tally.classes, "area": areas}
-        columns["physical_area"] = areas * math.prod(self.scale.get(a, 1.0) for a in spatial)
-        border = np.zeros(len(tally), np.bool_)
-        for axis in layout.axes:
-            index = _FOUR.index(axis)
-            low, high = tally.low[:, index], tally.high[:, index]
-            columns[f"bbox_min_{axis}"], columns[f"bbox_max_{axis}"] = low, high + 1
-            columns[f"centroid_{axis}"] = tally.sums[:, index] / areas
-            last = layout.shape[index] - 1
-            if axis != "t" and last > 0:
-                border |= (low == 0) | (high == last)
-        for channel in range(tally.totals.shape[1]):
-            columns[f"mean_{channel}"] = tally.totals[:, channel] / areas
-        return {**columns, "touches_border": border}
+    def of(self, tally: Tally, which: NDArray[np.intp] | None = None) -> Columns:
+        """Turn measures, or those of some regions, into columns.
+
+        Bounding boxes are half-open as in scikit-image.
+        """
+        layout, channels = self.layout, tally.totals.shape[1]
+        which = np.arange(len(tally)) if which is None else which
+        axes, spatial = np.array([_FOUR.index(axis) for axis in layout.axes]), 1.0
+        for axis in layout.axes.replace("t", ""):
+            spatial *= self.scale.get(axis, 1.0)
+        of_class = np.empty(len(which), np.int32)
+        whole = np.empty((2 + 2 * len(axes), len(which)), np.int64)
+        real = np.empty((1 + len(axes) + channels, len(which)), np.float64)
+        border = np.empty(len(which), np.bool_)
+        _fill_rows(
+            which, tally.numbers, tally.classes, tally.areas, tally.low, tally.high, tally.sums,
+            tally.totals, axes, np.array(layout.shape), spatial, of_class, whole, real, border,
+        )  # fmt: skip
+        names = iter(self.dtype.names or ())
+        ordered = [
+            whole[0], of_class, whole[1], real[0], *whole[2:], *real[1:], border,
+        ]  # fmt: skip
+        return dict(zip(names, ordered, strict=True))
+
+
+@compiled
+def _fill_rows(
+    which: NDArray[np.intp], numbers: Longs, classes: Longs, areas: Longs, low: Longs,
+    high: Longs, sums: Longs, totals: NDArray[Any], axes: Longs, shape: Longs, size: float,
+    of_class: NDArray[np.int32], whole: Longs, real: NDArray[np.float64], border: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """Write number, area and bounding box to ``whole``, size, centroid and means to ``real``."""
+    count = axes.size
+    for k in range(which.size):
+        i = which[k]
+        area = np.float64(areas[i])
+        of_class[k] = classes[i]
+        whole[0, k], whole[1, k], real[0, k] = numbers[i], areas[i], area * size
+        border[k] = False
+        for a in range(count):
+            axis = axes[a]
+            whole[2 + a, k], whole[2 + count + a, k] = low[i, axis], high[i, axis] + 1
+            real[1 + a, k] = np.float64(sums[i, axis]) / area
+            last = shape[axis] - 1
+            # Frames have no border: a region cannot go on in another.
+            if axis > 0 and last > 0 and (low[i, axis] == 0 or high[i, axis] == last):
+                border[k] = True
+        for channel in range(totals.shape[1]):
+            real[1 + count + channel, k] = np.float64(totals[i, channel]) / area
 
 
 @dataclass(frozen=True)
@@ -241,9 +272,7 @@ class _MeasureTile:
     def __call__(self, block: Block, number: int) -> tuple[Columns, Tally]:
         relabel, region = self.relabels[number], self.maker.layout.tiling.region(number)
         tile, numbers = relabel.components(block)
-        if self.write is not None:
-            labels = tile.components.paint(numbers.astype(self.label_dtype))
-            self.write(labels.reshape([part.stop - part.start for part in region]), number)
+        self._write_labels(tile.components, numbers, region, number)
         origin = four([part.start for part in region], relabel.axes, 0)
         totals = self._totals(tile.components, block, region)
         tally = Tally.of_tile(tile, numbers, totals, origin)
@@ -251,7 +280,16 @@ class _MeasureTile:
         inner[tile.seam] = False
         crossing = tile.seam[numbers[tile.seam] > 0]
         # Several components of a tile may be one region, by way of others.
-        return self.maker.of(tally.take(inner)), Tally.merge([tally.take(crossing)])
+        merged = Tally.merge([tally.take(crossing)])
+        return self.maker.of(tally, np.flatnonzero(inner)), merged
+
+    def _write_labels(
+        self, components: Components, numbers: Longs, region: Region, number: int
+    ) -> None:
+        # In a function of its own: the labels of a tile are gone when it is measured.
+        if self.write is not None:
+            labels = components.paint(numbers.astype(self.label_dtype))
+            self.write(labels.reshape([part.stop - part.start for part in region]), number)
 
     def _totals(self, components: Components, block: Block, region: Region) -> NDArray[Any]:
         if self.image is None:
@@ -259,5 +297,7 @@ class _MeasureTile:
         if isinstance(block, KeptTile) and block.totals is not None:
             return block.totals
         if isinstance(block, Seen):
-            return sum_samples(components, block.samples)
-        return sum_samples(components, np.ascontiguousarray(self.image.read(region)))
+            return sum_parts(components, block.samples, self.maker.layout.axes)
+        whole = tuple(slice(0, part.stop - part.start) for part in region)
+        samples = read_only(self.image.read(region))
+        return sum_parts(components, [(whole, samples)], self.maker.layout.axes)

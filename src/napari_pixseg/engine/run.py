@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
 from napari_pixseg.engine.here import MergeTree, dask_is_wanted, each
-from napari_pixseg.engine.memory import give_back, share_arenas
+from napari_pixseg.engine.memory import FreedMemory, give_back, share_arenas
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import CANCELLED, Cancelled
 
@@ -253,11 +253,12 @@ def _run_here(
     watch.check()
     watch.tell(stage, 0, len(numbers))
     results: list[Any] = []
-    tree = None if merge is None else MergeTree(merge, FAN_IN)
+    tree, freed = None if merge is None else MergeTree(merge, FAN_IN), FreedMemory()
     try:
         with closing(each(work, numbers)) as worked:
             for done, result in enumerate(worked, 1):
                 (results.append if tree is None else tree.add)(result)
+                freed.check()
                 watch.tell(stage, done, len(numbers))
         return results if tree is None else tree.result()
     finally:
@@ -396,7 +397,7 @@ class _Callbacks:
 
     def __init__(self, name: str, stage: str, total: int, watch: Watch) -> None:
         self._name, self._stage, self._total, self._watch = name, stage, total, watch
-        self._done = 0
+        self._done, self._freed = 0, FreedMemory()
 
     @property
     def on_top(self) -> dict[str, list[Any]]:
@@ -420,4 +421,5 @@ class _Callbacks:
     def _after_task(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
         if isinstance(key, tuple) and key[0] == self._name:
             self._done += 1
+            self._freed.check()
             self._watch.tell(self._stage, self._done, self._total)

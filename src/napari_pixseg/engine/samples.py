@@ -5,13 +5,14 @@ After this step every pixel is one integer: 24 bits of color, or ``NO_DATA``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.image import Region
+from napari_pixseg.engine.image import Image, Region
 from napari_pixseg.engine.sources import is_masked
 from napari_pixseg.model.colorspaces import forward, to_byte
 from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
@@ -21,22 +22,42 @@ Packed: TypeAlias = NDArray[np.uint32]
 _HUGE = 1e300
 
 
+Part: TypeAlias = tuple[Region, NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class ByteColors:
     """Bytes that are colors as they are; counted and looked up without packing them.
 
     Attributes
     ----------
-    pixels : (..., c) ndarray of uint8
-        One to three channels, contiguous.
+    shape : tuple of int
+        Of the colors.
+    parts : sequence of (region, (..., c) ndarray of uint8)
+        Where each part is, and its one to three channels; contiguous, not to be written.
     """
 
-    pixels: NDArray[np.uint8]
+    shape: tuple[int, ...]
+    parts: Sequence[Part]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the colors."""
-        return self.pixels.shape[:-1]
+    @classmethod
+    def of(cls, shape: tuple[int, ...], parts: Sequence[Part]) -> ByteColors:
+        """Take parts as they were read."""
+        return cls(shape, [(there, read_only(part)) for there, part in parts])
+
+    def packed(self) -> Packed:
+        """Return the colors packed."""
+        result = np.empty(self.shape, np.uint32)
+        for there, part in self.parts:
+            result[there] = pack_colors(part)
+        return result
+
+
+def read_only(samples: NDArray[Any]) -> NDArray[Any]:
+    """Return contiguous samples that cannot be written, of which kernels have one compiled form."""
+    samples = np.ascontiguousarray(samples).view()
+    samples.flags.writeable = False
+    return samples
 
 
 Colors: TypeAlias = Packed | ByteColors
@@ -49,16 +70,17 @@ class Seen:
     Attributes
     ----------
     classes : (...) ndarray of uint8 or uint16
-    samples : (..., c) ndarray of uint8
+    samples : sequence of (region, (..., c) ndarray of uint8)
+        Where each part is, and its samples.
     """
 
     classes: NDArray[Any]
-    samples: NDArray[np.uint8]
+    samples: Sequence[Part]
 
 
 def packed_colors(colors: Colors) -> Packed:
     """Return colors packed."""
-    return pack_colors(colors.pixels) if isinstance(colors, ByteColors) else colors
+    return colors.packed() if isinstance(colors, ByteColors) else colors
 
 
 @dataclass(frozen=True)
@@ -76,11 +98,14 @@ class Encoding:
     window: tuple[Interval, ...] | None = None
     space: ColorSpace | None = None
 
-    def colors(self, pixels: NDArray[Any]) -> Colors:
-        """Do what :meth:`encode` does, but leave bytes that are colors already as they are."""
-        if is_masked(pixels) or self.space is not None or self.window is not None:
-            return self.encode(pixels)
-        return ByteColors(np.require(pixels, requirements=["C", "W"]))
+    def colors(self, image: Image, region: Region) -> Colors:
+        """Read a region and :meth:`encode` it, but for bytes that are colors already."""
+        if self.space is not None or self.window is not None:
+            return self.encode(image.read(region))
+        parts = image.read_parts(region)
+        if is_masked(parts[0][1]):
+            return self.encode(parts[0][1])
+        return ByteColors.of(tuple(part.stop - part.start for part in region), parts)
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
         """Turn (..., c) samples into (...) packed colors; masked ones have no data."""

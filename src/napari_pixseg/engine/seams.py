@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.run import Feed, Watch, compute_graph, tile_graph
-from napari_pixseg.engine.samples import Seen
+from napari_pixseg.engine.samples import Part, Seen
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.model.compile import compiled
 from napari_pixseg.model.components import Components, find_components, sum_samples
@@ -179,6 +179,16 @@ class KeptTile:
 # A tile as a feed gives it.
 Block: TypeAlias = NDArray[Any] | Seen | KeptTile
 Keep: TypeAlias = Callable[[KeptTile, int], None]
+
+
+def sum_parts(components: Components, parts: Sequence[Part], axes: str) -> NDArray[Any]:
+    """Add up the samples of each component of a tile; see :func:`sum_samples`."""
+    placed = []
+    for there, samples in parts:
+        origin = four([part.start for part in there], axes, 0)
+        shape = four(samples.shape[:-1], axes, 1)
+        placed.append((origin, samples.reshape(*shape, samples.shape[-1])))
+    return sum_samples(components, placed)
 
 
 def _face(array: NDArray[Any], axis: int, side: int) -> NDArray[Any]:
@@ -386,7 +396,8 @@ class _Summing:
         sides = self.layout.seam_sides(number)
         tile = TileComponents.of(classes, sides, self.rules)
         if self.keep is not None:
-            totals = None if samples is None else sum_samples(tile.components, samples)
+            axes = self.layout.axes
+            totals = None if samples is None else sum_parts(tile.components, samples, axes)
             self.keep(KeptTile(tile.components, totals), number)
         return replace(sum_up(classes, tile, sides), written=written)
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from napari_pixseg.engine.chunks import quick, whole_chunks
-from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.image import Image, Region, moved
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import OutputConflict
@@ -34,6 +35,7 @@ _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "sp
 _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
 Reduce = Callable[[NDArray[Any]], NDArray[Any]]
+Part = Callable[[Region], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,36 @@ class Pyramid:
             )  # fmt: skip
         return cls(tuple(levels), axes, tiling)
 
-    def write_tile(self, number: int, block: NDArray[Any], reduce: Reduce) -> None:
+    def write_tile(self, number: int, part: Part, reduce: Reduce) -> None:
         """Write a tile of the finest level, and its part of the next where that is whole chunks.
 
+        ``part`` gives a part of the tile, channels first where there are any; asked for chunk by
+        chunk, what it makes stays in the processor's cache until it is compressed.
         The coarser part comes first: where a tile of the finest level is complete, it is, too.
         """
-        if self.writes_along(1) and number not in self.made_along:
-            self.write(1, self.half_tiling.region(number), reduce(block))
-        self.write(0, self.tiling.region(number), block)
+        region = self.tiling.region(number)
+        *before, last = self._parts(region)
+        along = self.writes_along(1) and number not in self.made_along
+        coarser = _Coarser(self.half_tiling.region(number), reduce) if along else None
+        for inner in (*before, last):
+            block = part(inner)
+            if coarser is not None:
+                coarser.add(inner, block)
+                if inner is last:
+                    self.write(1, coarser.region, coarser.block)
+            self.write(0, moved(inner, region), block)
+
+    def _parts(self, region: Region) -> list[Region]:
+        """Cut a tile into chunks, or not at all where half of one would not be whole pixels."""
+        chunk = self.tiling.write_chunk
+        sizes = [part.stop - part.start for part in region]
+        if any(size % 2 for size in chunk[-2:]):
+            return [tuple(slice(0, size) for size in sizes)]
+        steps = (
+            [slice(start, min(start + length, size)) for start in range(0, size, length)]
+            for size, length in zip(sizes, chunk, strict=True)
+        )
+        return list(product(*steps))
 
     @property
     def half_tiling(self) -> Tiling:
@@ -163,6 +187,24 @@ class Pyramid:
         return tuple(n for axis, n in pairs if axis != "c")
 
 
+class _Coarser:
+    """A tile's part of the next level, made of the tile's own parts."""
+
+    def __init__(self, region: Region, reduce: Reduce) -> None:
+        self.region, self._reduce = region, reduce
+        self.block: NDArray[Any] = np.empty(0)
+
+    def add(self, inner: Region, block: NDArray[Any]) -> None:
+        """Put in what becomes of a part of the tile."""
+        half = self._reduce(block)
+        if not self.block.size:
+            outer = half.shape[: half.ndim - len(inner)]
+            sizes = [part.stop - part.start for part in self.region]
+            self.block = np.empty((*outer, *sizes), half.dtype)
+        there: tuple[Any, ...] = (..., *_halved(inner))
+        self.block[there] = half
+
+
 def _array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Array[Any]:
     """Create an array, or open the one that a run left unfinished."""
     # A chunk of zeros must be there too: what is not there is not done.
@@ -204,6 +246,12 @@ class _LevelStep:
         source = [*outer, _doubled(rows, finer[-2]), _doubled(columns, finer[-1])]
         block = self.reduce(self.pyramid.read(self.level - 1, tuple(source)))
         self.pyramid.write(self.level, region, block)
+
+
+def _halved(inner: Region) -> Region:
+    *outer, rows, columns = inner
+    half = [slice(part.start // 2, math.ceil(part.stop / 2)) for part in (rows, columns)]
+    return (*outer, *half)
 
 
 def _doubled(part: slice, length: int) -> slice:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted
+from napari_pixseg.engine.image import Region, moved
 from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
 from napari_pixseg.engine.regiontable import Columns, RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
@@ -209,12 +210,15 @@ class _TileWriter:
     def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64]:
         """Write the tile; return how many pixels of each class it has."""
         if self.labels is not None and number not in self.done_labels:
-            self.labels.write_tile(number, classes, ngff.nearest)
+            self.labels.write_tile(number, classes.__getitem__, ngff.nearest)
         if self.picture is not None and number not in self.done_picture:
             region = self.picture.tiling.region(number)
-            block = self.painter.paint(classes, region)
-            block = block if self.painter.channels > 1 else block[0]
-            self.picture.write_tile(number, block, ngff.area_mean)
+
+            def painted(inner: Region) -> NDArray[np.uint8]:
+                block = self.painter.paint(classes[inner], moved(inner, region))
+                return block if self.painter.channels > 1 else block[0]
+
+            self.picture.write_tile(number, painted, ngff.area_mean)
         counts = np.zeros(len(self.painter.palette), np.int64)
         kernels.count_numbers(np.require(classes, requirements=["C", "W"]).reshape(-1), counts)
         return counts
@@ -242,7 +246,7 @@ class _LabelWriter:
 
     def __call__(self, regions: NDArray[Any], number: int) -> None:
         if number not in self.done:
-            self.pyramid.write_tile(number, regions, ngff.nearest)
+            self.pyramid.write_tile(number, regions.__getitem__, ngff.nearest)
 
 
 @dataclass(frozen=True)

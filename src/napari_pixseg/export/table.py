@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.regiontable import Columns, put_rows
+from napari_pixseg.model.compile import compiled
 
 TABLE_NAME = "regions.parquet"
 _ROWS_PER_GROUP = 1 << 17
@@ -47,11 +49,14 @@ class RowFiles:
         group = {name: np.empty(stop - start, kind) for name, kind in self.kinds.items()}
         for tile, (first, last) in self._numbers.items():
             if first < stop and last >= start:
-                put_rows(group, self._part(tile, start, stop), start)
+                part = self._part(tile, start, stop)
+                for name, values in part.items():
+                    _lay(values, part["number"], start, group[name])
         return group
 
     def _part(self, tile: int, start: int, stop: int) -> Columns:
-        content = np.memmap(self._folder / str(tile), np.uint8, "r")
+        # As it may be written: kernels for arrays that cannot would have to be compiled besides.
+        content = np.memmap(self._folder / str(tile), np.uint8, "c")
         count, offset = len(content) // sum(kind.itemsize for kind in self.kinds.values()), 0
         columns: Columns = {}
         for name, kind in self.kinds.items():
@@ -59,6 +64,15 @@ class RowFiles:
             offset += count * kind.itemsize
         rows = slice(*np.searchsorted(columns["number"], [start, stop]))
         return {name: column[rows] for name, column in columns.items()}
+
+
+@compiled
+def _lay(
+    values: NDArray[Any], numbers: NDArray[np.int64], first: int, column: NDArray[Any]
+) -> None:
+    """Write values where their numbers say."""
+    for i in range(values.size):
+        column[numbers[i] - first] = values[i]
 
 
 @contextmanager
@@ -93,15 +107,31 @@ def write_parquet(
     packed = [name for name, kind in kinds.items() if pa.types.is_integer(kind) and name != "class"]
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["class"]}
     options["column_encoding"] = dict.fromkeys(packed, "DELTA_BINARY_PACKED")
+    starts = range(1, count + 1, _ROWS_PER_GROUP)
+
+    def ordered(start: int) -> Columns:
+        stop = min(start + _ROWS_PER_GROUP, count + 1)
+        group = rows.group(start, stop)
+        late = slice(*np.searchsorted(more["number"], [start, stop]))
+        put_rows(group, {name: column[late] for name, column in more.items()}, start)
+        return group
+
     with pq.ParquetWriter(path, pa.schema(list(kinds.items())), **options) as writer:
-        for start in range(1, count + 1, _ROWS_PER_GROUP):
+        # The next group is put in order while one is compressed.
+        for group in _one_ahead(ordered, starts):
             check()
-            stop = min(start + _ROWS_PER_GROUP, count + 1)
-            group = rows.group(start, stop)
-            late = slice(*np.searchsorted(more["number"], [start, stop]))
-            put_rows(group, {name: column[late] for name, column in more.items()}, start)
             columns = [_column(group[name], kind) for name, kind in kinds.items()]
             writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
+
+
+def _one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> Iterator[Columns]:
+    with ThreadPoolExecutor(1) as beside:
+        coming = [beside.submit(make, start) for start in starts[:1]]
+        for start in starts[1:]:
+            coming.append(beside.submit(make, start))
+            yield coming.pop(0).result()
+        for last in coming:
+            yield last.result()
 
 
 def _column(values: NDArray[Any], kind: Any) -> Any:

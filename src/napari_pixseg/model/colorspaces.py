@@ -39,6 +39,8 @@ from napari_pixseg.model.quanta import EPSILON, QUANTUM, SCALE, Conversion, Plan
 from napari_pixseg.model.threads import over_slices
 from napari_pixseg.parameters import ColorSpace
 
+# Spaces whose samples are those of sRGB.
+UNCHANGED = (ColorSpace.sRGB, ColorSpace.Transparent)
 # Temporaries of this many colors stay in the second-level cache.
 _BLOCK = 1 << 14
 
@@ -91,17 +93,28 @@ def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint
     -------
     (n, 3) ndarray of uint8
     """
-    if space in (ColorSpace.sRGB, ColorSpace.Transparent):
+    if space in UNCHANGED:
         return srgb.copy()
-    result = np.empty_like(srgb)
+    convert, result = _FORWARD[space], np.empty_like(srgb)
 
-    def convert(part: slice) -> None:
+    def convert_part(part: slice) -> None:
         for start in range(part.start, part.stop, _BLOCK):
             rows = slice(start, min(start + _BLOCK, part.stop))
-            result[rows] = to_byte(forward(space, from_byte(srgb[rows])))
+            planes = np.multiply(srgb[rows].T, 257.0, order="C")
+            for channel, values in enumerate(convert(planes[0], planes[1], planes[2])):
+                result[rows, channel] = _rounded_bytes(values)
 
-    over_slices(convert, len(srgb))
+    over_slices(convert_part, len(srgb))
     return result
+
+
+def _rounded_bytes(values: Real) -> NDArray[np.uint8]:
+    """Round to quanta, and these to bytes: ``to_byte(quantum(values))``, in fewer passes."""
+    quanta = quantum(values)
+    # The rounded quotient by 257 is never near a half.
+    quanta *= 1.0 / 257.0
+    quanta += 0.5
+    return quanta.astype(np.uint8)
 
 
 def inverse(

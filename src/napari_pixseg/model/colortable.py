@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.model import kernels, plain
-from napari_pixseg.model.colorspaces import forward_bytes
+from napari_pixseg.model.colorspaces import UNCHANGED, forward_bytes
 from napari_pixseg.model.compile import allowance
 from napari_pixseg.parameters import ColorSpace
 
@@ -133,21 +133,23 @@ class ColorTable:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_converted": {}}
+        return {name: getattr(self, name) for name in ("packed", "counts", "space")} | {
+            "_converted": {}
+        }
 
     @property
     def pixels(self) -> int:
         """Number of pixels with data."""
         return int(self.counts.sum())
 
-    @property
+    @cached_property
     def colors(self) -> NDArray[np.uint8]:
         """The distinct colors as (n, 3) bytes."""
         return unpack_colors(self.packed)
 
     def in_space(self, space: ColorSpace) -> NDArray[np.uint8]:
         """Return the colors' bytes in a color space, (n, 3); the latest few are kept."""
-        if self.space is not None:
+        if self.space is not None or space in UNCHANGED:
             return self.colors
         converted = self._converted.get(space)
         if converted is None:

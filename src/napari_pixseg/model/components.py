@@ -133,24 +133,36 @@ def find_components(
     return Components(classes.shape, lines, sizes, first_runs, starts[:-1], numbers, values)
 
 
-def sum_samples(components: Components, samples: NDArray[Any]) -> NDArray[Any]:
+def sum_samples(
+    components: Components, parts: Sequence[tuple[tuple[int, ...], NDArray[Any]]]
+) -> NDArray[Any]:
     """Add up the samples of each component.
 
     Parameters
     ----------
     components : Components
-    samples : (..., x, c) ndarray
-        Of the same pixels.
+    parts : sequence of (t, z, y, x) and (t, z, y, x, c) ndarray
+        First pixel and samples of each part of the array; those that share lines from left to
+        right.
 
     Returns
     -------
     (n + 1, c) ndarray
         int64, or float64 for floats and 64-bit integers; row 0 is the background's.
     """
-    exact = samples.dtype.kind in "bui" and samples.dtype.itemsize < 8
-    totals = np.zeros((len(components) + 1, samples.shape[-1]), np.int64 if exact else np.float64)
-    rows = samples.reshape(-1, *samples.shape[-2:])
-    _add_samples(components.first_runs, components.starts, components.numbers, rows, totals)
+    dtype, channels = parts[0][1].dtype, parts[0][1].shape[-1]
+    exact = dtype.kind in "bui" and dtype.itemsize < 8
+    totals = np.zeros((len(components) + 1, channels), np.int64 if exact else np.float64)
+    # The run at which the next part of a line begins.
+    runs = components.first_runs[:-1].copy()
+    lines = np.arange(len(runs)).reshape(components.shape[:-1])
+    for first, samples in parts:
+        pairs = zip(first[:-1], samples.shape[:3], strict=True)
+        here = np.ascontiguousarray(lines[tuple(slice(at, at + n) for at, n in pairs)])
+        _add_samples(
+            here.reshape(-1), first[-1], components.first_runs, components.starts,
+            components.numbers, samples.reshape(-1, *samples.shape[-2:]), runs, totals,
+        )  # fmt: skip
     return totals
 
 
@@ -297,23 +309,33 @@ def _paint_lines(
 
 @compiled
 def _add_samples(
-    first_runs: Offsets, starts: Ints, numbers: Ints, rows: NDArray[Any], totals: NDArray[Any]
-) -> None:
-    """Add the samples (lines, x, c) of each component to its totals (n + 1, c), in their order."""
+    lines: NDArray[np.int64], left: int, first_runs: Offsets, starts: Ints, numbers: Ints,
+    rows: NDArray[Any], runs: Offsets, totals: NDArray[Any],
+) -> None:  # fmt: skip
+    """Add samples (lines, x, c), of which the first are at ``left``, to their components' totals.
+
+    ``runs`` are where the lines begin, and become where they go on.
+    """
     width, channels = rows.shape[1], rows.shape[2]
-    for line in range(rows.shape[0]):
-        end = first_runs[line + 1]
-        for run in range(first_runs[line], end):
-            total, stop = totals[numbers[run]], starts[run + 1] if run + 1 < end else width
+    for row in range(lines.size):
+        line = lines[row]
+        run, end, x = runs[line], first_runs[line + 1], 0
+        while x < width:
+            total = totals[numbers[run]]
+            stop = starts[run + 1] - left if run + 1 < end else width
+            run += stop <= width and run + 1 < end
+            stop = min(stop, width)
             if channels == 3:
                 # Sums in registers: most images have three channels.
                 a, b, c = total[0], total[1], total[2]
-                for x in range(starts[run], stop):
-                    a += rows[line, x, 0]
-                    b += rows[line, x, 1]
-                    c += rows[line, x, 2]
+                for i in range(x, stop):
+                    a += rows[row, i, 0]
+                    b += rows[row, i, 1]
+                    c += rows[row, i, 2]
                 total[0], total[1], total[2] = a, b, c
             else:
-                for x in range(starts[run], stop):
+                for i in range(x, stop):
                     for channel in range(channels):
-                        total[channel] += rows[line, x, channel]
+                        total[channel] += rows[row, i, channel]
+            x = stop
+        runs[line] = run

@@ -7,6 +7,7 @@ once, at the end. Where tiles are counted in several processes, each makes a
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ class ColorCounter:
 
     def __init__(self, space: ColorSpace | None = None) -> None:
         self._space, self._lock = space, threading.Lock()
+        self._free = threading.Semaphore(max((os.cpu_count() or 1) // 2, 1))
         self._idle: list[_Counters] = []
         self._full: list[ColorTable] = []
 
@@ -43,7 +45,7 @@ class ColorCounter:
 
     def add_pixels(self, pixels: Bytes) -> None:
         """Count the colors of (..., c) bytes, c from 1 to 3."""
-        rows = np.require(pixels, requirements=["C", "W"]).reshape(-1, pixels.shape[-1])
+        rows = np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-1])
         with self._counters(len(rows)) as counters:
             _count_pixels(rows, counters.counts)
 
@@ -60,16 +62,17 @@ class ColorCounter:
     @contextmanager
     def _counters(self, size: int) -> Iterator[_Counters]:
         """Lend counters for so many pixels; after an interruption they are not used again."""
-        with self._lock:
-            counters = self._idle.pop() if self._idle else _Counters()
-        if counters.pixels + size > COUNTED_AT_ONCE:
-            table, counters = _table([counters], self._space), _Counters()
+        with self._free:
             with self._lock:
-                self._full.append(table)
-        yield counters
-        counters.pixels += size
-        with self._lock:
-            self._idle.append(counters)
+                counters = self._idle.pop() if self._idle else _Counters()
+            if counters.pixels + size > COUNTED_AT_ONCE:
+                table, counters = _table([counters], self._space), _Counters()
+                with self._lock:
+                    self._full.append(table)
+            yield counters
+            counters.pixels += size
+            with self._lock:
+                self._idle.append(counters)
 
 
 class _Counters:

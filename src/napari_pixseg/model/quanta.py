@@ -21,8 +21,10 @@ _SRGB_SLOPE = float(np.float32(12.92))
 
 def quantum(values: Real) -> Real:
     """Clamp to 0..65535, NaN to 0, and round half up."""
-    clamped = np.where(values > 0.0, np.minimum(values, QUANTUM), 0.0)
-    return np.floor(clamped + 0.5)
+    clamped = np.fmax(values, 0.0)
+    np.fmin(clamped, QUANTUM, out=clamped)
+    clamped += 0.5
+    return np.floor(clamped, out=clamped)
 
 
 @cache

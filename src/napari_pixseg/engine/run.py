@@ -257,6 +257,8 @@ def _run_here(
     try:
         with closing(each(work, numbers)) as worked:
             for done, result in enumerate(worked, 1):
+                # Threads may be far ahead of who listens.
+                watch.check()
                 (results.append if tree is None else tree.add)(result)
                 freed.check()
                 watch.tell(stage, done, len(numbers))

@@ -47,6 +47,8 @@ class ByteColors:
 
     def packed(self) -> Packed:
         """Return the colors packed."""
+        if len(self.parts) == 1:
+            return pack_colors(self.parts[0][1])
         result = np.empty(self.shape, np.uint32)
         for there, part in self.parts:
             result[there] = pack_colors(part)

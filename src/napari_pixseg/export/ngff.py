@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -80,16 +81,23 @@ class Pyramid:
             If one that is there has other metadata.
         """
         axes = label_axes if channels is None else with_channels(label_axes)
-        levels = []
-        for number, shape in enumerate(level_shapes(tiling.shape)):
+
+        def level(number: int, shape: tuple[int, ...]) -> Any:
             chunks = tuple(min(c, n) for c, n in zip(tiling.write_chunk, shape, strict=True))
-            levels.append(
-                quick(_array(
-                    store, f"{path}/{number}".lstrip("/"), resumes, dtype=dtype, fill_value=0,
-                    shape=_insert_channels(axes, shape, channels),
-                    chunks=_insert_channels(axes, chunks, channels), dimension_names=list(axes),
-                ))
+            made = _array(
+                store, f"{path}/{number}".lstrip("/"), resumes, dtype=dtype, fill_value=0,
+                shape=_insert_channels(axes, shape, channels),
+                chunks=_insert_channels(axes, chunks, channels), dimension_names=list(axes),
             )  # fmt: skip
+            return quick(made)
+
+        shapes = level_shapes(tiling.shape)
+        # open_array() takes either from nowhere else. And all at once: each waits for its store.
+        with (
+            whole_chunks(), zarr.config.set({"array.write_empty_chunks": True}),
+            ThreadPoolExecutor(len(shapes)) as pool,
+        ):  # fmt: skip
+            levels = list(pool.map(level, range(len(shapes)), shapes))
         return cls(tuple(levels), axes, tiling)
 
     def write_tile(self, number: int, part: Part, reduce: Reduce) -> None:
@@ -207,17 +215,15 @@ class _Coarser:
 
 def _array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Array[Any]:
     """Create an array, or open the one that a run left unfinished."""
+    if resumes:
+        wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
+        with suppress(FileNotFoundError):
+            found = zarr.open_array(store, path=path, mode="r+")
+            _refuse_other(path, found.metadata, wanted.metadata)
+            return found
     # A chunk of zeros must be there too: what is not there is not done.
     config: Any = {"write_empty_chunks": True}
-    # open_array() takes either from nowhere else.
-    with whole_chunks(), zarr.config.set({"array.write_empty_chunks": True}):
-        if resumes:
-            wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
-            with suppress(FileNotFoundError):
-                found = zarr.open_array(store, path=path, mode="r+")
-                _refuse_other(path, found.metadata, wanted.metadata)
-                return found
-        return zarr.create_array(store, name=path, config=config, **described)
+    return zarr.create_array(store, name=path, config=config, **described)
 
 
 def _refuse_other(path: str, found: object, wanted: object) -> None:

@@ -17,6 +17,8 @@ Counts = NDArray[np.int64]
 Colors = NDArray[np.uint32]
 _BLOCK = 1 << 15
 _NO_BOX = -(1 << 62)
+# Whole numbers up to this are themselves in floating point, as which bincount adds.
+_EXACT = 1 << 53
 
 
 def _blocks(length: int) -> Iterator[slice]:
@@ -80,7 +82,7 @@ def add_tables(
 def histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
     """Count the bytes of each channel; see :func:`kernels.histograms`."""
     for channel in range(3):
-        np.add.at(result[channel], colors[:, channel].astype(np.intp), counts)
+        _add_up(colors[:, channel], counts, result[channel])
 
 
 def box_totals(
@@ -103,10 +105,17 @@ def class_totals(
 
 
 def _add(index: NDArray[np.intp], colors: Bytes, counts: Counts, totals: Counts) -> None:
-    # Integers: sums of counts as floating-point weights would round beyond 2^53.
-    np.add.at(totals[:, 0], index, counts)
+    _add_up(index, counts, totals[:, 0])
     for channel in range(3):
-        np.add.at(totals[:, 1 + channel], index, counts * colors[:, channel])
+        _add_up(index, counts * colors[:, channel], totals[:, 1 + channel])
+
+
+def _add_up(index: NDArray[Any], values: Counts, sums: Counts) -> None:
+    """Add each value, none negative, to its sum."""
+    if len(sums) <= len(values) and values.sum(dtype=np.float64) < _EXACT:
+        sums += np.bincount(index, values, len(sums)).astype(np.int64)
+    else:
+        np.add.at(sums, index.astype(np.intp), values)
 
 
 def _box_offsets(regions: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:

@@ -225,7 +225,8 @@ def test_failures_have_the_codes_of_the_table(run, picture, tmp_path):
     assert refused(run("segment", tmp_path / "notes.txt", output))[0] == 415
     assert refused(run("segment", tmp_path / "empty", output))[0] == 415
     assert refused(run("segment", picture, picture, "--overwrite"))[0] == 409
-    assert refused(run("segment", picture, tmp_path / "notes.txt", "--overwrite"))[0] == 409
+    (tmp_path / "notes").write_text("This is no output.\n")
+    assert refused(run("segment", picture, tmp_path / "notes", "--overwrite"))[0] == 409
     assert (
         refused(run("segment", tmp_path / "stack.zarr", tmp_path / "out.png", "--axes=zyx"))[0]
         == 413
@@ -251,7 +252,8 @@ def test_a_fault_of_ours_is_a_manifest_with_500(run, picture, tmp_path, monkeypa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Interrupts are sent as signals.")
-def test_an_interrupt_ends_a_run_with_499_and_an_unfinished_output(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_to_end_ends_a_run_with_499_and_an_unfinished_output(name, tmp_path):
     source, output = tmp_path / "in.zarr", tmp_path / "out.ome.zarr"
     demo.write_mosaic(source, (8, 8))
     arguments = ["segment", source, output, "--axes=yxc", "--denoise=30"]
@@ -260,12 +262,49 @@ def test_an_interrupt_ends_a_run_with_499_and_an_unfinished_output(tmp_path):
         if record.exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, name))
     code, out, err = finished(process)
     assert (code, json.loads(out)["status"]) == (1, 499)
     assert "cancelled" in err
     assert json.loads(record.read_text())["state"] == "cancelled"
     assert not (output / "manifest.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's.")
+@pytest.mark.parametrize("how", [">/dev/full", "| true", ">&-"])
+def test_an_answer_that_nobody_takes_is_no_fault(how, picture, tmp_path):
+    line = f"{sys.executable} -m napari_pixseg segment {picture} {tmp_path}/out.png --ct=0 {how}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment)
+    assert (tmp_path / "out.png.json").exists()
+    assert "Traceback" not in done.stderr
+    if how == ">/dev/full":
+        assert done.returncode == 1
+        assert "could not be written to standard output" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["out.foo", "out.png.gz", "out.h5", "out.zip"])
+def test_an_ending_of_another_format_is_refused(run, picture, tmp_path, name):
+    status, error = refused(run("segment", picture, tmp_path / name))
+    assert status == 400
+    assert name in error
+    assert ".ome.zarr" in error
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's.")
+@pytest.mark.parametrize("name", ["a.png", "a.ome.zarr"])
+def test_a_folder_that_cannot_be_made_is_named(run, picture, name):
+    status, error = refused(run("segment", picture, f"/proc/nope/{name}"))
+    assert status == 507
+    assert "/proc/nope" in error
+
+
+def test_the_version_is_said(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("napari-pixseg 0.")
 
 
 # info and demo ----------------------------------------------------------------

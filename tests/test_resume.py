@@ -18,7 +18,7 @@ from resume_tools import ALL, cancelled_at, make_small, picture, products, same,
 from napari_pixseg.engine import classify
 from napari_pixseg.errors import Cancelled, InputChanged, NoSpace, OutputConflict
 from napari_pixseg.export import ngff, store
-from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, Place
+from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
 
 SOAK = bool(os.environ.get("PIXSEG_SOAK"))
 DTYPES = {"uint8": {}, "uint16": {"denoise": 2}, "float32": {"min_size": 3, "connectivity": 2}}
@@ -117,6 +117,16 @@ def test_a_run_killed_at_any_moment_is_finished_to_the_last_byte(seed, tmp_path,
     assert not any("partial" in name or LOCK_NAME in name for name in products(output))
 
 
+def test_a_run_killed_before_its_record_was_whole_is_begun_anew(tmp_path, output, whole):
+    path = source(tmp_path)
+    expected, _ = whole(path)
+    output.mkdir()
+    partial = Place(str(output)).child(RECORD_NAME).beside()
+    partial.write_bytes(b"{")
+    segmented(path).export(output, ALL, resume=True)
+    same(output, expected)
+
+
 def test_a_run_that_found_the_disk_full_is_finished(tmp_path, output, whole, monkeypatch):
     path = source(tmp_path)
     expected, _ = whole(path)
@@ -151,10 +161,11 @@ def test_an_array_in_memory_is_counted_again_and_resumed(output, whole):
         segmented(255 - picture()).export(output, ALL, resume=True)
 
 
-def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(tmp_path, output):
+@pytest.mark.parametrize("step", [15, 26])
+def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(tmp_path, output, step):
     path = source(tmp_path)
     with pytest.raises(Cancelled):
-        segmented(path).export(output, ALL, **cancelled_at(15))
+        segmented(path).export(output, ALL, **cancelled_at(step))
     zarr.open_array(path)[...] = 255 - picture()
     with pytest.raises(InputChanged):
         segmented(path).export(output, ALL, resume=True)

@@ -42,6 +42,13 @@ def whole(tmp_path):
 # What is done is not done again ------------------------------------------------
 
 
+def tile_of(tiling, region):
+    """The tile that a chunk is of."""
+    inside = zip(tiling.tile, region, tiling.shape, strict=True)
+    starts = [(part.start // size * size, size, n) for size, part, n in inside]
+    return tuple(slice(start, min(start + size, n)) for start, size, n in starts)
+
+
 class Spy:
     """Counts what is read from the input and written to the output."""
 
@@ -60,7 +67,11 @@ class Spy:
             return read(image, region)
 
         def writing(pyramid, level, region, block):
-            self.writes.append((pyramid.levels[level].path, region))
+            # The finest level is written chunk by chunk.
+            tile = region if level else tile_of(pyramid.tiling, region)
+            name = pyramid.levels[level].path
+            if (name, tile) not in self.writes:
+                self.writes.append((name, tile))
             write(pyramid, level, region, block)
 
         monkeypatch.setattr(Image, "read", reading)

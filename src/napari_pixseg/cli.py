@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], None] = options.command
         command(options)
+    except _NobodyListens as error:
+        _log.error(str(error))
+        return 1
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         return _report(error)
     return 0
@@ -69,18 +72,44 @@ def _report(error: BaseException) -> int:
     elif isinstance(error, KeyboardInterrupt):
         sentence = CANCELLED
     answer = getattr(error, "manifest", None) or Manifest.of_error(status, sentence)
-    _say(replace(answer, error=sentence).to_json())
     _log.error(sentence)
+    with suppress(_NobodyListens):
+        _say(replace(answer, error=sentence).to_json())
     return 1
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    if sys.stdout is None:
+        return  # Closed by who started this.
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again at its end.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        raise _NobodyListens(
+            f"The answer could not be written to standard output ({error.strerror}); an output "
+            "that was finished has it as its manifest."
+        ) from error
+
+
+class _NobodyListens(Exception):
+    """Standard output is closed or full."""
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that takes longer than reading arguments."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        _say(f"{parser.prog} {version('napari-pixseg')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="napari-pixseg", description="Segment images of any size by color.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     _add_segment(commands)
     info = commands.add_parser("info", help="say what an input is and what a run would cost")
@@ -190,10 +219,10 @@ def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
 
 @contextmanager
 def _interrupt_cancels() -> Iterator[threading.Event]:
-    """Let Ctrl-C cancel a run before its next tile; a second one ends it at once.
+    """Let Ctrl-C, or who ends this process, cancel a run before its next tile.
 
-    An exception in the middle of starting a thread leaves one that Python waits for
-    for ever at its end.
+    A second time ends it at once. An exception in the middle of starting a thread leaves one
+    that Python waits for for ever at its end.
     """
     cancel = threading.Event()
 
@@ -202,17 +231,19 @@ def _interrupt_cancels() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         cancel.set()
 
-    before = signal.getsignal(signal.SIGINT)
+    unclaimed: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP.
+        if (number := getattr(signal, name, None)) is not None:
+            unclaimed[number] = signal.SIG_DFL
     here = threading.current_thread() is threading.main_thread()
-    if not here or before is not signal.default_int_handler:
-        # Someone else has decided what an interrupt means.
-        yield cancel
-        return
-    signal.signal(signal.SIGINT, stop)
+    # Otherwise someone else has decided what a signal means.
+    ours = [number for number, usual in unclaimed.items() if signal.getsignal(number) is usual]
+    before = {number: signal.signal(number, stop) for number in ours} if here else {}
     try:
         yield cancel
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Bars:

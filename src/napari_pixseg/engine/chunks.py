@@ -64,6 +64,12 @@ class ChunkFiles:
             raise AttributeError(name)
         return getattr(self.array, name)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all of it, for NumPy."""
+        if copy is False:
+            raise ValueError("An array on disk is not read without a copy.")
+        return np.asarray(self[(...,)], dtype)
+
     def __getitem__(self, key: Any) -> NDArray[Any]:
         region = _region(key, self.array.shape)
         if region is None:
@@ -198,6 +204,8 @@ def _format_2(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
 def _region(key: Any, shape: Index) -> Slices | None:
     """Return the slices that a key stands for, with bounds; None if it is something else."""
     key = key if isinstance(key, tuple) else (key,)
+    if key == (...,):
+        key = (slice(None),) * len(shape)
     if len(key) != len(shape) or not all(isinstance(part, slice) for part in key):
         return None
     bounds = [part.indices(length) for part, length in zip(key, shape, strict=True)]

@@ -160,6 +160,10 @@ class Pixels:
         """Tiles of classes, as :class:`Seen` where that costs nothing."""
         return self._looked_up_feed(lookup, _see)
 
+    def seen(self, lookup: NDArray[Any]) -> Callable[[int], Seen | NDArray[Any]]:
+        """Return what reads a tile by itself, as :meth:`seen_feed` has it."""
+        return _TileReader(self, _Lookup(lookup), _see)
+
     def _looked_up_feed(self, lookup: NDArray[Any], look_up: LookUp) -> Feed:
         if self.is_direct:
             return Feed.of_reader(_TileReader(self, _Lookup(lookup), look_up), self.tiling)

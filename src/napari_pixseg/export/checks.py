@@ -16,11 +16,7 @@ from napari_pixseg.export.record import load_record, refuse_living_run, unreadab
 
 OnError: TypeAlias = Literal["raise", "skip"]
 OUTPUTS = ("classes", "recolored", "regions")
-# Names that a user would not give to a folder.
-_OTHER_FORMATS = (
-    *(".bmp", ".gif", ".webp", ".jp2", ".jxl", ".avif", ".ppm", ".pgm", ".svg", ".pdf"),
-    *(".npy", ".npz", ".h5", ".hdf5", ".csv", ".parquet", ".json", ".zip"),
-)
+_WITH_DIGITS = (".jp2", ".h5", ".hdf5", ".bz2", ".nd2")
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,9 @@ def check_target(
 
 
 def _check_format(place: Place, blob: bool) -> None:
-    if place.suffix in _OTHER_FORMATS:
+    # A folder may be called out.v2; letters after the last dot are those of some format.
+    letters = place.suffix[1:].isalpha() or place.suffix in _WITH_DIGITS
+    if letters and place.suffix not in (".zarr", *PICTURES):
         raise ParameterError(
             f"{place.name} would be a {place.suffix} file, which cannot be written; give a path "
             f"that ends in .ome.zarr, {', '.join(PICTURES)}."
@@ -147,8 +145,9 @@ def refuse_existing(place: Place, wish: Wish) -> None:
 
 
 def contents(place: Place) -> list[str]:
-    """Names of what is in a store, but for the lock."""
-    return [name for name in place.names() if name != LOCK_NAME]
+    """Names of what is in a store, but for the lock and a record that was never whole."""
+    never = f".{RECORD_NAME}."
+    return [name for name in place.names() if name != LOCK_NAME and not name.startswith(never)]
 
 
 def _refuse_existing_picture(place: Place, wish: Wish) -> None:

@@ -54,6 +54,7 @@ class StoreExport:
         if resumes:
             assert before is not None
             refuse_other_run(self.place, before, self.manifest.details)
+        if self.wish.resume:
             self.place.sweep()
         record = RunRecord(self.place, self.manifest, before)
         try:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from napari_pixseg.engine.classify import Counted
 from napari_pixseg.engine.image import Image
@@ -142,8 +143,10 @@ def _clear_os_errors(place: Place) -> Iterator[None]:
 
 def _is_missing_target(error: OSError, place: Place) -> bool:
     """Whether a folder of the output can be neither found nor made, as below /proc."""
-    missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-    return missing and str(error.filename or "").startswith(str(place.local))
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR) or not error.filename:
+        return False
+    missing = Path(os.fsdecode(error.filename))
+    return missing in (place.local, *place.local.parents) or place.local in missing.parents
 
 
 # A picture ---------------------------------------------------------------------

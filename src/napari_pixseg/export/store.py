@@ -15,6 +15,7 @@ from napari_pixseg.engine.image import Region, moved
 from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
 from napari_pixseg.engine.regiontable import Columns, RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.engine.samples import Seen
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import InputChanged
 from napari_pixseg.export import ngff
@@ -83,8 +84,7 @@ class StoreWriter:
             written = regions.numbering(self.watch, writer).written
             refuse_other_counts(sum_counts(written), self.classes)
             if labels is not None:
-                # From disk: cheaper than reading the image and looking it up again.
-                regions.feed = _FeedOfPyramid(labels)
+                regions.feed = _FeedOfWritten(pixels.seen(lookup), labels)
             if kept is not None:
                 regions.feed = _FeedOfKept(kept, regions.feed, pixels.tiling)
             self.reached("regions")
@@ -233,10 +233,15 @@ def sum_counts(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 def refuse_other_counts(counts: NDArray[np.int64], classes: Classes) -> None:
     """Raise if what was written is not what was decided on, before it is committed."""
     if not np.array_equal(counts[1:], classes.table["count"]):
-        raise InputChanged(
-            "The input has changed since its colors were counted, so the output is not finished; "
-            "leave the input alone while it is segmented, and segment it anew."
-        )
+        raise input_changed()
+
+
+def input_changed() -> InputChanged:
+    """Return the error for an input that is not what it was."""
+    return InputChanged(
+        "The input has changed since its colors were counted, so the output is not finished; "
+        "leave the input alone while it is segmented, and segment it anew."
+    )
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,32 @@ class _FeedOfPyramid:
     def read(self, number: int) -> NDArray[Any]:
         """Read a tile."""
         return self.pyramid.read(0, self.pyramid.tiling.region(number))
+
+
+@dataclass(frozen=True)
+class _FeedOfWritten:
+    """Feeds tiles of the image anew whose classes were written, perhaps by another run."""
+
+    seen: Callable[[int], Seen | NDArray[Any]]
+    labels: ngff.Pyramid
+
+    def __call__(self) -> Feed:
+        return Feed.of_reader(self.read, self.labels.tiling)
+
+    def read(self, number: int) -> Seen | NDArray[Any]:
+        """Read and look up a tile.
+
+        Raises
+        ------
+        InputChanged
+            If that does not give the classes that were written.
+        """
+        seen = self.seen(number)
+        classes = seen.classes if isinstance(seen, Seen) else seen
+        written = self.labels.read(0, self.labels.tiling.region(number))
+        if not np.array_equal(classes, written):
+            raise input_changed()
+        return seen
 
 
 @dataclass(frozen=True)

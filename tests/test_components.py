@@ -195,6 +195,11 @@ def test_runs_know_class_faces_and_colors_of_their_components(data):
         np.testing.assert_array_equal(found.face(axis, side), face)
     values = np.random.default_rng(0).integers(0, 1 << 40, len(found) + 1)
     np.testing.assert_array_equal(found.paint(values), values[found.labels])
+    starts = [data.draw(st.integers(0, n - 1)) for n in shape]
+    part = tuple(
+        slice(a, data.draw(st.integers(a + 1, n))) for a, n in zip(starts, shape, strict=True)
+    )
+    np.testing.assert_array_equal(found.paint(values, part), values[found.labels[part]])
 
 
 def lengths(found):

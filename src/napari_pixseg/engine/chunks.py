@@ -204,7 +204,7 @@ def _format_2(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
 def _region(key: Any, shape: Index) -> Slices | None:
     """Return the slices that a key stands for, with bounds; None if it is something else."""
     key = key if isinstance(key, tuple) else (key,)
-    if key == (...,):
+    if len(key) == 1 and key[0] is Ellipsis:
         key = (slice(None),) * len(shape)
     if len(key) != len(shape) or not all(isinstance(part, slice) for part in key):
         return None

@@ -15,7 +15,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MAPPED_FROM = 1 << 25
 _KEPT = 1 << 28
 # Two threads need less, tiles of colors and their outputs.
-_SPARE = 160 << 20
+_SPARE = 112 << 20
 
 
 def give_back() -> None:

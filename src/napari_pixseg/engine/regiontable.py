@@ -47,8 +47,8 @@ class Table(Protocol):
 class LabelWriter(Protocol):
     """Takes the finished regions of a tile."""
 
-    def __call__(self, regions: NDArray[Any], number: int) -> None:
-        """Write them."""
+    def __call__(self, regions: Callable[[Region], NDArray[Any]], number: int) -> None:
+        """Write them; ``regions`` gives those of any part of the tile."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ class _MeasureTile:
     def __call__(self, block: Block, number: int) -> tuple[Columns, Tally]:
         relabel, region = self.relabels[number], self.maker.layout.tiling.region(number)
         tile, numbers = relabel.components(block)
-        self._write_labels(tile.components, numbers, region, number)
+        self._write_labels(tile.components, numbers, number)
         origin = four([part.start for part in region], relabel.axes, 0)
         totals = self._totals(tile.components, block, region)
         tally = Tally.of_tile(tile, numbers, totals, origin)
@@ -283,13 +283,17 @@ class _MeasureTile:
         merged = Tally.merge([tally.take(crossing)])
         return self.maker.of(tally, np.flatnonzero(inner)), merged
 
-    def _write_labels(
-        self, components: Components, numbers: Longs, region: Region, number: int
-    ) -> None:
-        # In a function of its own: the labels of a tile are gone when it is measured.
-        if self.write is not None:
-            labels = components.paint(numbers.astype(self.label_dtype))
-            self.write(labels.reshape([part.stop - part.start for part in region]), number)
+    def _write_labels(self, components: Components, numbers: Longs, number: int) -> None:
+        if self.write is None:
+            return
+        layout, values = self.maker.layout, numbers.astype(self.label_dtype)
+
+        def labels(part: Region) -> NDArray[Any]:
+            # Chunk by chunk: the labels of a tile are the largest thing about it.
+            painted = components.paint(values, layout.over_four(part))
+            return painted.reshape([p.stop - p.start for p in part])
+
+        self.write(labels, number)
 
     def _totals(self, components: Components, block: Block, region: Region) -> NDArray[Any]:
         if self.image is None:

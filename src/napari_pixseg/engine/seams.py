@@ -91,7 +91,11 @@ class Layout:
 
     def region(self, number: int) -> tuple[slice, ...]:
         """Pixels of a tile over t, z, y, x."""
-        known = dict(zip(self.axes, self.tiling.region(number), strict=True))
+        return self.over_four(self.tiling.region(number))
+
+    def over_four(self, region: tuple[slice, ...]) -> tuple[slice, ...]:
+        """Lay a region of the axes that there are out over t, z, y, x."""
+        known = dict(zip(self.axes, region, strict=True))
         return tuple(known.get(axis, slice(0, 1)) for axis in _FOUR)
 
     def number(self, position: Sequence[int]) -> int:

@@ -249,9 +249,9 @@ class _LabelWriter:
     pyramid: ngff.Pyramid
     done: frozenset[int]
 
-    def __call__(self, regions: NDArray[Any], number: int) -> None:
+    def __call__(self, regions: ngff.Part, number: int) -> None:
         if number not in self.done:
-            self.pyramid.write_tile(number, regions.__getitem__, ngff.nearest)
+            self.pyramid.write_tile(number, regions, ngff.nearest)
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,13 @@ class Components:
         """(t, z, y, x) component of each pixel."""
         return self.paint(np.arange(len(self) + 1, dtype=np.int32))
 
-    def paint(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return a (t, z, y, x) array with each pixel's entry of ``values`` (n + 1,)."""
-        painted = np.empty(self.shape, values.dtype)
-        lines: NDArray[Any] = np.arange(len(self.first_runs) - 1)
-        self._paint(lines, values, painted)
+    def paint(self, values: NDArray[Any], part: tuple[slice, ...] | None = None) -> NDArray[Any]:
+        """Return each pixel's entry of ``values`` (n + 1,), of all or of a part of t, z, y, x."""
+        *outer, across = part or tuple(slice(0, n) for n in self.shape)
+        lines: NDArray[Any] = np.arange(len(self.first_runs) - 1).reshape(self.shape[:-1])
+        here = lines[tuple(outer)]
+        painted = np.empty((*here.shape, across.stop - across.start), values.dtype)
+        self._paint(here, values, painted, across.start)
         return painted
 
     def face(self, axis: int, side: int) -> Ints:
@@ -89,10 +91,12 @@ class Components:
         )
         return face
 
-    def _paint(self, lines: NDArray[Any], values: NDArray[Any], result: NDArray[Any]) -> None:
+    def _paint(
+        self, lines: NDArray[Any], values: NDArray[Any], result: NDArray[Any], left: int = 0
+    ) -> None:
         _paint_lines(
-            np.ascontiguousarray(lines).reshape(-1), self.first_runs, self.starts, self.numbers,
-            values, result.reshape(-1, self.shape[-1]),
+            np.ascontiguousarray(lines).reshape(-1), left, self.first_runs, self.starts,
+            self.numbers, values, result.reshape(-1, result.shape[-1]),
         )  # fmt: skip
 
 
@@ -294,17 +298,22 @@ def _measure_runs(
 
 @compiled
 def _paint_lines(
-    lines: NDArray[np.int64], first_runs: Offsets, starts: Ints, numbers: Ints,
+    lines: NDArray[np.int64], left: int, first_runs: Offsets, starts: Ints, numbers: Ints,
     values: NDArray[Any], result: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Paint the runs of some lines into rows of ``result``."""
+    """Paint the runs of some lines into rows of ``result``, whose first pixels are at ``left``."""
+    width = result.shape[1]
     for row in range(lines.size):
-        end = first_runs[lines[row] + 1]
-        for run in range(first_runs[lines[row]], end):
-            stop = starts[run + 1] if run + 1 < end else result.shape[1]
+        end, x = first_runs[lines[row] + 1], 0
+        run = first_runs[lines[row]]
+        while run + 1 < end and starts[run + 1] <= left:
+            run += 1
+        while x < width:
+            stop = min(starts[run + 1] - left, width) if run + 1 < end else width
             value = values[numbers[run]]
-            for x in range(starts[run], stop):
-                result[row, x] = value
+            for i in range(x, stop):
+                result[row, i] = value
+            x, run = stop, run + 1
 
 
 @compiled

@@ -56,6 +56,13 @@ def photograph(side: int, noise: float = NOISE) -> Picture:
     return np.concatenate([strip for _, strip in strips(side, noise)])
 
 
+def stains(side: int, noise: float = NOISE) -> Picture:
+    """Return a picture whose channels have nothing to do with each other, as of three stains."""
+    whole = photograph(side, noise)
+    turned = [whole[..., 0], whole[::-1, :, 1], np.rot90(whole[..., 2])]
+    return np.ascontiguousarray(np.stack(turned, axis=-1))
+
+
 def write_zarr(path: Path, megapixels: int) -> None:
     """Write a picture as zarr with chunks of 1024 x 1024 and zarr's own codec, zstd."""
     import zarr

@@ -161,57 +161,41 @@ def _marks(curvature: NDArray[np.float64], threshold: float) -> NDArray[np.int8]
     return marks
 
 
-class _Row:
-    """The marks of one row; searched as bytes, which are 1 where a bin is marked."""
-
-    def __init__(self, marks: NDArray[np.int8]) -> None:
-        self._marked = bytearray((marks != 0).tobytes())
-
-    def __getitem__(self, position: int) -> bool:
-        return bool(self._marked[position])
-
-    def move(self, position: int, target: int) -> None:
-        """Take a mark away, and put it elsewhere where the target is a position."""
-        self._marked[position] = 0
-        if target >= 0:
-            self._marked[target] = 1
-
-    def left_of(self, position: int) -> int:
-        """Nearest mark below a position; bin 0 is not looked at, and stands for none."""
-        return max(self._marked.rfind(1, 1, position), 0)
-
-    def right_of(self, position: int) -> int:
-        """Nearest mark above a position; bin 255 is not looked at, and stands for none."""
-        found = self._marked.find(1, position + 1, BINS - 1)
-        return BINS - 1 if found < 0 else found
-
-    def even_between(self, start: int, end: int) -> bool:
-        """Whether the number of marks strictly between two positions is even."""
-        return self._marked.count(1, start + 1, max(end, start + 1)) % 2 == 0
-
-
 def _consolidate(marks: NDArray[np.int8]) -> None:
     """Move every mark, fine to coarse, to the mark of the next finer row it comes from."""
+    # Searched as bytes, which are 1 where a bin is marked.
+    marked = [bytearray((row != 0).tobytes()) for row in marks]
     for i in range(len(marks) - 2, -1, -1):
-        values, row, finer = marks[i].tolist(), _Row(marks[i]), _Row(marks[i + 1])
-        for j in range(BINS):
-            if row[j]:
-                target = _target(row, finer, j)
-                row.move(j, target)
-                mark, values[j] = values[j], 0
-                if target >= 0:
-                    values[target] = mark
+        values, row, finer = marks[i].tolist(), marked[i], marked[i + 1]
+        j = row.find(1)
+        while j >= 0:
+            target = _target(row, finer, j)
+            row[j] = 0
+            mark, values[j] = values[j], 0
+            if target >= 0:
+                row[target], values[target] = 1, mark
+            # One that moved up is met again.
+            j = row.find(1, j + 1)
         marks[i] = values
 
 
-def _target(row: _Row, finer: _Row, j: int) -> int:
+def _target(row: bytearray, finer: bytearray, j: int) -> int:
     """Where a mark comes from; -1: from nowhere."""
-    before = row.left_of(j)
-    candidates = ([j] if finer[j] else []) + [finer.left_of(j), finer.right_of(j)]
-    for candidate in candidates:
-        if candidate != before and finer.even_between(before, candidate):
-            return candidate
-    return -1
+    # Bin 0 is not looked at, and stands for no mark below; bin 255 for none above.
+    before = max(row.rfind(1, 1, j), 0)
+    if finer[j] and j != before and _is_even(finer, before, j):
+        return j
+    left = max(finer.rfind(1, 1, j), 0)
+    if left != before and _is_even(finer, before, left):
+        return left
+    right = finer.find(1, j + 1, BINS - 1)
+    right = right if right >= 0 else BINS - 1
+    return right if right != before and _is_even(finer, before, right) else -1
+
+
+def _is_even(marked: bytearray, start: int, end: int) -> bool:
+    """Whether the number of marks strictly between two positions is even."""
+    return marked.count(1, start + 1, max(end, start + 1)) % 2 == 0
 
 
 def _set_end_points(marks: NDArray[np.int8]) -> None:

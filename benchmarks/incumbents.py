@@ -65,8 +65,14 @@ class Case:
 
 
 CASES = (
-    Case("few classes, smooth, YUV", photograph, 0.0, "YUV", {1: (1, 20), 4: (1, 80), 16: (1, 255)}, {}),
-    Case("few classes, smooth, sRGB", photograph, 0.0, "sRGB", {}, {1: (1, 20), 4: (1, 80), 16: (1, 320)}),
+    Case(
+        "few classes, smooth, YUV", photograph, 0.0, "YUV",
+        {1: (1, 20), 4: (1, 80), 16: (1, 255)}, {},
+    ),
+    Case(
+        "few classes, smooth, sRGB", photograph, 0.0, "sRGB",
+        {}, {1: (1, 20), 4: (1, 80), 16: (1, 320)},
+    ),
     Case(
         "22 classes, photograph, YUV", photograph, 3.0, "YUV",
         {1: (1, 10), 4: (1, 12), 16: (1, 40)}, {1: (1e-3, 1), 4: (1e-3, 4), 16: (1e-3, 16)},

@@ -42,6 +42,8 @@ class ChunkFiles:
     Attributes
     ----------
     array : zarr.Array
+    shape, chunks : tuple of int
+        Of the array, which looks them up each time.
     folder : str
         Where the array is.
     stored : dtype
@@ -53,6 +55,8 @@ class ChunkFiles:
     """
 
     array: Any
+    shape: Index
+    chunks: Index
     folder: str
     stored: np.dtype[Any]
     codec: numcodecs.abc.Codec | None
@@ -71,11 +75,11 @@ class ChunkFiles:
         return np.asarray(self[(...,)], dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        region = _region(key, self.array.shape)
+        region = _region(key, self.shape)
         if region is None:
             return np.asarray(self.array[key])
         result = np.empty([part.stop - part.start for part in region], self.array.dtype)
-        for index, inside, there in _pieces(region, self.array.chunks):
+        for index, inside, there in _pieces(region, self.chunks):
             chunk = self._chunk(index)
             result[there] = self._fill if chunk is None else chunk[inside]
         return result
@@ -86,19 +90,19 @@ class ChunkFiles:
         They cannot be written, and what is not in the region is cut off.
         """
         found = []
-        for index, inside, there in _pieces(region, self.array.chunks):
+        for index, inside, there in _pieces(region, self.chunks):
             chunk = self._chunk(index)
             if chunk is None:
-                chunk = np.full(self.array.chunks, self._fill, self.stored)
+                chunk = np.full(self.chunks, self._fill, self.stored)
             found.append((there, chunk[inside]))
         return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        region = _region(key, self.array.shape)
+        region = _region(key, self.shape)
         if region is None or not self._takes(region, value):
             self.array[key] = value
             return
-        for index, _, there in _pieces(region, self.array.chunks):
+        for index, _, there in _pieces(region, self.chunks):
             self._write(index, value[there])
 
     @property
@@ -117,7 +121,7 @@ class ChunkFiles:
             return None
         if self.codec is not None:
             content = self.codec.decode(content)
-        return np.frombuffer(content, self.stored).reshape(self.array.chunks)
+        return np.frombuffer(content, self.stored).reshape(self.chunks)
 
     def _takes(self, region: Slices, value: Any) -> bool:
         """Whether a value is whole chunks, and all of them are to be written."""
@@ -130,16 +134,14 @@ class ChunkFiles:
             and value.shape == tuple(part.stop - part.start for part in region)
             and all(
                 part.start % chunk == 0 and (part.stop % chunk == 0 or part.stop == length)
-                for part, chunk, length in zip(
-                    region, self.array.chunks, self.array.shape, strict=True
-                )
+                for part, chunk, length in zip(region, self.chunks, self.shape, strict=True)
             )
         )
 
     def _write(self, index: Index, block: NDArray[Any]) -> None:
         chunk = np.ascontiguousarray(block, self.stored)
-        if block.shape != self.array.chunks:
-            chunk = np.full(self.array.chunks, self._fill, self.stored)
+        if block.shape != self.chunks:
+            chunk = np.full(self.chunks, self._fill, self.stored)
             chunk[tuple(slice(0, length) for length in block.shape)] = block
         content = chunk if self.codec is None else self.codec.encode(chunk)
         path = self._path(index)
@@ -173,7 +175,7 @@ def quick(array: zarr.Array[Any]) -> Any:
     if plain is None:
         return array
     folder = os.path.join(store.root, array.store_path.path)
-    return ChunkFiles(array, folder, *plain)
+    return ChunkFiles(array, array.shape, array.chunks, folder, *plain)
 
 
 def _format_3(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:

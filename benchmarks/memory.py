@@ -30,6 +30,8 @@ def main() -> None:
             write_zarr(source, size)
             load = measure.load()
             run = measure.run_python("benchmarks.jobs", "export", source, target, *OUTPUTS)
+            counted = measure.run_python("benchmarks.jobs", "seams", target)
+            run.answer.update(seam_components=counted.answer["seam_components"])
             shutil.rmtree(source)
             shutil.rmtree(target)
             rows.append(_row(size, run, rows[-1] if rows else None, load))

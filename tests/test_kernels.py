@@ -119,7 +119,7 @@ def test_a_parquet_file_holds_every_type_of_column(tmp_path):
     table["number"] = np.arange(1, 1004)
     nothing = {name: column[:0] for name, column in table.items()}
     with temporary_rows(np.dtype(columns)) as rows:
-        rows.put(table, 0)
+        rows.put(table)
         write_parquet(tmp_path / "table.parquet", rows, nothing, 1003)
     found = parquet.read_table(tmp_path / "table.parquet")
     for name, kind in columns:
@@ -138,7 +138,7 @@ def test_rows_that_come_later_stand_in_the_parquet_file_where_their_numbers_say(
     columns = [("number", np.int64), ("odd", np.bool_), ("area", np.float64)]
     with temporary_rows(np.dtype(columns)) as rows:
         for tile in (2, 0, 1, 3):
-            rows.put(made_rows(np.setdiff1d(numbers[tile_of[numbers] == tile], late)), tile)
+            rows.put(made_rows(np.setdiff1d(numbers[tile_of[numbers] == tile], late)))
         write_parquet(tmp_path / "table.parquet", rows, made_rows(late), 100)
     found = parquet.read_table(tmp_path / "table.parquet")
     assert found["number"].to_pylist() == numbers.tolist()

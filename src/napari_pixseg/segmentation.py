@@ -210,7 +210,7 @@ class Segmentation:
 
         maker = RegionTable(self._regions, self.image, self.image.source.scale)
         table = np.zeros(self._regions.count, maker.dtype)
-        put_rows(table, maker.collect(lambda rows, _: put_rows(table, rows), Watch()))
+        put_rows(table, maker.collect(lambda rows: put_rows(table, rows), Watch()))
         return table
 
     @cached_property

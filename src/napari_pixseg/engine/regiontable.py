@@ -28,13 +28,15 @@ _BATCH_COMPONENTS = 1 << 19
 BYTES_PER_MEASURED_COMPONENT = 430
 _BATCH_TILES = 64
 _JOINED_AT_ONCE = 32
+# So many rows are made and handed on at a time, where they need not travel.
+_ROWS_AT_ONCE = 1 << 16
 
 
 # Equally long arrays by the name of their column.
 Columns: TypeAlias = dict[str, NDArray[Any]]
 
 
-Put: TypeAlias = Callable[[Columns, int], None]
+Put: TypeAlias = Callable[[Columns], None]
 
 
 class Table(Protocol):
@@ -85,6 +87,11 @@ class Rows:
         ]
         return np.dtype(columns)
 
+    @property
+    def axes(self) -> NDArray[np.int64]:
+        """Which of t, z, y, x there are."""
+        return np.array([_FOUR.index(axis) for axis in self.layout.axes])
+
     def of(self, tally: Tally, which: NDArray[np.intp] | None = None) -> Columns:
         """Turn measures, or those of some regions, into columns.
 
@@ -92,7 +99,7 @@ class Rows:
         """
         layout, channels = self.layout, tally.totals.shape[1]
         which = np.arange(len(tally)) if which is None else which
-        axes, spatial = np.array([_FOUR.index(axis) for axis in layout.axes]), 1.0
+        axes, spatial = self.axes, 1.0
         for axis in layout.axes.replace("t", ""):
             spatial *= self.scale.get(axis, 1.0)
         of_class = np.empty(len(which), np.int32)
@@ -126,11 +133,11 @@ def _fill_rows(
         border[k] = False
         for a in range(count):
             axis = axes[a]
-            whole[2 + a, k], whole[2 + count + a, k] = low[i, axis], high[i, axis] + 1
-            real[1 + a, k] = np.float64(sums[i, axis]) / area
+            whole[2 + a, k], whole[2 + count + a, k] = low[i, a], high[i, a] + 1
+            real[1 + a, k] = np.float64(sums[i, a]) / area
             last = shape[axis] - 1
             # Frames have no border: a region cannot go on in another.
-            if axis > 0 and last > 0 and (low[i, axis] == 0 or high[i, axis] == last):
+            if axis > 0 and last > 0 and (low[i, a] == 0 or high[i, a] == last):
                 border[k] = True
         for channel in range(totals.shape[1]):
             real[1 + count + channel, k] = np.float64(totals[i, channel]) / area
@@ -176,7 +183,7 @@ class RegionTable:
         Parameters
         ----------
         put : callable
-            Takes rows and the number of their tile; may be called from several threads.
+            Takes rows of one tile, ascending by number; may be called from several threads.
         watch : Watch
         write : callable, optional
             Also takes the regions of every tile as labels.
@@ -198,8 +205,9 @@ class RegionTable:
         for batch in _batches(components):
             step, part = self._step(batch, write, label_dtype), watch.part(done, len(components))
             measured = run_tiles(source.part(batch), step, STAGE, part)
-            for number, (rows, crossing) in zip(batch, measured, strict=True):
-                gathering.add(rows, crossing, number)
+            for rows, crossing in measured:
+                gathering.put(rows)
+                gathering.add(crossing)
             done += len(batch)
         return self.row_maker.of(gathering.merged())
 
@@ -221,11 +229,10 @@ class _Gathering:
     """Hands rows on and keeps the parts of regions that cross seams, joined from time to time."""
 
     def __init__(self, put: Put) -> None:
-        self._put, self._lock = put, threading.Lock()
+        self.put, self._lock = put, threading.Lock()
         self._seams: list[Tally] = []
 
-    def add(self, rows: Columns, crossing: Tally, number: int) -> None:
-        self._put(rows, number)
+    def add(self, crossing: Tally) -> None:
         with self._lock:
             self._seams.append(crossing)
             if len(self._seams) > _JOINED_AT_ONCE:
@@ -243,7 +250,11 @@ class _GatherHere:
     gathering: _Gathering
 
     def __call__(self, block: Block, number: int) -> None:
-        self.gathering.add(*self.measure(block, number), number)
+        tally, inner, crossing = self.measure.measured(block, number)
+        self.gathering.add(crossing)
+        for start in range(0, len(inner), _ROWS_AT_ONCE):
+            part = inner[start : start + _ROWS_AT_ONCE]
+            self.gathering.put(self.measure.maker.of(tally, part))
 
 
 def _batches(components: Sequence[int]) -> Iterator[list[int]]:
@@ -270,18 +281,22 @@ class _MeasureTile:
     label_dtype: Any
 
     def __call__(self, block: Block, number: int) -> tuple[Columns, Tally]:
+        tally, inner, crossing = self.measured(block, number)
+        return self.maker.of(tally, inner), crossing
+
+    def measured(self, block: Block, number: int) -> tuple[Tally, NDArray[np.intp], Tally]:
+        """Return the measures, which of them are whole regions, and the parts of the others."""
         relabel, region = self.relabels[number], self.maker.layout.tiling.region(number)
         tile, numbers = relabel.components(block)
         self._write_labels(tile.components, numbers, number)
         origin = four([part.start for part in region], relabel.axes, 0)
         totals = self._totals(tile.components, block, region)
-        tally = Tally.of_tile(tile, numbers, totals, origin)
+        tally = Tally.of_tile(tile, numbers, totals, origin, self.maker.axes)
         inner = numbers > 0
         inner[tile.seam] = False
         crossing = tile.seam[numbers[tile.seam] > 0]
         # Several components of a tile may be one region, by way of others.
-        merged = Tally.merge([tally.take(crossing)])
-        return self.maker.of(tally, np.flatnonzero(inner)), merged
+        return tally, np.flatnonzero(inner), Tally.merge([tally.take(crossing)])
 
     def _write_labels(self, components: Components, numbers: Longs, number: int) -> None:
         if self.write is None:

@@ -21,6 +21,7 @@ def _measure(
     values: NDArray[Any],
     shape: tuple[int, int, int, int],
     origin: NDArray[np.int64],
+    axes: NDArray[np.int64],
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     sums: NDArray[np.int64],
@@ -41,10 +42,11 @@ def _measure(
             of_class[label] = values[run]
             first, x = starts[run], starts[run + 1] if run + 1 < end else width
             start[3], stop[3] = first + origin[3], x - 1 + origin[3]
-            for axis in range(4):
-                sums[label, axis] += (x - first) * (start[axis] + stop[axis]) // 2
-                low[label, axis] = min(low[label, axis], start[axis])
-                high[label, axis] = max(high[label, axis], stop[axis])
+            for i in range(axes.size):
+                axis = axes[i]
+                sums[label, i] += (x - first) * (start[axis] + stop[axis]) // 2
+                low[label, i] = min(low[label, i], start[axis])
+                high[label, i] = max(high[label, i], stop[axis])
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Tally:
     Attributes
     ----------
     numbers, classes, areas : (n,) ndarray of int64
-    low, high : (n, 4) ndarray of int64
-        First and last position along t, z, y, x.
-    sums : (n, 4) ndarray of int64
+    low, high : (n, a) ndarray of int64
+        First and last position along each axis of the image.
+    sums : (n, a) ndarray of int64
         Sums of positions.
     totals : (n, c) ndarray of int64 or float64
         Sums of samples; c may be 0.
@@ -76,19 +78,19 @@ class Tally:
     @classmethod
     def of_tile(
         cls, tile: TileComponents, numbers: NDArray[np.int64], totals: NDArray[Any],
-        origin: Sequence[int],
+        origin: Sequence[int], axes: NDArray[np.int64],
     ) -> Tally:  # fmt: skip
         """Measure the components of a tile; row i is component i, row 0 nothing.
 
-        ``totals`` are the sums of their samples.
+        ``totals`` are the sums of their samples, ``axes`` those of t, z, y, x that there are.
         """
         runs, count = tile.components, len(tile.components) + 1
-        low = np.full((count, 4), np.iinfo(np.int64).max)
-        high, sums = np.full((count, 4), -1, np.int64), np.zeros((count, 4), np.int64)
+        low = np.full((count, len(axes)), np.iinfo(np.int64).max)
+        high, sums = np.full(low.shape, -1, np.int64), np.zeros(low.shape, np.int64)
         of_class = np.zeros(count, np.int64)
         _measure(
             runs.first_runs, runs.starts, runs.numbers, runs.values, runs.shape,
-            np.asarray(origin, np.int64), low, high, sums, of_class,
+            np.asarray(origin, np.int64), axes, low, high, sums, of_class,
         )  # fmt: skip
         return cls(numbers, of_class, runs.sizes, low, high, sums, totals)
 

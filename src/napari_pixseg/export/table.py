@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,43 +21,44 @@ _ROWS_PER_GROUP = 1 << 17
 
 
 class RowFiles:
-    """Rows of the region table on disk, tile by tile as they come, until they can be put in order.
+    """Rows of the region table on disk, part by part as they come, until they can be put in order.
 
     Parameters
     ----------
     folder : Path
     dtype : structured dtype
-        Columns, ``number`` among them, which ascends within a tile.
+        Columns, ``number`` among them.
     """
 
     def __init__(self, folder: Path, dtype: np.dtype[np.void]) -> None:
-        self._folder = folder
+        self._folder, self._names = folder, itertools.count()
         self.kinds = {name: dtype[name] for name in dtype.names or ()}
-        # First and last number of each tile that has rows.
+        # First and last number of each part.
         self._numbers: dict[int, tuple[int, int]] = {}
 
-    def put(self, rows: Columns, tile: int) -> None:
-        """Write the rows of a tile; the disk is the only thing that several threads share."""
+    def put(self, rows: Columns) -> None:
+        """Write rows whose numbers ascend; the disk is all that several threads share."""
         if not len(rows["number"]):
             return
-        with open(self._folder / str(tile), "wb") as file:
+        part = next(self._names)
+        with open(self._folder / str(part), "wb") as file:
             for name, kind in self.kinds.items():
                 file.write(np.ascontiguousarray(rows[name], kind).data)
-        self._numbers[tile] = int(rows["number"][0]), int(rows["number"][-1])
+        self._numbers[part] = int(rows["number"][0]), int(rows["number"][-1])
 
     def group(self, start: int, stop: int) -> Columns:
         """Return rows start <= number < stop in order; those that were not put are undefined."""
         group = {name: np.empty(stop - start, kind) for name, kind in self.kinds.items()}
-        for tile, (first, last) in self._numbers.items():
+        for number, (first, last) in self._numbers.items():
             if first < stop and last >= start:
-                part = self._part(tile, start, stop)
+                part = self._part(number, start, stop)
                 for name, values in part.items():
                     _lay(values, part["number"], start, group[name])
         return group
 
-    def _part(self, tile: int, start: int, stop: int) -> Columns:
+    def _part(self, number: int, start: int, stop: int) -> Columns:
         # As it may be written: kernels for arrays that cannot would have to be compiled besides.
-        content = np.memmap(self._folder / str(tile), np.uint8, "c")
+        content = np.memmap(self._folder / str(number), np.uint8, "c")
         count, offset = len(content) // sum(kind.itemsize for kind in self.kinds.values()), 0
         columns: Columns = {}
         for name, kind in self.kinds.items():

@@ -14,9 +14,11 @@ _BASE = 300 << 20
 _COUNTERS = 64 << 20
 _PER_COLOR = 40
 _PER_PIXEL = 16
-_PER_PIXEL_OF_REGIONS = 120
-# Measured one tile at a time, where a tile has more than this many regions.
-_PER_MEASURED_REGION, _MEASURED_AT_A_TIME = 430, 1 << 20
+# Peak of the pass that makes the table, in a tile where every pixel is a region.
+BYTES_PER_MEASURED_COMPONENT = 150
+_PER_PIXEL_OF_REGIONS = 30 + BYTES_PER_MEASURED_COMPONENT
+# A worker keeps the rows of a tile until they are fetched.
+_PER_ROW = 110
 _COLORS = 1 << 24
 
 
@@ -49,8 +51,8 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
     if image.source.kind in ("numpy", "picture"):
         total += pixels * sample
     if regions:
-        measured = min(max(tile_pixels, _MEASURED_AT_A_TIME), pixels) * _PER_MEASURED_REGION
-        total += max(threads * tile_pixels * _PER_PIXEL_OF_REGIONS, measured)
+        per_pixel = _PER_PIXEL_OF_REGIONS + (_PER_ROW if active_client() is not None else 0)
+        total += min(threads * tile_pixels, pixels) * per_pixel
     return total
 
 

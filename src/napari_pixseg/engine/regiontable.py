@@ -24,8 +24,6 @@ STAGE = "regions"
 _FOUR = AXES.replace("c", "")
 # From other processes rows come in batches of this many components, or one tile if it has more.
 _BATCH_COMPONENTS = 1 << 19
-# Measured peak of this pass, rows included, in a tile where every pixel is a region.
-BYTES_PER_MEASURED_COMPONENT = 430
 _BATCH_TILES = 64
 _JOINED_AT_ONCE = 32
 # So many rows are made and handed on at a time, where they need not travel.

@@ -7,6 +7,7 @@ to on standard error.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -25,6 +26,8 @@ from napari_pixseg.parameters import SEMANTICS, Parameters
 
 _log = logging.getLogger("napari_pixseg")
 _OUTPUTS = "classes,recolored"
+# What keeps threads, files or connections that are to be closed at the end.
+_WITH_THREADS = ("dask", "zarr", "fsspec", "numba", "uvicorn", "starlette", "coverage")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Nothing here uses NumPy's linear algebra, whose threads spin for a while when it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Imports make many objects that stay: looking through them again and again takes 6 ms.
+    gc.set_threshold(50_000, 20, 20)
     _log.handlers = [logging.StreamHandler(sys.stderr)]
     _log.setLevel(logging.INFO)
     try:
@@ -61,6 +66,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         return _report(error)
     return 0
+
+
+def program() -> NoReturn:
+    """Run the command line as this process, and end it.
+
+    Where only light modules were loaded nothing is left to be done, and Python is spared taking
+    them apart, a tenth of the time that a picture takes.
+    """
+    code = main()
+    if any(name in sys.modules for name in _WITH_THREADS):
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
 
 
 def _report(error: BaseException) -> int:
@@ -322,4 +342,4 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.model.threads import over_slices
+
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 Colors = NDArray[np.uint32]
 _BLOCK = 1 << 15
 _NO_BOX = -(1 << 62)
-# Whole numbers up to this are themselves in floating point, as which bincount adds.
-_EXACT = 1 << 53
 
 
 def _blocks(length: int) -> Iterator[slice]:
@@ -27,6 +27,10 @@ def _blocks(length: int) -> Iterator[slice]:
 
 def pack(pixels: Bytes, packed: Colors) -> None:
     """Pack byte colors; see :func:`kernels.pack`."""
+    over_slices(lambda part: _pack(pixels[part], packed[part]), len(pixels))
+
+
+def _pack(pixels: Bytes, packed: Colors) -> None:
     channels = pixels.shape[1]
     for rows in _blocks(len(pixels)):
         block, result = pixels[rows], packed[rows]
@@ -82,7 +86,7 @@ def add_tables(
 def histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
     """Count the bytes of each channel; see :func:`kernels.histograms`."""
     for channel in range(3):
-        _add_up(colors[:, channel], counts, result[channel])
+        np.add.at(result[channel], colors[:, channel].astype(np.intp), counts)
 
 
 def box_totals(
@@ -105,17 +109,10 @@ def class_totals(
 
 
 def _add(index: NDArray[np.intp], colors: Bytes, counts: Counts, totals: Counts) -> None:
-    _add_up(index, counts, totals[:, 0])
+    # Integers: sums of counts as floating-point weights would round beyond 2^53.
+    np.add.at(totals[:, 0], index, counts)
     for channel in range(3):
-        _add_up(index, counts * colors[:, channel], totals[:, 1 + channel])
-
-
-def _add_up(index: NDArray[Any], values: Counts, sums: Counts) -> None:
-    """Add each value, none negative, to its sum."""
-    if len(sums) <= len(values) and values.sum(dtype=np.float64) < _EXACT:
-        sums += np.bincount(index, values, len(sums)).astype(np.int64)
-    else:
-        np.add.at(sums, index.astype(np.intp), values)
+        np.add.at(totals[:, 1 + channel], index, counts * colors[:, channel])
 
 
 def _box_offsets(regions: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
@@ -208,6 +205,11 @@ def _nearest(colors: Bytes, centers: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
     """Replace colors by their entries; see :func:`kernels.look_up`."""
+    zeros = over_slices(lambda part: _look_up(packed[part], table, result[part]), packed.size)
+    return sum(zeros)
+
+
+def _look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
     index = np.empty(_BLOCK, np.intp)
     zeros = 0
     for rows in _blocks(packed.size):
@@ -222,12 +224,19 @@ def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
 
 def look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> int:
     """Replace byte colors by their entries; see :func:`kernels.look_up_pixels`."""
+    zeros = over_slices(
+        lambda part: _look_up_pixels(pixels[part], table, result[part]), len(pixels)
+    )
+    return sum(zeros)
+
+
+def _look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> int:
     packed = np.empty(min(_BLOCK, len(pixels)), np.uint32)
     zeros = 0
     for rows in _blocks(len(pixels)):
         block = packed[: len(pixels[rows])]
-        pack(pixels[rows], block)
-        zeros += look_up(block, table, result[rows])
+        _pack(pixels[rows], block)
+        zeros += _look_up(block, table, result[rows])
     return zeros
 
 

@@ -43,7 +43,11 @@ def run(capsys, caplog):
 
 STARTED = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+# A shell may have them ignored, and nohup does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for name in ("SIGTERM", "SIGHUP"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 from napari_pixseg.cli import main
 sys.exit(main())
 """

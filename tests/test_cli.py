@@ -275,7 +275,7 @@ def test_a_signal_to_end_ends_a_run_with_499_and_an_unfinished_output(name, tmp_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's.")
-@pytest.mark.parametrize("how", [">/dev/full", "| true", ">&-"])
+@pytest.mark.parametrize("how", [">/dev/full", "| true", ">&-", "2>&-"])
 def test_an_answer_that_nobody_takes_is_no_fault(how, picture, tmp_path):
     line = f"{sys.executable} -m napari_pixseg segment {picture} {tmp_path}/out.png --ct=0 {how}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -17,7 +17,7 @@ from resume_tools import ALL, cancelled_at, make_small, picture, products, same,
 
 from napari_pixseg.engine import classify
 from napari_pixseg.errors import Cancelled, InputChanged, NoSpace, OutputConflict
-from napari_pixseg.export import ngff, store
+from napari_pixseg.export import kept, ngff, store
 from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
 
 SOAK = bool(os.environ.get("PIXSEG_SOAK"))
@@ -162,7 +162,11 @@ def test_an_array_in_memory_is_counted_again_and_resumed(output, whole):
 
 
 @pytest.mark.parametrize("step", [15, 26])
-def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(tmp_path, output, step):
+@pytest.mark.parametrize("short", [1, 4])
+def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(
+    tmp_path, output, step, short, monkeypatch
+):
+    monkeypatch.setattr(kept, "_SHORT", short)
     path = source(tmp_path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(step))

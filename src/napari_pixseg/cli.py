@@ -286,7 +286,7 @@ class _Bars:
 
     def show(self, progress: Any) -> None:
         """Draw one step; nothing where nobody looks."""
-        if not sys.stderr.isatty():
+        if sys.stderr is None or not sys.stderr.isatty():
             return
         from tqdm import tqdm
 

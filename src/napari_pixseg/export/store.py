@@ -63,9 +63,12 @@ class StoreWriter:
         done = self._done(labels, 0)
         writer = _TileWriter(labels, picture, painter, done, self._done(picture, 0))
         pixels = self.counted.pixels()
-        feed = pixels.seen_feed(lookup) if "regions" in outputs else pixels.class_feed(lookup)
+        measures = "regions" in outputs
+        feed = pixels.seen_feed(lookup) if measures else pixels.class_feed(lookup)
         if labels is not None:
-            feed = feed.instead(_FeedOfPyramid(labels).read, done)
+            # Measured is what was classified: the input may have changed since another run.
+            anew = _FeedOfWritten(pixels.seen(lookup), labels)
+            feed = feed.instead(anew.read if measures else _FeedOfPyramid(labels).read, done)
 
         def pyramids() -> None:
             self.reached("pyramids")
@@ -76,7 +79,7 @@ class StoreWriter:
 
         details: dict[str, Any] = {}
         self.reached("classes")
-        if "regions" in outputs:
+        if measures:
             regions = regions_of(pixels, self.classes, lookup, self.parameters)
             regions.feed = lambda: feed
             kept = self._kept()
@@ -84,7 +87,7 @@ class StoreWriter:
             written = regions.numbering(self.watch, writer).written
             refuse_other_counts(sum_counts(written), self.classes)
             if labels is not None:
-                regions.feed = _FeedOfWritten(pixels.seen(lookup), labels)
+                regions.feed = anew
             if kept is not None:
                 regions.feed = _FeedOfKept(kept, regions.feed, pixels.tiling)
             self.reached("regions")

@@ -53,7 +53,7 @@ class Spy:
     """Counts what is read from the input and written to the output."""
 
     def __init__(self, monkeypatch):
-        self.reads, self.writes, self.counted = [], [], 0
+        self.reads, self.writes, self.pieces, self.counted = [], [], [], 0
         read, write, count = Image.read, ngff.Pyramid.write, classify.Pixels.count
 
         def counting(*arguments):
@@ -70,6 +70,8 @@ class Spy:
             # The finest level is written chunk by chunk.
             tile = region if level else tile_of(pyramid.tiling, region)
             name = pyramid.levels[level].path
+            assert (name, region) not in self.pieces
+            self.pieces.append((name, region))
             if (name, tile) not in self.writes:
                 self.writes.append((name, tile))
             write(pyramid, level, region, block)

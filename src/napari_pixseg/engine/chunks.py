@@ -14,8 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import product
-from typing import Any, TypeAlias
+from typing import Any
 
 import numcodecs
 import numcodecs.abc
@@ -26,8 +25,7 @@ from zarr.codecs import BytesCodec
 from zarr.core.chunk_grids import RegularChunkGrid
 from zarr.storage import LocalStore
 
-Slices: TypeAlias = tuple[slice, ...]
-Index: TypeAlias = tuple[int, ...]
+from napari_pixseg.engine.grid import Index, Region, pieces
 
 _DEFAULT = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -79,18 +77,18 @@ class ChunkFiles:
         if region is None:
             return np.asarray(self.array[key])
         result = np.empty([part.stop - part.start for part in region], self.array.dtype)
-        for index, inside, there in _pieces(region, self.chunks):
+        for index, inside, there in pieces(region, self.chunks):
             chunk = self._chunk(index)
             result[there] = self._fill if chunk is None else chunk[inside]
         return result
 
-    def parts(self, region: Slices) -> list[tuple[Slices, NDArray[Any]]]:
+    def parts(self, region: Region) -> list[tuple[Region, NDArray[Any]]]:
         """Return the chunks of a region: where in it each is, and its samples as they are.
 
         They cannot be written, and what is not in the region is cut off.
         """
         found = []
-        for index, inside, there in _pieces(region, self.chunks):
+        for index, inside, there in pieces(region, self.chunks):
             chunk = self._chunk(index)
             if chunk is None:
                 chunk = np.full(self.chunks, self._fill, self.stored)
@@ -102,7 +100,7 @@ class ChunkFiles:
         if region is None or not self._takes(region, value):
             self.array[key] = value
             return
-        for index, _, there in _pieces(region, self.chunks):
+        for index, _, there in pieces(region, self.chunks):
             self._write(index, value[there])
 
     @property
@@ -123,7 +121,7 @@ class ChunkFiles:
             content = self.codec.decode(content)
         return np.frombuffer(content, self.stored).reshape(self.chunks)
 
-    def _takes(self, region: Slices, value: Any) -> bool:
+    def _takes(self, region: Region, value: Any) -> bool:
         """Whether a value is whole chunks, and all of them are to be written."""
         return (
             self.encodes
@@ -203,7 +201,7 @@ def _format_2(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
     return dtype, codec, False
 
 
-def _region(key: Any, shape: Index) -> Slices | None:
+def _region(key: Any, shape: Index) -> Region | None:
     """Return the slices that a key stands for, with bounds; None if it is something else."""
     key = key if isinstance(key, tuple) else (key,)
     if len(key) == 1 and key[0] is Ellipsis:
@@ -214,21 +212,6 @@ def _region(key: Any, shape: Index) -> Slices | None:
     if any(step != 1 or start >= stop for start, stop, step in bounds):
         return None
     return tuple(slice(start, stop) for start, stop, _ in bounds)
-
-
-def _pieces(region: Slices, chunks: Index) -> Iterator[tuple[Index, Slices, Slices]]:
-    """Cut a region along chunks: number of the chunk, part of the chunk, part of the region."""
-    axes = []
-    for part, size in zip(region, chunks, strict=True):
-        pieces = []
-        for number in range(part.start // size, (part.stop - 1) // size + 1):
-            start, stop = max(part.start, number * size), min(part.stop, (number + 1) * size)
-            inside = slice(start - number * size, stop - number * size)
-            pieces.append((number, inside, slice(start - part.start, stop - part.start)))
-        axes.append(pieces)
-    for piece in product(*axes):
-        index, inside, there = zip(*piece, strict=True)
-        yield index, inside, there
 
 
 @contextmanager

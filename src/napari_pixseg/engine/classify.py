@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.cluster import active_client
-from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.grid import Region
+from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.run import Feed, Watch, run_tiles, runs_here
 from napari_pixseg.engine.samples import (
     ByteColors,

@@ -7,15 +7,14 @@ agree on what is missing.
 from __future__ import annotations
 
 import gzip
-import math
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.engine.grid import moved, pieces
 from napari_pixseg.engine.sources import Source, is_masked
 from napari_pixseg.errors import CorruptInput, NotAnImage, PixsegError
 
@@ -44,7 +43,7 @@ def read_part(source: Source, key: Key, missing: Set[ChunkIndex] = frozenset()) 
     CorruptInput
         If another chunk cannot be decoded.
     """
-    if missing and any(index in missing for index, _ in _pieces(source, key)):
+    if missing and any(index in missing for index, *_ in _pieces(source, key)):
         return _masked(source, key, missing)
     with _naming_damage(source, key):
         return np.asarray(source.array[key])
@@ -77,7 +76,9 @@ def damaged_chunks(source: Source, key: Key) -> list[ChunkIndex]:
     except Exception as error:
         if not _is_damage(source, error):
             raise
-        return [index for index, piece in _pieces(source, key) if not _is_readable(source, piece)]
+        return [
+            index for index, piece, _ in _pieces(source, key) if not _is_readable(source, piece)
+        ]
     return []
 
 
@@ -104,9 +105,7 @@ def _masked(source: Source, key: Key, missing: Set[ChunkIndex]) -> NDArray[Any]:
     shape = tuple(part.stop - part.start for part in key)
     result = np.ma.zeros(shape, source.array.dtype)
     result.mask = np.zeros(shape, np.bool_)
-    for index, piece in _pieces(source, key):
-        pairs = zip(piece, key, strict=True)
-        there = tuple(slice(p.start - k.start, p.stop - k.start) for p, k in pairs)
+    for index, piece, there in _pieces(source, key):
         if index in missing:
             result[there] = np.ma.masked
         else:
@@ -114,19 +113,13 @@ def _masked(source: Source, key: Key, missing: Set[ChunkIndex]) -> NDArray[Any]:
     return result
 
 
-def _pieces(source: Source, key: Key) -> Iterator[tuple[ChunkIndex, Key]]:
-    """Cut a part along the chunks."""
+def _pieces(source: Source, key: Key) -> Iterator[tuple[ChunkIndex, Key, Key]]:
+    """Cut a part along the chunks: number of the chunk, where it is in the source and the part."""
     sizes = _chunks(source)
     if sizes is None:
         return
-    reach = (
-        range(part.start // size, math.ceil(part.stop / size))
-        for part, size in zip(key, sizes, strict=True)
-    )
-    for index in product(*reach):
-        whole = _piece(index, sizes, source.array.shape)
-        pairs = zip(whole, key, strict=True)
-        yield index, tuple(slice(max(w.start, k.start), min(w.stop, k.stop)) for w, k in pairs)
+    for index, _, there in pieces(key, sizes):
+        yield index, moved(there, key), there
 
 
 def _piece(index: ChunkIndex, sizes: tuple[int, ...], shape: tuple[int, ...]) -> Key:

@@ -7,7 +7,7 @@ order) and one to three color channels last, whatever its own order is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.damage import ChunkIndex, read_chunks, read_part
+from napari_pixseg.engine.grid import Region, from_zero
 from napari_pixseg.engine.sources import Source, is_a, open_source
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
@@ -22,15 +23,10 @@ from napari_pixseg.parameters import AXES
 if TYPE_CHECKING:
     import dask.array as da
 
-Region: TypeAlias = tuple[slice, ...]
+# Gives any part of a tile.
+PartOf: TypeAlias = Callable[[Region], NDArray[Any]]
 # Smaller chunks are put together to tiles before they are worked on.
 _SMALLEST_PART = 1 << 16
-
-
-def moved(inner: Region, region: Region) -> Region:
-    """Where a part of a region is in the whole."""
-    pairs = zip(inner, region, strict=True)
-    return tuple(slice(p.start + r.start, p.stop + r.start) for p, r in pairs)
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ class Image:
             one masked array where chunks are missing.
         """
         if not self._is_in_parts:
-            return [(tuple(slice(0, p.stop - p.start) for p in region), self.read(region))]
+            return [(from_zero(region), self.read(region))]
         key = self._source_index(region, self.channels)
         return [(there[:-1], part) for there, part in read_chunks(self.source, key)]
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.grid import Region, from_zero
+from napari_pixseg.engine.image import Image, PartOf
 from napari_pixseg.engine.regions import Regions, Relabel
 from napari_pixseg.engine.run import Watch, run_tiles, runs_here
 from napari_pixseg.engine.samples import Seen, read_only
@@ -47,7 +48,7 @@ class Table(Protocol):
 class LabelWriter(Protocol):
     """Takes the finished regions of a tile."""
 
-    def __call__(self, regions: Callable[[Region], NDArray[Any]], number: int) -> None:
+    def __call__(self, regions: PartOf, number: int) -> None:
         """Write them; ``regions`` gives those of any part of the tile."""
 
 
@@ -315,6 +316,5 @@ class _MeasureTile:
             return block.totals
         if isinstance(block, Seen):
             return sum_parts(components, block.samples, self.maker.layout.axes)
-        whole = tuple(slice(0, part.stop - part.start) for part in region)
-        samples = read_only(self.image.read(region))
-        return sum_parts(components, [(whole, samples)], self.maker.layout.axes)
+        parts = [(from_zero(region), read_only(self.image.read(region)))]
+        return sum_parts(components, parts, self.maker.layout.axes)

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.grid import Region
+from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.sources import is_masked
 from napari_pixseg.model.colorspaces import forward, to_byte
 from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors

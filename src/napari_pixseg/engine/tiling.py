@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.grid import Region
+from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.peak import peak_memory
 
 # A tile large enough that scheduling costs nothing, small enough for many workers.

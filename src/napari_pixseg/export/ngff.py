@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from napari_pixseg.engine.chunks import quick, whole_chunks
-from napari_pixseg.engine.image import Image, Region, moved
+from napari_pixseg.engine.grid import Region, from_zero, moved, pieces
+from napari_pixseg.engine.image import Image, PartOf
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import OutputConflict
@@ -36,7 +36,6 @@ _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "sp
 _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
 Reduce = Callable[[NDArray[Any]], NDArray[Any]]
-Part = Callable[[Region], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Pyramid:
             levels = list(pool.map(level, range(len(shapes)), shapes))
         return cls(tuple(levels), axes, tiling)
 
-    def write_tile(self, number: int, part: Part, reduce: Reduce) -> None:
+    def write_tile(self, number: int, part: PartOf, reduce: Reduce) -> None:
         """Write a tile of the finest level, and its part of the next where that is whole chunks.
 
         ``part`` gives a part of the tile, channels first where there are any; asked for chunk by
@@ -122,14 +121,9 @@ class Pyramid:
     def _parts(self, region: Region) -> list[Region]:
         """Cut a tile into chunks, or not at all where half of one would not be whole pixels."""
         chunk = self.tiling.write_chunk
-        sizes = [part.stop - part.start for part in region]
         if any(size % 2 for size in chunk[-2:]):
-            return [tuple(slice(0, size) for size in sizes)]
-        steps = (
-            [slice(start, min(start + length, size)) for start in range(0, size, length)]
-            for size, length in zip(sizes, chunk, strict=True)
-        )
-        return list(product(*steps))
+            return [from_zero(region)]
+        return [there for _, _, there in pieces(region, chunk)]
 
     @property
     def half_tiling(self) -> Tiling:
@@ -157,6 +151,10 @@ class Pyramid:
         """Read what :meth:`write` wrote."""
         block = np.asarray(self.levels[level][self._index(region)])
         return np.moveaxis(block, self.axes.index("c"), 0) if "c" in self.axes else block
+
+    def read_tile(self, number: int) -> NDArray[Any]:
+        """Read a tile of the finest level."""
+        return self.read(0, self.tiling.region(number))
 
     def _index(self, region: Region) -> Region:
         return _insert_channels(self.axes, region, slice(None) if "c" in self.axes else None)

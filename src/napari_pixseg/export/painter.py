@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.grid import Region
+from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.samples import alpha_bytes
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.classify import Counted
-from napari_pixseg.engine.image import Region, moved
+from napari_pixseg.engine.grid import Region, moved
+from napari_pixseg.engine.image import PartOf
 from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
 from napari_pixseg.engine.regiontable import Columns, RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
@@ -68,7 +69,7 @@ class StoreWriter:
         if labels is not None:
             # Measured is what was classified: the input may have changed since another run.
             anew = _FeedOfWritten(pixels.seen(lookup), labels)
-            feed = feed.instead(anew.read if measures else _FeedOfPyramid(labels).read, done)
+            feed = feed.instead(anew.read if measures else labels.read_tile, done)
 
         def pyramids() -> None:
             self.reached("pyramids")
@@ -252,23 +253,9 @@ class _LabelWriter:
     pyramid: ngff.Pyramid
     done: frozenset[int]
 
-    def __call__(self, regions: ngff.Part, number: int) -> None:
+    def __call__(self, regions: PartOf, number: int) -> None:
         if number not in self.done:
             self.pyramid.write_tile(number, regions, ngff.nearest)
-
-
-@dataclass(frozen=True)
-class _FeedOfPyramid:
-    """Feeds the tiles of a label image that was written already."""
-
-    pyramid: ngff.Pyramid
-
-    def __call__(self) -> Feed:
-        return Feed.of_reader(self.read, self.pyramid.tiling)
-
-    def read(self, number: int) -> NDArray[Any]:
-        """Read a tile."""
-        return self.pyramid.read(0, self.pyramid.tiling.region(number))
 
 
 @dataclass(frozen=True)
@@ -291,8 +278,7 @@ class _FeedOfWritten:
         """
         seen = self.seen(number)
         classes = seen.classes if isinstance(seen, Seen) else seen
-        written = self.labels.read(0, self.labels.tiling.region(number))
-        if not np.array_equal(classes, written):
+        if not np.array_equal(classes, self.labels.read_tile(number)):
             raise input_changed()
         return seen
 

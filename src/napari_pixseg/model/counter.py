@@ -1,7 +1,7 @@
 """Counting the colors of many tiles into one table, in one process.
 
-Each thread at work adds to counters of its own; what they hold is made a table
-once, at the end. Where tiles are counted in several processes, each makes a
+Threads add to sets of counters that they share, one at a time; what these hold is
+made a table once, at the end. Where tiles are counted in several processes, each makes a
 :class:`ColorTable` instead, and these are merged.
 """
 
@@ -33,6 +33,7 @@ class ColorCounter:
 
     def __init__(self, space: ColorSpace | None = None) -> None:
         self._space, self._lock = space, threading.Lock()
+        # Counting takes less than half of the time of a tile: half as many sets are enough.
         self._free = threading.Semaphore(max((os.cpu_count() or 1) // 2, 1))
         self._idle: list[_Counters] = []
         self._full: list[ColorTable] = []

@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.image import Image, Region
+from napari_pixseg.engine.grid import Region
+from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.samples import Encoding, Packed, median, reflect_margin, with_halo
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from napari_pixseg.engine.image import Region
+from napari_pixseg.engine.grid import Region
 from napari_pixseg.engine.samples import Packed
 from napari_pixseg.model.colortable import NO_DATA
 

@@ -19,7 +19,7 @@ from napari_pixseg.engine.run import Feed, Progress, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import Cancelled
 from napari_pixseg.model import compile as compiling
-from napari_pixseg.model import kernels, plain
+from napari_pixseg.model import kernels, plain, threads
 from napari_pixseg.model.colortable import ColorTable
 
 HEAVY = ("dask", "zarr", "numba", "scipy", "skimage", "pyarrow", "distributed", "imagecodecs")
@@ -137,9 +137,15 @@ def test_tables_are_merged_alike(seed, one, other):
         np.testing.assert_array_equal(mine[:n], theirs[:n], strict=True)
 
 
-@given(arrays(np.uint32, st.integers(0, 300), elements=st.integers(0, 1 << 24)))
-def test_colors_are_counted_alike(packed):
+@given(
+    arrays(np.uint32, st.integers(0, 300), elements=st.integers(0, 3) | st.integers(0, 1 << 24)),
+    st.integers(1, 5),
+)
+def test_colors_are_counted_alike(packed, cores):
+    """By one thread, and by several that have a part of the colors each."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "_FEWEST", 20)
+        patch.setattr(threads.os, "cpu_count", lambda: cores)
         patch.setattr(compiling.allowance, "covers", lambda _: True)
         counted = ColorTable.from_packed(packed)
         patch.setattr(compiling.allowance, "covers", lambda _: False)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from napari_pixseg.endpoint.command import add_endpoint, add_serve, segment_there
+from napari_pixseg.engine.memory import prepare_heap
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import SEMANTICS, Parameters
@@ -74,6 +75,7 @@ def program() -> NoReturn:
     Where only light modules were loaded nothing is left to be done, and Python is spared taking
     them apart, a tenth of the time that a picture takes.
     """
+    prepare_heap()
     code = main()
     if any(name in sys.modules for name in _WITH_THREADS):
         sys.exit(code)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,6 +200,9 @@ def _identity_of(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _download(filesystem: Any, path: str) -> IO[bytes]:
+    import shutil
+    import tempfile
+
     spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
     with suppress(AttributeError), filesystem.open(path, "rb", block_size=0) as stream:
         shutil.copyfileobj(stream, spool, _BLOCK)

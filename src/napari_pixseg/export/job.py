@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,10 +158,11 @@ def _export_picture(
 ) -> Manifest:
     place.sweep()
     classes = job.decide(watch)
-    details = {**manifest.details, **decided_details(job.counted, classes, job.warnings())}
-    with place.new_file() as partial:
-        pixels = job.counted.pixels()
-        lookup = classes.lookup(job.counted.table())
+    table, pixels = job.counted.table(), job.counted.pixels()
+    with place.new_file() as partial, ThreadPoolExecutor(1) as beside:
+        # For the details: a picture is compressed by one thread.
+        beside.submit(table.hash)
+        lookup = classes.lookup(table)
         painter = Painter.of(job.image, classes)
         write_picture(
             partial,
@@ -174,6 +176,7 @@ def _export_picture(
         )
         # The commit record of an older picture goes at the last moment.
         place.sidecar().remove()
+    details = {**manifest.details, **decided_details(job.counted, classes, job.warnings())}
     manifest = replace(manifest, details={**details, "outputs": ["recolored"], "finished": now()})
     if not blob:
         place.sidecar().write_bytes(manifest.to_json().encode())

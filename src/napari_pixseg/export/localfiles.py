@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,8 @@ class LocalFiles:
     def rm(self, path: str, recursive: bool = False) -> None:
         """Remove a file, or a folder with all it holds."""
         if recursive and not os.path.islink(path):
+            import shutil
+
             shutil.rmtree(path)
         else:
             os.unlink(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -208,6 +207,8 @@ class Place:
             self.local.parent.mkdir(parents=True, exist_ok=True)
             partial = self.beside()
         else:
+            import tempfile
+
             partial = Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}{self.suffix}"
         try:
             yield partial

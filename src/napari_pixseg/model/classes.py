@@ -177,8 +177,7 @@ def decide(table: ColorTable, parameters: Parameters, *, gray: bool = False) -> 
     regions = _usable_regions(fingerprints, parameters)
     partition = _partition(table, colors, regions, parameters)
     color_classes = partition.classify(colors)
-    totals = np.zeros((max(len(partition.centers), 1) + 1, 4), np.int64)
-    kernels.class_totals(color_classes, table.colors, table.counts, totals)
+    totals = _class_totals(color_classes, len(partition.centers), table, parameters)
     palette16 = _palette(partition, totals, parameters, gray)
     palette = to_byte(palette16)
     rows = _class_rows(partition, totals[1:, 0], palette[1:])
@@ -287,6 +286,18 @@ def _rounded_means(totals: NDArray[np.int64]) -> NDArray[np.int64]:
     count = np.maximum(totals[:, :1], 1)
     means: NDArray[np.int64] = (2 * totals[:, 1:] + count) // (2 * count)
     return means
+
+
+def _class_totals(
+    color_classes: NDArray[np.uint16], classes: int, table: ColorTable, parameters: Parameters
+) -> NDArray[np.int64]:
+    """(n + 1, 4) pixels of each class and, where the palette is made of them, sums of colors."""
+    totals = np.zeros((max(classes, 1) + 1, 4), np.int64)
+    if parameters.semantics == "documented":
+        kernels.class_totals(color_classes, table.colors, table.counts, totals)
+    else:
+        np.add.at(totals[:, 0], color_classes, table.counts)
+    return totals
 
 
 def _palette(

@@ -41,8 +41,8 @@ from napari_pixseg.parameters import ColorSpace
 
 # Spaces whose samples are those of sRGB.
 UNCHANGED = (ColorSpace.sRGB, ColorSpace.Transparent)
-# Temporaries of this many colors stay in the second-level cache.
-_BLOCK = 1 << 14
+# As large as caches allow: threads wait for each other between two steps.
+_BLOCK = 1 << 16
 
 
 def to_byte(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:

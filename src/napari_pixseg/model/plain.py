@@ -1,28 +1,32 @@
 """The kernels that a small picture needs, in plain NumPy; each does what its namesake does.
 
-Arrays are worked on in blocks that stay in the processor's cache.
+Arrays are worked on in blocks that stay in the processor's cache; larger ones where several
+threads work, which wait for each other between two steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.model.threads import over_slices
+from napari_pixseg.model.threads import over_slices, shares
 
 Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 Colors = NDArray[np.uint32]
 _BLOCK = 1 << 15
+_SHARED_BLOCK = 1 << 18
+# Distances that stay in the processor's cache.
+_CACHED = 1 << 17
 _NO_BOX = -(1 << 62)
 
 
-def _blocks(length: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, length, _BLOCK))
+def _blocks(length: int, block: int = _BLOCK) -> Iterator[slice]:
+    return (slice(start, start + block) for start in range(0, length, block))
 
 
 def pack(pixels: Bytes, packed: Colors) -> None:
@@ -32,7 +36,7 @@ def pack(pixels: Bytes, packed: Colors) -> None:
 
 def _pack(pixels: Bytes, packed: Colors) -> None:
     channels = pixels.shape[1]
-    for rows in _blocks(len(pixels)):
+    for rows in _blocks(len(pixels), _SHARED_BLOCK):
         block, result = pixels[rows], packed[rows]
         result[:] = block[:, 0]
         for channel in (1, 2):
@@ -47,12 +51,28 @@ def distinct(packed: Colors) -> tuple[Colors, Counts]:
     """Return the distinct values, ascending, and how often each occurs."""
     if not packed.size:
         return packed.copy(), np.empty(0, np.int64)
-    ordered = np.sort(packed)
-    starts = _starts(ordered)
+    ordered, parts = packed.copy(), shares(packed.size)
+    # What is left of a bound is at most what is right of it: each part is sorted by itself.
+    if len(parts) > 1:
+        ordered.partition([part.start for part in parts[1:]])
+    runs = over_slices(lambda part: _runs(ordered[part]), packed.size)
+    for (left, left_counts), (right, right_counts) in pairwise(runs):
+        if left[-1] == right[0]:
+            right_counts[0] += left_counts[-1]
+            left_counts[-1] = 0
+    colors, counts = (np.concatenate(lists) for lists in zip(*runs, strict=True))
+    whole = counts > 0
+    return (colors, counts) if whole.all() else (colors[whole], counts[whole])
+
+
+def _runs(values: Colors) -> tuple[Colors, Counts]:
+    """Sort values in place; return the distinct ones, and how often each occurs."""
+    values.sort()
+    starts = _starts(values)
     counts = np.empty(starts.size, np.int64)
     np.subtract(starts[1:], starts[:-1], out=counts[:-1])
-    counts[-1] = ordered.size - starts[-1]
-    return ordered[starts], counts
+    counts[-1] = values.size - starts[-1]
+    return values[starts], counts
 
 
 def _starts(ordered: Colors) -> NDArray[np.intp]:
@@ -162,7 +182,11 @@ def classify(
             left = np.flatnonzero((found < 0) & (boxes >= 0))
             found[left] = numbers[np.maximum(_boxes(block[left], offsets), -1)]
         left = np.flatnonzero(found < 0)
-        found[left] = _nearest(block[left], centers)
+        if 2 * left.size > found.size:
+            # Picking most of them takes longer than looking at all.
+            found = np.where(found < 0, _nearest(block, centers), found)
+        elif left.size:
+            found[left] = _nearest(block[left], centers)
         result[rows] = found + 1
 
 
@@ -183,23 +207,22 @@ def _nearest(colors: Bytes, centers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Index of the nearest center, ties to the lowest.
 
     With x^2 left out, which all distances from a color x share, they are c^2 - 2 c x: whole
-    numbers of 19 bits and a sign. The index fills the bits below: one minimum finds both.
+    numbers of 19 bits and a sign, and a product of two matrices. The index fills the bits
+    below, so that one minimum finds both; 24 bits are exact in single precision, 53 in double.
     """
     bits = max(int(len(centers) - 1).bit_length(), 1)
-    kind: Any = np.int32 if bits <= 12 else np.int64
-    squares = ((centers**2).sum(axis=1) << bits) | np.arange(len(centers))
-    weights = (-2 * centers) << bits
-    planes = colors.T.astype(kind, order="C")
-    best = np.full(len(colors), np.iinfo(kind).max, kind)
-    distance, product_ = np.empty_like(best), np.empty_like(best)
-    for square, weight in zip(squares.tolist(), weights.tolist(), strict=True):
-        np.multiply(planes[0], weight[0], out=distance)
-        for plane, factor in zip(planes[1:], weight[1:], strict=True):
-            np.multiply(plane, factor, out=product_)
-            np.add(distance, product_, out=distance)
-        np.add(distance, square, out=distance)
-        np.minimum(best, distance, out=best)
-    nearest: NDArray[np.int64] = (best & ((1 << bits) - 1)).astype(np.int64)
+    kind: Any = np.float32 if bits <= 5 else np.float64
+    weights = np.empty((len(centers), 4), kind)
+    weights[:, :3] = (-2 * centers) << bits
+    weights[:, 3] = ((centers**2).sum(axis=1) << bits) | np.arange(len(centers))
+    nearest = np.empty(len(colors), np.int64)
+    step = max(_CACHED // len(centers), 16)
+    for start in range(0, len(colors), step):
+        rows = slice(start, start + step)
+        planes = np.ones((4, len(colors[rows])), kind)
+        planes[:3] = colors[rows].T
+        best = np.minimum.reduce(weights @ planes, axis=0)
+        nearest[rows] = best.astype(np.int64) & ((1 << bits) - 1)
     return nearest
 
 
@@ -210,9 +233,9 @@ def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
 
 
 def _look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
-    index = np.empty(_BLOCK, np.intp)
+    index = np.empty(min(_SHARED_BLOCK, packed.size), np.intp)
     zeros = 0
-    for rows in _blocks(packed.size):
+    for rows in _blocks(packed.size, _SHARED_BLOCK):
         block = packed[rows]
         at = index[: block.size]
         at[:] = block
@@ -231,9 +254,9 @@ def look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> 
 
 
 def _look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> int:
-    packed = np.empty(min(_BLOCK, len(pixels)), np.uint32)
+    packed = np.empty(min(_SHARED_BLOCK, len(pixels)), np.uint32)
     zeros = 0
-    for rows in _blocks(len(pixels)):
+    for rows in _blocks(len(pixels), _SHARED_BLOCK):
         block = packed[: len(pixels[rows])]
         _pack(pixels[rows], block)
         zeros += _look_up(block, table, result[rows])

@@ -7,7 +7,6 @@ from functools import cache
 from typing import TypeAlias
 
 import numpy as np
-from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 Real: TypeAlias = NDArray[np.float64]
@@ -33,12 +32,16 @@ def _octave_series(power: float) -> Real:
 
     The reference evaluates its powers so; the cut shows in the last quantum.
     """
+    from numpy.polynomial import chebyshev
+
     nodes = chebyshev.chebpts1(41)
     exact = chebyshev.chebfit(nodes, ((nodes + 3.0) / 4.0) ** power, 40)
     return np.asarray(exact[:9], np.float64)
 
 
 def _power(x: Real, power: float) -> Real:
+    from numpy.polynomial import chebyshev
+
     mantissa, exponent = np.frexp(x)
     series = chebyshev.chebval(4.0 * mantissa - 3.0, _octave_series(power))
     return np.asarray(series * np.exp2(power * exponent), np.float64)

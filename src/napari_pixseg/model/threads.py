@@ -25,12 +25,17 @@ def over_slices(work: Callable[[slice], Result], length: int) -> list[Result]:
     list
         What it returned, in the order of the slices.
     """
-    threads = max(min(os.cpu_count() or 1, length // _FEWEST), 1)
-    bounds = [length * i // threads for i in range(threads + 1)]
-    slices = [slice(a, b) for a, b in pairwise(bounds)]
-    if threads == 1:
-        return [work(slices[0])]
+    parts = shares(length)
+    if len(parts) == 1:
+        return [work(parts[0])]
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, slices))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(work, parts))
+
+
+def shares(length: int) -> list[slice]:
+    """Cut 0..length into a slice for each thread that is worth it, at least one."""
+    threads = max(min(os.cpu_count() or 1, length // _FEWEST), 1)
+    bounds = [length * i // threads for i in range(threads + 1)]
+    return [slice(a, b) for a, b in pairwise(bounds)]

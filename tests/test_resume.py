@@ -15,7 +15,7 @@ import resume_tools
 import zarr
 from resume_tools import ALL, cancelled_at, make_small, picture, products, same, segmented, source
 
-from napari_pixseg.engine import classify
+from napari_pixseg.engine import classify, stores
 from napari_pixseg.errors import Cancelled, InputChanged, NoSpace, OutputConflict
 from napari_pixseg.export import kept, ngff, store
 from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
@@ -166,7 +166,9 @@ def test_an_array_in_memory_is_counted_again_and_resumed(output, whole):
 def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(
     tmp_path, output, step, short, monkeypatch
 ):
+    """Where it is not known when files were written, such as on servers."""
     monkeypatch.setattr(kept, "_SHORT", short)
+    monkeypatch.setattr(stores, "_state", lambda _: None)
     path = source(tmp_path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(step))
@@ -174,6 +176,54 @@ def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(
     with pytest.raises(InputChanged):
         segmented(path).export(output, ALL, resume=True)
     assert not (output / MANIFEST_NAME).exists()
+
+
+@pytest.mark.parametrize("step", [15, 26, 40])
+def test_a_change_that_leaves_all_counts_alike_is_noticed(tmp_path, output, step, whole):
+    path = source(tmp_path)
+    with pytest.raises(Cancelled):
+        segmented(path).export(output, ALL, **cancelled_at(step))
+    array = zarr.open_array(path)
+    # The colors of each tile stay its own: one that is done fits its old and its new pixels.
+    for top in range(0, 40, 16):
+        array[top : top + 16] = array[top : top + 16][::-1]
+    for _ in range(2):
+        with pytest.raises(OutputConflict, match="files of the input were written since"):
+            segmented(path).export(output, ALL, resume=True)
+    assert not (output / MANIFEST_NAME).exists()
+    segmented(path).export(output, ALL, overwrite=True)
+    same(output, whole(path)[0])
+
+
+@pytest.mark.parametrize(
+    ("target", "outputs", "when"),
+    [
+        ("out.ome.zarr", ["recolored"], "classes"),
+        ("out.ome.zarr", ["classes"], "classes"),
+        ("out.ome.zarr", ALL, "seams"),
+        ("out.ome.zarr", ALL, "regions"),
+        ("out.png", ["recolored"], "picture"),
+    ],
+)
+def test_an_input_that_is_written_meanwhile_is_noticed(tmp_path, target, outputs, when):
+    path, output, written = source(tmp_path), tmp_path / target, []
+
+    def write(progress):
+        if progress.stage == when and not written:
+            os.utime(path / "c" / "0" / "0" / "0")
+            written.append(progress)
+
+    with pytest.raises(InputChanged):
+        segmented(path).export(output, outputs, on_event=write)
+    assert written
+    assert not output.is_file()
+    assert not (output / MANIFEST_NAME).exists()
+    # Counted before that, by who looked at it first.
+    looked_at = segmented(path)
+    assert len(looked_at.table)
+    os.utime(path / "c" / "0" / "0" / "0")
+    with pytest.raises(InputChanged):
+        looked_at.export(output, outputs, overwrite=True)
 
 
 @pytest.mark.parametrize("kind", ["memory", "s3"])

@@ -183,6 +183,44 @@ def test_zarr_identity_follows_the_metadata(tmp_path: Path) -> None:
     assert open_source(tmp_path / "a.zarr").identity != before
 
 
+@pytest.mark.parametrize("kind", ["zarr", "tiff", "png"])
+def test_the_state_of_files_follows_every_one_of_them(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"in.{kind}"
+    if kind == "zarr":
+        pixels = np.ones((6, 6), np.uint8)
+        zarr.create_array(path, data=pixels, chunks=(2, 2))
+        chunks = sorted((path / "c").rglob("[0-9]"))
+        chunk = next(chunk for chunk in chunks if chunk.is_file())
+    else:
+        Image.new("L", (6, 6), 1).save(path)
+        chunk = path
+    state = pickle.loads(pickle.dumps(open_source(path).state))
+    assert state is not None
+    before = state()
+    assert open_source(path).state() == state() == before
+    os.utime(chunk, ns=(0, chunk.stat().st_mtime_ns + 1))
+    later = state()
+    assert later != before
+    content, status = chunk.read_bytes(), chunk.stat()
+    chunk.write_bytes(content + b"0")
+    os.utime(chunk, ns=(0, status.st_mtime_ns))
+    assert state() not in (before, later)
+    chunk.write_bytes(content)
+    os.utime(chunk, ns=(0, status.st_mtime_ns))
+    assert state() == later
+    chunk.rename(chunk.with_name("9"))
+    # A file is the only one of its own, whatever its name.
+    assert state() != later
+
+
+def test_what_has_no_local_files_has_no_state(memory: str) -> None:
+    assert open_source(np.zeros((2, 2))).state is None
+    array = zarr.create_array({}, data=np.zeros((2, 2)))
+    assert open_source(array).state is None
+    zarr.create_array(f"{memory}/in.zarr", data=np.zeros((2, 2), np.uint8))
+    assert open_source(f"{memory}/in.zarr").state is None
+
+
 def test_opening_zarr_reads_no_chunk(tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 8), chunks=(4, 4), dtype="u1")
     array[:] = 1

@@ -351,9 +351,10 @@ class Segmentation:
             unfinished. That must have begun with the same input, parameters, outputs and
             version of this package; what it wrote is not written again, and the result is
             the same to the last byte. Arrays in memory have no identity: their colors are
-            counted anew, and must be the same. Of zarr inputs the metadata are compared; that
-            their pixels changed is noticed where the counts of classes differ. Where there is
-            nothing, the run begins anew. A picture is written whole at the end, so that
+            counted anew, and must be the same. No local file of the input, such as a chunk, may
+            have been written since; of a zarr on a server the metadata are compared, and that
+            its pixels changed is noticed where counts of colors or classes differ. Where there
+            is nothing, the run begins anew. A picture is written whole at the end, so that
             nothing of it is left to be resumed: it is made anew unless it is finished.
         blob : bool
             Write the picture file alone, no manifest beside it.

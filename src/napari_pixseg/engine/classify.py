@@ -354,12 +354,15 @@ class Counted:
     parameters: Parameters
     _pixels: Pixels | None = field(default=None, init=False)
     _table: ColorTable | None = field(default=None, init=False)
+    _state: str | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def pixels(self, watch: Watch | None = None) -> Pixels:
         """Return the packed colors; the window is measured on first use."""
         with self._lock:
             if self._pixels is None:
+                # Before the first look at it.
+                self._state = self._state_now()
                 encoding = self._encoding(watch)
                 radius = self.parameters.denoise
                 self._pixels = Pixels(self.image, self.tiling, encoding, radius)
@@ -372,7 +375,12 @@ class Counted:
         """
         with self._lock:
             if self._table is None:
-                self._table = self.pixels(watch).count(watch, observer)
+                try:
+                    self._table = self.pixels(watch).count(watch, observer)
+                except BaseException:
+                    # The input may be mended before the next attempt.
+                    self._pixels = None
+                    raise
             return self._table
 
     def restore(self, table: ColorTable, window: tuple[Interval, ...] | None) -> None:
@@ -382,7 +390,26 @@ class Counted:
                 encoding = Encoding(window, self._encoding_space())
                 radius = self.parameters.denoise
                 self._pixels = Pixels(self.image, self.tiling, encoding, radius)
-                self._table = table
+                self._table, self._state = table, self._state_now()
+
+    @property
+    def state(self) -> str | None:
+        """State of the input's files when they began to be counted; None where unknown."""
+        return self._state
+
+    def refuse_change(self) -> None:
+        """Look whether files of the input were written since they began to be counted.
+
+        Raises
+        ------
+        InputChanged
+        """
+        if self._state != self._state_now():
+            raise input_changed()
+
+    def _state_now(self) -> str | None:
+        state = self.image.source.state
+        return None if state is None else state()
 
     @property
     def is_counted(self) -> bool:
@@ -424,6 +451,14 @@ class _SampleReader:
 
     def __call__(self, number: int) -> NDArray[Any]:
         return self.image.read(self.tiling.region(number))
+
+
+def input_changed() -> InputChanged:
+    """Return the error for an input that is not what it was."""
+    return InputChanged(
+        "The input has changed since its colors were counted, so the output is not finished; "
+        "leave the input alone while it is segmented, and segment it anew."
+    )
 
 
 def converts_first(image: Image, parameters: Parameters) -> bool:

@@ -93,6 +93,7 @@ def open_picture(location: Location, head: bytes) -> Source:
         alpha_last=layout.shape[-1] in (2, 4) and layout.mode.endswith("A"),
         kind="picture",
         name=location.name,
+        state=location.state,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -53,6 +53,9 @@ class Source:
         decoded as a whole and kept in memory from its first slice on.
     name : str
         Short name for people.
+    state : callable, optional
+        Tells the state of its files, as text: another once one of them was written, added or
+        removed. None where that cannot be known, as in memory and on servers.
     """
 
     array: Any
@@ -66,6 +69,7 @@ class Source:
     alpha_last: bool = False
     kind: str = "array"
     name: str = "array"
+    state: Callable[[], str] | None = None
 
     @property
     def is_dask(self) -> bool:

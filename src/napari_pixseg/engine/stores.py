@@ -10,7 +10,7 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-from napari_pixseg.engine.location import Location, locate, public_uri
+from napari_pixseg.engine.location import FilesState, Location, locate, public_uri
 from napari_pixseg.engine.sources import Source, axes_of_names
 from napari_pixseg.errors import NotAnImage
 
@@ -160,7 +160,16 @@ def _from_array(array: Any, name: str, uri: str | None) -> Source:
         identity=_identity(array),
         kind="zarr",
         name=name,
+        state=_state(array.store_path),
     )
+
+
+def _state(place: Any) -> FilesState | None:
+    """Return what tells whether chunks were written; servers may not list theirs, or slowly."""
+    from zarr.storage import LocalStore
+
+    is_local = type(place.store) is LocalStore
+    return FilesState(os.path.join(place.store.root, place.path)) if is_local else None
 
 
 def _from_image(root: Any, image: Any, name: str, uri: str | None) -> Source:

@@ -137,6 +137,7 @@ def _described(location: Location, identity: dict[str, Any], tiff: Any) -> Sourc
         alpha_last=_has_alpha(series),
         kind="tiff",
         name=location.name,
+        state=location.state,
     )
 
 

@@ -85,7 +85,7 @@ class StoreExport:
             _refuse_other_colors(self.place, before, counted)
         if not restored:
             save_colors(counted, self.place)
-        record.write(**counted_details(counted))
+        record.write(**counted_details(counted), input_files=counted.state)
         try:
             return self.job.decide(self.watch)
         except ClassError:
@@ -108,7 +108,8 @@ class StoreExport:
         def reached(name: str) -> None:
             record.write(**{"pass": name})
 
-        record.write(window=details["window"], color_table=details["color_table"])
+        found = {name: details[name] for name in ("window", "color_table")}
+        record.write(**found, input_files=job.counted.state)
         writer = StoreWriter(
             job.counted, job.parameters, classes, self.place, self.watch, resumes, reached
         )
@@ -118,6 +119,8 @@ class StoreExport:
         """Tidy up and, last of all, write the manifest."""
         manifest = replace(self.manifest, details={**details, "finished": now()})
         try:
+            # Tiles that were read before and after a change would not make one picture.
+            self.job.counted.refuse_change()
             self.place.child(COLORS_NAME).remove()
             if active_client() is not None:
                 # A worker that was killed leaves what it was writing, while the run goes on.
@@ -134,12 +137,19 @@ class StoreExport:
 
 def _kept(before: dict[str, Any] | None) -> dict[str, Any]:
     """What a run that is continued has found out, for the case that this one dies too."""
-    return {name: before[name] for name in ("window", "color_table") if before and name in before}
+    names = ("window", "color_table", "input_files")
+    return {name: before[name] for name in names if before and name in before}
 
 
 def _refuse_other_colors(place: Place, before: dict[str, Any], counted: Counted) -> None:
     """Refuse to mix what was made from other colors, or another window, with what comes now."""
     there, here = _kept(before), counted_details(counted)
+    files = there.pop("input_files", None)
+    if files is not None and files != counted.state:
+        raise OutputConflict(
+            f"{place.uri} cannot be resumed, because files of the input were written since that "
+            "run began; ask to overwrite it."
+        )
     if there and there != {name: here[name] for name in there}:
         was, now_ = (d["color_table"]["sha256"][:12] for d in (before, here))
         raise OutputConflict(

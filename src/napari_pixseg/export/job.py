@@ -174,6 +174,7 @@ def _export_picture(
             watch,
             lambda: pixels.classes(lookup),
         )
+        job.counted.refuse_change()
         # The commit record of an older picture goes at the last moment.
         place.sidecar().remove()
     details = {**manifest.details, **decided_details(job.counted, classes, job.warnings())}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.classify import Counted
+from napari_pixseg.engine.classify import Counted, input_changed
 from napari_pixseg.engine.grid import Region, moved
 from napari_pixseg.engine.image import PartOf
 from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
@@ -18,7 +18,6 @@ from napari_pixseg.engine.regiontable import Columns, RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.samples import Seen
 from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.errors import InputChanged
 from napari_pixseg.export import ngff
 from napari_pixseg.export.done import done_tiles
 from napari_pixseg.export.kept import KeptTiles
@@ -238,14 +237,6 @@ def refuse_other_counts(counts: NDArray[np.int64], classes: Classes) -> None:
     """Raise if what was written is not what was decided on, before it is committed."""
     if not np.array_equal(counts[1:], classes.table["count"]):
         raise input_changed()
-
-
-def input_changed() -> InputChanged:
-    """Return the error for an input that is not what it was."""
-    return InputChanged(
-        "The input has changed since its colors were counted, so the output is not finished; "
-        "leave the input alone while it is segmented, and segment it anew."
-    )
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,7 @@ def _source_of(layer: LayerView, data: Any, axes: str) -> Source:
         identity=opened.identity,
         kind=opened.kind,
         name=layer.name,
+        state=opened.state,
     )
 
 

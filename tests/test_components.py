@@ -190,6 +190,8 @@ def test_runs_know_class_faces_and_colors_of_their_components(data):
     classes = data.draw(maps(shape)).astype(np.uint8)
     found = find_components(classes, data.draw(st.integers(1, 3)))
     assert np.repeat(found.values, lengths(found)).tolist() == classes.reshape(-1).tolist()
+    sizes = np.bincount(classes.reshape(-1), minlength=9)
+    np.testing.assert_array_equal(found.class_sizes(9), sizes)
     for axis, side in product((1, 2, 3), (0, 1)):
         face = found.labels.take([-side], axis=axis)
         np.testing.assert_array_equal(found.face(axis, side), face)

@@ -182,7 +182,7 @@ class KeptTile:
 
 # A tile as a feed gives it.
 Block: TypeAlias = NDArray[Any] | Seen | KeptTile
-Keep: TypeAlias = Callable[[KeptTile, int], None]
+Keep: TypeAlias = Callable[[KeptTile, int], Any]
 
 
 def sum_parts(components: Components, parts: Sequence[Part], axes: str) -> NDArray[Any]:
@@ -331,7 +331,8 @@ class Numbering:
     components : list of int
         Components of each tile, without those known to be too small.
     written : list
-        What the function that came along with the pass returned for each tile.
+        What the functions that came along with the pass returned for each tile, the last that
+        returned anything.
     """
 
     count: int
@@ -360,7 +361,7 @@ def number_regions(
     also : callable, optional
         Called with every tile and its number, for work that is better done in the same pass.
     keep : callable, optional
-        Called with the components of every tile and its number.
+        Called with the components of every tile and its number, after that.
 
     Returns
     -------
@@ -402,7 +403,8 @@ class _Summing:
         if self.keep is not None:
             axes = self.layout.axes
             totals = None if samples is None else sum_parts(tile.components, samples, axes)
-            self.keep(KeptTile(tile.components, totals), number)
+            kept = self.keep(KeptTile(tile.components, totals), number)
+            written = written if kept is None else kept
         return replace(sum_up(classes, tile, sides), written=written)
 
 

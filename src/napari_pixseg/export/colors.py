@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ def save_colors(counted: Counted, place: Place) -> None:
     table = counted.table()
     space = _NO_SPACE if table.space is None else int(table.space)
     with place.child(COLORS_NAME).new_file() as partial, open(partial, "wb") as file:
-        np.savez(file, packed=table.packed, counts=table.counts, space=np.int64(space))
+        for column in (table.packed, table.counts, np.int64(space)):
+            np.save(file, column)
 
 
 def restore_colors(counted: Counted, place: Place, record: dict[str, Any]) -> bool:
@@ -48,10 +48,9 @@ def _load(place: Place) -> ColorTable | None:
     content = place.child(COLORS_NAME).read_bytes()
     if content is None:
         return None
+    file = io.BytesIO(content)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-            space = int(saved["space"])
-            packed, counts = saved["packed"], saved["counts"]
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        packed, counts, space = (np.load(file, allow_pickle=False) for _ in range(3))
+        return ColorTable(packed, counts, None if space == _NO_SPACE else ColorSpace(int(space)))
+    except (ValueError, TypeError, OSError, EOFError):
         return None
-    return ColorTable(packed, counts, None if space == _NO_SPACE else ColorSpace(space))

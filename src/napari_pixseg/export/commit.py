@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,24 +59,31 @@ class StoreExport:
             self.place.sweep()
         record = RunRecord(self.place, self.manifest, before)
         try:
-            with record.beating():
-                classes = self._decide(record, before if resumes else None, exists and not resumes)
+            with record.beating(), ThreadPoolExecutor(1) as beside:
+                classes, saving = self._decide(
+                    record, before if resumes else None, exists and not resumes, beside
+                )
                 details = self._write(record, classes, outputs, resumes)
+                saving.result()
         except BaseException as error:
             self.place.settle()
             record.end(error)
             raise
         return self._commit(record, details)
 
-    def _decide(self, record: RunRecord, before: dict[str, Any] | None, replaces: bool) -> Classes:
-        """Count, or take what was counted, and decide; what is replaced stays until then."""
+    def _decide(
+        self, record: RunRecord, before: dict[str, Any] | None, replaces: bool, beside: Executor
+    ) -> tuple[Classes, Future[None]]:
+        """Count, or take what was counted, and decide; what is replaced stays until then.
+
+        The table is saved meanwhile: without it, a run that is continued counts again.
+        """
         if replaces:
             classes = self.job.decide(self.watch)
             # Where there is no lock, another run may have come first.
             record.refuse_to_share()
             _clear(self.place)
-            save_colors(self.job.counted, self.place)
-            return classes
+            return classes, beside.submit(save_colors, self.job.counted, self.place)
         # Before anything is counted: it proves that the place can be written.
         record.write(**_kept(before))
         counted = self.job.counted
@@ -83,12 +91,12 @@ class StoreExport:
         counted.table(self.watch)
         if before is not None:
             _refuse_other_colors(self.place, before, counted)
-        if not restored:
-            save_colors(counted, self.place)
+        saving = beside.submit(lambda: None if restored else save_colors(counted, self.place))
         record.write(**counted_details(counted), input_files=counted.state)
         try:
-            return self.job.decide(self.watch)
+            return self.job.decide(self.watch), saving
         except ClassError:
+            saving.result()
             # The same parameters fail again, so that nobody will ask for these.
             self.place.child(COLORS_NAME).remove()
             raise

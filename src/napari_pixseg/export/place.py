@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
 # These three are only in an unfinished store.
-COLORS_NAME = "pixseg-colors.npz"
+COLORS_NAME = "pixseg-colors.npy"
 KEPT_NAME = "pixseg-components"
 LOCK_NAME = "pixseg-run.lock"
 _SETTLE_SECONDS = 5.0

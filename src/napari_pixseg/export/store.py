@@ -17,6 +17,7 @@ from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
 from napari_pixseg.engine.regiontable import Columns, RegionTable
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.samples import Seen
+from napari_pixseg.engine.seams import KeptTile
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.export import ngff
 from napari_pixseg.export.done import done_tiles
@@ -83,7 +84,11 @@ class StoreWriter:
             regions = regions_of(pixels, self.classes, lookup, self.parameters)
             regions.feed = lambda: feed
             kept = self._kept()
-            regions.keep = None if kept is None else kept.keep
+            if kept is not None:
+                # Background has no components, whose runs would tell how many pixels it has.
+                counts_runs = not regions.rules.background
+                regions.keep = _AfterTile(kept, len(painter.palette) if counts_runs else 0)
+                writer = replace(writer, counts=not counts_runs)
             written = regions.numbering(self.watch, writer).written
             refuse_other_counts(sum_counts(written), self.classes)
             if labels is not None:
@@ -209,9 +214,10 @@ class _TileWriter:
     painter: Painter
     done_labels: frozenset[int]
     done_picture: frozenset[int]
+    counts: bool = True
 
-    def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64]:
-        """Write the tile; return how many pixels of each class it has."""
+    def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64] | None:
+        """Write the tile; return how many pixels of each class it has, if that is wanted."""
         if self.labels is not None and number not in self.done_labels:
             self.labels.write_tile(number, classes.__getitem__, ngff.nearest)
         if self.picture is not None and number not in self.done_picture:
@@ -222,9 +228,23 @@ class _TileWriter:
                 return block if self.painter.channels > 1 else block[0]
 
             self.picture.write_tile(number, painted, ngff.area_mean)
+        if not self.counts:
+            return None
         counts = np.zeros(len(self.painter.palette), np.int64)
         kernels.count_numbers(np.require(classes, requirements=["C", "W"]).reshape(-1), counts)
         return counts
+
+
+@dataclass(frozen=True)
+class _AfterTile:
+    """Keeps the components of a tile and, with them, counts its classes, unless there are 0."""
+
+    kept: KeptTiles
+    classes: int
+
+    def __call__(self, tile: KeptTile, number: int) -> NDArray[np.int64] | None:
+        self.kept.keep(tile, number)
+        return tile.components.class_sizes(self.classes) if self.classes else None
 
 
 def sum_counts(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:

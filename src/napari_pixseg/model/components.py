@@ -77,6 +77,12 @@ class Components:
         self._paint(here, values, painted, across.start)
         return painted
 
+    def class_sizes(self, classes: int) -> NDArray[np.int64]:
+        """Pixels of each class 0 to ``classes`` - 1; those that are background count as 0."""
+        sizes = np.zeros(classes, np.int64)
+        _add_runs(self.shape[-1], self.first_runs, self.starts, self.values, sizes)
+        return sizes
+
     def face(self, axis: int, side: int) -> Ints:
         """Components on the first (side 0) or last (1) pixels along an axis, its length 1."""
         shape = (*self.shape[:axis], 1, *self.shape[axis + 1 :])
@@ -207,6 +213,17 @@ def _cut_runs(rows: NDArray[Any], first_runs: Offsets, starts: Ints, values: NDA
             run += line[x] != line[x - 1]
         for run in range(first_runs[y], first_runs[y + 1]):
             values[run] = line[starts[run]]
+
+
+@compiled
+def _add_runs(
+    width: int, first_runs: Offsets, starts: Ints, values: NDArray[Any], sizes: NDArray[np.int64]
+) -> None:
+    for line in range(first_runs.size - 1):
+        stop = width
+        for run in range(first_runs[line + 1] - 1, first_runs[line] - 1, -1):
+            sizes[values[run]] += stop - starts[run]
+            stop = starts[run]
 
 
 @compiled

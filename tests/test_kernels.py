@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 import napari_pixseg.model.colortable as colortable
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.export import ngff
+from napari_pixseg.export import coarser, ngff
 from napari_pixseg.export import table as table_module
 from napari_pixseg.export.table import temporary_rows, write_parquet
 from napari_pixseg.model import kernels
@@ -85,7 +87,7 @@ def test_a_look_up_says_how_many_are_zero(packed):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (61, 47), (3, 40, 33), (600, 530)])
-@pytest.mark.parametrize("reduce", [ngff.nearest, ngff.area_mean])
+@pytest.mark.parametrize("reduce", [coarser.nearest, coarser.area_mean])
 @pytest.mark.parametrize("chunk", [8, 16])
 def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, reduce, chunk):
     monkeypatch.setattr(ngff, "COARSEST_SIDE", 20)
@@ -94,21 +96,62 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     axes = "zyx"[-len(shape) :]
 
-    def pyramid(along):
+    def pyramid(along, gathering=None):
         made = ngff.Pyramid.create({}, "", axes, tiling, np.uint8, None)
-        for number in range(len(tiling)):
+        made = replace(made, gathering=gathering)
+        numbers = np.random.default_rng(1).permutation(len(tiling)).tolist()
+        for number in numbers:
             region = tiling.region(number)
             if along:
                 made.write_tile(number, array[region].__getitem__, reduce)
             else:
                 made.write(0, region, array[region])
-        level = made.level_tiling(1)
-        done = frozenset(range(len(level))) if along and made.writes_along(1) else frozenset()
-        made.build(reduce, "test", Watch(), lambda n: done if n == 1 else frozenset())
+
+        def done(level):
+            there = along and made.writes_along(level)
+            return frozenset(range(len(made.level_tiling(level)))) if there else frozenset()
+
+        made.build(reduce, "test", Watch(), done)
         return [np.asarray(level[:]) for level in made.levels]
 
-    for one, other in zip(pyramid(True), pyramid(False), strict=True):
-        assert np.array_equal(one, other)
+    expected = pyramid(False)
+    for made in (pyramid(True), pyramid(True, coarser.Gathering())):
+        for one, other in zip(made, expected, strict=True):
+            assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (5, 7), (2, 3, 4), (2, 3, 1, 9), (40, 40)])
+def test_tiles_in_nested_order_fill_squares_one_after_the_other(grid):
+    tiling = Tiling(tuple(16 * n for n in grid), (16,) * len(grid), (8,) * len(grid))
+    order = tiling.nested()
+    assert sorted(order) == list(range(len(tiling)))
+    positions = [tiling.position(number) for number in order]
+    for side in (2, 4, 8):
+        squares = [(*p[:-2], p[-2] // side, p[-1] // side) for p in positions]
+        changes = 1 + sum(a != b for a, b in pairwise(squares))
+        assert changes == len(set(squares))
+
+
+def test_gathered_chunks_are_handed_on_at_once_and_few_wait():
+    """Whatever the size of the image: some chunks for each level, with tiles in nested order."""
+    most = {}
+    for side in (256, 1024):
+        tiling = Tiling((side, side), (16, 16), (8, 8))
+        gathering, waiting, seen = coarser.Gathering(), 0, 0
+        for number in tiling.nested():
+            part = coarser.halved(tiling.region(number))
+            for level in (2, 3, 4):
+                part, shape = coarser.halved(part), (side >> level,) * 2
+                block = np.ones([p.stop - p.start for p in part], np.uint8)
+                for there, whole in gathering.add(level, part, block, (8, 8), shape):
+                    assert whole.shape == tuple(p.stop - p.start for p in there)
+                    assert whole.all()
+                    seen += whole.size
+            waiting = max(waiting, len(gathering._waiting))
+        most[side] = waiting
+        assert not gathering._waiting
+        assert seen == sum((side >> level) ** 2 for level in (2, 3, 4))
+    assert most == {256: 3, 1024: 3}
 
 
 def test_a_parquet_file_holds_every_type_of_column(tmp_path):
@@ -154,7 +197,7 @@ def made_rows(numbers):
 def test_halving_is_the_mean_of_the_pixels_there_are_rounded_half_up(data):
     shape = tuple(data.draw(st.integers(1, longest)) for longest in (3, 9, 9))
     planes = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, shape, np.uint8)
-    found = ngff.area_mean(planes)
+    found = coarser.area_mean(planes)
     assert found.shape == (shape[0], (shape[1] + 1) // 2, (shape[2] + 1) // 2)
     for index in np.ndindex(found.shape):
         plane, y, x = index

@@ -47,10 +47,17 @@ def whole(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_run_cancelled_at_any_step_is_finished_to_the_last_byte(dtype, tmp_path, output, whole):
+def test_a_run_cancelled_at_any_step_is_finished_to_the_last_byte(
+    dtype, tmp_path, output, whole, monkeypatch
+):
     path, options = source(tmp_path, dtype), DTYPES[dtype]
     expected, steps = whole(path, **options)
-    assert steps > 30
+    assert steps >= 30
+    if dtype == "uint16":
+        # As on a cluster, where each coarser level is made of the one before.
+        monkeypatch.setattr(store, "runs_here", lambda: False)
+        _, steps = whole(path, **options)
+        assert steps > 40
     for number in range(1, steps + 1, 1 if SOAK or dtype == "uint8" else 5):
         shutil.rmtree(output, ignore_errors=True)
         try:
@@ -178,7 +185,7 @@ def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(
     assert not (output / MANIFEST_NAME).exists()
 
 
-@pytest.mark.parametrize("step", [15, 26, 40])
+@pytest.mark.parametrize("step", [15, 26, 29])
 def test_a_change_that_leaves_all_counts_alike_is_noticed(tmp_path, output, step, whole):
     path = source(tmp_path)
     with pytest.raises(Cancelled):

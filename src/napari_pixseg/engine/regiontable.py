@@ -21,7 +21,7 @@ from napari_pixseg.model.compile import compiled
 from napari_pixseg.model.components import Components
 from napari_pixseg.parameters import AXES
 
-STAGE = "regions"
+STAGE, LABELS = "regions", "labels"
 _FOUR = AXES.replace("c", "")
 # From other processes rows come in batches of this many components, or one tile if it has more.
 _BATCH_COMPONENTS = 1 << 19
@@ -210,6 +210,13 @@ class RegionTable:
             done += len(batch)
         return self.row_maker.of(gathering.merged())
 
+    def label(self, write: LabelWriter, label_dtype: Any, watch: Watch) -> None:
+        """Hand over the regions of every tile as labels, for who has collected their measures."""
+        tiles = range(len(self.regions.layout.tiling))
+        relabels = {number: self.regions.relabel(number) for number in tiles}
+        step = _LabelTile(self.regions.layout, relabels, write, label_dtype)
+        run_tiles(self.regions.feed(), step, LABELS, watch)
+
     def _step(
         self, tiles: Sequence[int], write: LabelWriter | None, label_dtype: Any
     ) -> _MeasureTile:
@@ -287,7 +294,9 @@ class _MeasureTile:
         """Return the measures, which of them are whole regions, and the parts of the others."""
         relabel, region = self.relabels[number], self.maker.layout.tiling.region(number)
         tile, numbers = relabel.components(block)
-        self._write_labels(tile.components, numbers, number)
+        if self.write is not None:
+            layout, values = self.maker.layout, numbers.astype(self.label_dtype)
+            self.write(_labels(tile.components, values, layout), number)
         origin = four([part.start for part in region], relabel.axes, 0)
         totals = self._totals(tile.components, block, region)
         tally = Tally.of_tile(tile, numbers, totals, origin, self.maker.axes)
@@ -296,18 +305,6 @@ class _MeasureTile:
         crossing = tile.seam[numbers[tile.seam] > 0]
         # Several components of a tile may be one region, by way of others.
         return tally, np.flatnonzero(inner), Tally.merge([tally.take(crossing)])
-
-    def _write_labels(self, components: Components, numbers: Longs, number: int) -> None:
-        if self.write is None:
-            return
-        layout, values = self.maker.layout, numbers.astype(self.label_dtype)
-
-        def labels(part: Region) -> NDArray[Any]:
-            # Chunk by chunk: the labels of a tile are the largest thing about it.
-            painted = components.paint(values, layout.over_four(part))
-            return painted.reshape([p.stop - p.start for p in part])
-
-        self.write(labels, number)
 
     def _totals(self, components: Components, block: Block, region: Region) -> NDArray[Any]:
         if self.image is None:
@@ -318,3 +315,28 @@ class _MeasureTile:
             return sum_parts(components, block.samples, self.maker.layout.axes)
         parts = [(from_zero(region), read_only(self.image.read(region)))]
         return sum_parts(components, parts, self.maker.layout.axes)
+
+
+@dataclass(frozen=True)
+class _LabelTile:
+    """Paints the regions of a tile, no more."""
+
+    layout: Layout
+    relabels: dict[int, Relabel]
+    write: LabelWriter
+    label_dtype: Any
+
+    def __call__(self, block: Block, number: int) -> None:
+        tile, numbers = self.relabels[number].components(block)
+        values = numbers.astype(self.label_dtype)
+        self.write(_labels(tile.components, values, self.layout), number)
+
+
+def _labels(components: Components, values: NDArray[Any], layout: Layout) -> PartOf:
+    """Return what paints any part of a tile: the labels of all of it are its largest array."""
+
+    def part_of(part: Region) -> NDArray[Any]:
+        painted = components.paint(values, layout.over_four(part))
+        return painted.reshape([p.stop - p.start for p in part])
+
+    return part_of

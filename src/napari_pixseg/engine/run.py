@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import uuid
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FAN_IN = 8
 # What so few leave behind is not worth looking for.
 _FEW_TILES = 4
+# Of tiles in order, so many are begun before the first of them is done: enough for all threads.
+_AHEAD = 4 * (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Feed:
     graph: Mapping[Any, Any]
     keys: Sequence[Any] | None
     read: Callable[[int], Any] | None
+    is_ordered: bool = False
 
     @classmethod
     def of_array(cls, array: da.Array, tiling: Tiling) -> Feed:
@@ -110,6 +114,10 @@ class Feed:
     def part(self, numbers: Sequence[int]) -> Feed:
         """Return a feed of some of the tiles."""
         return replace(self, numbers=numbers)
+
+    def ordered(self, numbers: Sequence[int]) -> Feed:
+        """Return a feed of tiles that are begun in about this order, whatever Dask prefers."""
+        return replace(self, numbers=numbers, is_ordered=True)
 
     def instead(self, read: Callable[[int], Any], numbers: frozenset[int]) -> Feed:
         """Return a feed that calls ``read(number)`` for some of the tiles, not their source."""
@@ -188,7 +196,7 @@ class _AtWork:
             self._changed.wait_for(lambda: not self._count)
 
 
-def _apply(job: _Job, number: int, *block: Any) -> Any:
+def _apply(job: _Job, number: int, _after: None, *block: Any) -> Any:
     result = job.on_block(block[0], number) if block else job.on_number(number)
     if job.topic is not None:
         tell_client(job.topic, number)
@@ -277,12 +285,20 @@ def tile_graph(
     job = _job_key(name)
     graph[job] = _Job(feed, function)
     keys: list[Any] = []
+    after = None
     for number in feed.numbers:
         key = None if feed.keys is None else feed.keys[number]
         block = () if key is None else (key,)
-        graph[(name, number)] = (_apply, job, number, *block)
+        if feed.is_ordered and len(keys) >= _AHEAD:
+            earlier, after = after, (f"done-{name}", len(keys))
+            graph[after] = (_nothing, keys[-_AHEAD], earlier)
+        graph[(name, number)] = (_apply, job, number, after, *block)
         keys.append((name, number))
     return graph, keys
+
+
+def _nothing(_result: Any, _earlier: None) -> None:
+    """Tell that a tile and all before it are done, to one that is to begin after them."""
 
 
 def _merge_tree(graph: dict[Any, Any], keys: list[Any], merge: Callable[[list[Any]], Any]) -> Any:

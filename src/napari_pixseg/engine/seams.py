@@ -368,7 +368,8 @@ def number_regions(
     Numbering
     """
     graph, keys = tile_graph(feed, _Summing(layout, rules, also, keep), STAGE)
-    name = keys[0][0]
+    # By number, whatever their order.
+    keys, name = sorted(keys), keys[0][0]
     digests: list[Any] = []
     pairs: list[Any] = []
     for number, key in enumerate(keys):

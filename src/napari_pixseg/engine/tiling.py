@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from napari_pixseg.engine.grid import Region
 from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.peak import peak_memory
@@ -71,6 +73,15 @@ class Tiling:
         """Pixels of a tile."""
         bounds = zip(self.position(number), self.tile, self.shape, strict=True)
         return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in bounds)
+
+    def nested(self) -> list[int]:
+        """Numbers of all tiles, squares of 2 x 2, of 4 x 4 and so on one after the other."""
+        *outer, rows, columns = np.indices(self.grid).reshape(len(self.grid), -1)
+        nested = np.zeros_like(rows)
+        for bit in range(max(self.grid[-2:]).bit_length()):
+            nested |= (columns >> bit & 1) << 2 * bit | (rows >> bit & 1) << 2 * bit + 1
+        order: list[int] = np.lexsort((nested, *reversed(outer))).tolist()
+        return order
 
     def regions(self) -> Iterator[Region]:
         """Pixels of all tiles in order."""

@@ -26,7 +26,7 @@ from napari_pixseg.engine.image import Image, PartOf
 from napari_pixseg.engine.run import Feed, Watch, run_tiles
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import OutputConflict
-from napari_pixseg.model import kernels
+from napari_pixseg.export.coarser import Gathering, Reduce, TileHalf, halved
 from napari_pixseg.parameters import AXES
 
 VERSION = "0.5"
@@ -34,8 +34,6 @@ VERSION = "0.5"
 COARSEST_SIDE = 512
 _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
-
-Reduce = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,15 @@ class Pyramid:
         Tiles of the finest level, without the channel axis.
     made_along : frozenset of int
         Those whose part of the next level is there already.
+    gathering : Gathering, optional
+        What makes levels beyond the next, where one process writes all tiles.
     """
 
     levels: tuple[Any, ...]
     axes: str
     tiling: Tiling
     made_along: frozenset[int] = frozenset()
+    gathering: Gathering | None = None
 
     @classmethod
     def create(
@@ -109,7 +110,7 @@ class Pyramid:
         region = self.tiling.region(number)
         *before, last = self._parts(region)
         along = self.writes_along(1) and number not in self.made_along
-        coarser = _Coarser(self.half_tiling.region(number), reduce) if along else None
+        coarser = TileHalf(self.half_tiling.region(number), reduce) if along else None
         for inner in (*before, last):
             block = part(inner)
             if coarser is not None:
@@ -117,6 +118,22 @@ class Pyramid:
                 if inner is last:
                     self.write(1, coarser.region, coarser.block)
             self.write(0, moved(inner, region), block)
+        if coarser is not None and self.gathering is not None:
+            self._gather(self.gathering, coarser.region, coarser.block, reduce)
+
+    def _gather(
+        self, gathering: Gathering, region: Region, block: NDArray[Any], reduce: Reduce
+    ) -> None:
+        """Make a tile's part of all levels beyond the second."""
+        for level in range(2, len(self.levels)):
+            if not self.writes_along(level):
+                return
+            region, block = halved(region), reduce(block)
+            tiling = self.level_tiling(level)
+            for there, whole in gathering.add(
+                level, region, block, tiling.write_chunk, tiling.shape
+            ):
+                self.write(level, there, whole)
 
     def _parts(self, region: Region) -> list[Region]:
         """Cut a tile into chunks, or not at all where half of one would not be whole pixels."""
@@ -134,12 +151,16 @@ class Pyramid:
 
     def writes_along(self, level: int) -> bool:
         """Whether :meth:`write_tile` writes this level, too."""
-        if level != 1 or len(self.levels) < 2:
+        if not 0 < level < len(self.levels) or (level > 1 and self.gathering is None):
             return False
         axes = (self.axes.index("y"), self.axes.index("x"))
         chunks = [self.levels[1].chunks[axis] for axis in axes]
         sizes = zip(self.tiling.grid[-2:], self.tiling.tile[-2:], chunks, strict=True)
-        return all(count == 1 or tile % (2 * chunk) == 0 for count, tile, chunk in sizes)
+        # Half a tile must be whole chunks, and what becomes of it in this level whole pixels.
+        return all(
+            count == 1 or (tile % (2 * chunk) == 0 and tile % (1 << level) == 0)
+            for count, tile, chunk in sizes
+        )
 
     def write(self, level: int, region: Region, block: NDArray[Any]) -> None:
         """Write a block, channels first where there are any, to a region of a level."""
@@ -193,24 +214,6 @@ class Pyramid:
         return tuple(n for axis, n in pairs if axis != "c")
 
 
-class _Coarser:
-    """A tile's part of the next level, made of the tile's own parts."""
-
-    def __init__(self, region: Region, reduce: Reduce) -> None:
-        self.region, self._reduce = region, reduce
-        self.block: NDArray[Any] = np.empty(0)
-
-    def add(self, inner: Region, block: NDArray[Any]) -> None:
-        """Put in what becomes of a part of the tile."""
-        half = self._reduce(block)
-        if not self.block.size:
-            outer = half.shape[: half.ndim - len(inner)]
-            sizes = [part.stop - part.start for part in self.region]
-            self.block = np.empty((*outer, *sizes), half.dtype)
-        there: tuple[Any, ...] = (..., *_halved(inner))
-        self.block[there] = half
-
-
 def _array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Array[Any]:
     """Create an array, or open the one that a run left unfinished."""
     if resumes:
@@ -252,28 +255,8 @@ class _LevelStep:
         self.pyramid.write(self.level, region, block)
 
 
-def _halved(inner: Region) -> Region:
-    *outer, rows, columns = inner
-    half = [slice(part.start // 2, math.ceil(part.stop / 2)) for part in (rows, columns)]
-    return (*outer, *half)
-
-
 def _doubled(part: slice, length: int) -> slice:
     return slice(2 * part.start, min(2 * part.stop, length))
-
-
-def nearest(block: NDArray[Any]) -> NDArray[Any]:
-    """Halve y and x by taking every other pixel: labels must not be mixed."""
-    return block[..., ::2, ::2]
-
-
-def area_mean(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Halve y and x by the mean of 2 x 2 pixels, rounded half up; fewer at odd ends."""
-    *outer, rows, columns = block.shape
-    result = np.empty((*outer, math.ceil(rows / 2), math.ceil(columns / 2)), np.uint8)
-    planes = np.require(block, requirements=["C", "W"]).reshape(-1, rows, columns)
-    kernels.halve(planes, result.reshape(-1, *result.shape[-2:]))
-    return result
 
 
 def level_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

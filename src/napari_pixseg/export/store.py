@@ -15,11 +15,11 @@ from napari_pixseg.engine.grid import Region, moved
 from napari_pixseg.engine.image import PartOf
 from napari_pixseg.engine.regions import Regions, regions_of, smallest_dtype
 from napari_pixseg.engine.regiontable import Columns, RegionTable
-from napari_pixseg.engine.run import Feed, Watch, run_tiles
+from napari_pixseg.engine.run import Feed, Watch, run_tiles, runs_here
 from napari_pixseg.engine.samples import Seen
 from napari_pixseg.engine.seams import KeptTile
 from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.export import ngff
+from napari_pixseg.export import coarser, ngff
 from napari_pixseg.export.done import done_tiles
 from napari_pixseg.export.kept import KeptTiles
 from napari_pixseg.export.painter import Painter
@@ -74,10 +74,12 @@ class StoreWriter:
         def pyramids() -> None:
             self.reached("pyramids")
             if picture is not None:
-                self._build(picture, ngff.area_mean, "picture")
+                self._build(picture, coarser.area_mean, "picture")
             if labels is not None:
-                self._build(labels, ngff.nearest, "classes")
+                self._build(labels, coarser.nearest, "classes")
 
+        order = pixels.tiling.nested() if self._gathers else None
+        feed = feed if order is None else feed.ordered(order)
         details: dict[str, Any] = {}
         self.reached("classes")
         if measures:
@@ -94,7 +96,7 @@ class StoreWriter:
             if labels is not None:
                 regions.feed = anew
             if kept is not None:
-                regions.feed = _FeedOfKept(kept, regions.feed, pixels.tiling)
+                regions.feed = _FeedOfKept(kept, regions.feed, pixels.tiling, order)
             self.reached("regions")
             details["regions"] = self._write_regions(regions, picture is not None, pyramids)
             if kept is not None:
@@ -104,6 +106,11 @@ class StoreWriter:
             refuse_other_counts(counts, self.classes)
             pyramids()
         return details
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether coarser levels are made here of tiles that are all written here and now."""
+        return not self.resumes and runs_here()
 
     def _kept(self) -> KeptTiles | None:
         """Where components are kept; from afar they would cost more than they spare."""
@@ -121,7 +128,7 @@ class StoreWriter:
         tiling = pyramid.level_tiling(level)
         return done_tiles(self.place, pyramid.levels[level], pyramid.axes, tiling)
 
-    def _build(self, pyramid: ngff.Pyramid, reduce: ngff.Reduce, stage: str) -> None:
+    def _build(self, pyramid: ngff.Pyramid, reduce: coarser.Reduce, stage: str) -> None:
         pyramid.build(reduce, stage, self.watch, lambda level: self._done(pyramid, level))
 
     def _picture(self, painter: Painter) -> ngff.Pyramid:
@@ -164,6 +171,8 @@ class StoreWriter:
     def _pyramid(self, path: str, dtype: Any, channels: int | None, axes: str) -> ngff.Pyramid:
         store, tiling = self.place.store(), self.counted.tiling
         made = ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
+        if self._gathers:
+            return replace(made, gathering=coarser.Gathering())
         if not (self.resumes and made.writes_along(1)):
             return made
         along = done_tiles(self.place, made.levels[1], made.axes, made.half_tiling)
@@ -180,19 +189,23 @@ class StoreWriter:
         labels = self._label("regions", dtype, [], has_image)
         maker = RegionTable(regions, image, image.source.scale)
         done, table_place = self._done(labels, 0), self.place.child(TABLE_NAME)
-        # The table is written whole after the last label, so that both are there or neither.
+        # The table is written whole, and is no use without all labels.
         if len(done) == len(labels.tiling) and self.resumes and table_place.is_file():
-            self._build(labels, ngff.nearest, "regions")
+            self._build(labels, coarser.nearest, "regions")
             pyramids()
         else:
+            writer = _LabelWriter(labels, done)
+            later = runs_here() and isinstance(regions.feed, _FeedOfKept) and regions.feed.has_all
             with temporary_rows(maker.dtype) as rows:
-                more = maker.collect(rows.put, self.watch, _LabelWriter(labels, done), dtype)
-                # Arrow compresses beside Python.
+                more = maker.collect(rows.put, self.watch, None if later else writer, dtype)
+                # Arrow compresses beside Python, and by one thread.
                 with ThreadPoolExecutor(1) as beside:
                     writing = beside.submit(
                         self._write_table, table_place, rows, more, regions.count
                     )
-                    self._build(labels, ngff.nearest, "regions")
+                    if later:
+                        maker.label(writer, dtype, self.watch)
+                    self._build(labels, coarser.nearest, "regions")
                     pyramids()
                     writing.result()
         return {"count": regions.count, "dtype": str(dtype), "table": TABLE_NAME}
@@ -219,7 +232,7 @@ class _TileWriter:
     def __call__(self, classes: NDArray[Any], number: int) -> NDArray[np.int64] | None:
         """Write the tile; return how many pixels of each class it has, if that is wanted."""
         if self.labels is not None and number not in self.done_labels:
-            self.labels.write_tile(number, classes.__getitem__, ngff.nearest)
+            self.labels.write_tile(number, classes.__getitem__, coarser.nearest)
         if self.picture is not None and number not in self.done_picture:
             region = self.picture.tiling.region(number)
 
@@ -227,7 +240,7 @@ class _TileWriter:
                 block = self.painter.paint(classes[inner], moved(inner, region))
                 return block if self.painter.channels > 1 else block[0]
 
-            self.picture.write_tile(number, painted, ngff.area_mean)
+            self.picture.write_tile(number, painted, coarser.area_mean)
         if not self.counts:
             return None
         counts = np.zeros(len(self.painter.palette), np.int64)
@@ -266,7 +279,7 @@ class _LabelWriter:
 
     def __call__(self, regions: PartOf, number: int) -> None:
         if number not in self.done:
-            self.pyramid.write_tile(number, regions, ngff.nearest)
+            self.pyramid.write_tile(number, regions, coarser.nearest)
 
 
 @dataclass(frozen=True)
@@ -301,9 +314,16 @@ class _FeedOfKept:
     kept: KeptTiles
     other: Callable[[], Feed]
     tiling: Tiling
+    order: Sequence[int] | None
 
     def __call__(self) -> Feed:
-        there = self.kept.numbers()
-        if len(there) == len(self.tiling):
-            return Feed.of_reader(self.kept.kept, self.tiling)
-        return self.other().instead(self.kept.kept, there)
+        if self.has_all:
+            feed = Feed.of_reader(self.kept.kept, self.tiling)
+        else:
+            feed = self.other().instead(self.kept.kept, self.kept.numbers())
+        return feed if self.order is None else feed.ordered(self.order)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether nothing has to be found again."""
+        return len(self.kept.numbers()) == len(self.tiling)

@@ -1,0 +1,69 @@
+"""Tiles in order: few are begun before the earlier ones are done; results stay with their tile."""
+
+import threading
+
+import dask
+import numpy as np
+import pytest
+
+from napari_pixseg.engine import run
+from napari_pixseg.engine.run import Feed, run_tiles, tile_graph
+from napari_pixseg.engine.tiling import Tiling
+
+TILES = Tiling((64, 96), (8, 8), (8, 8))
+
+
+class Log:
+    """Which tiles began, and how many of the earlier ones were not done by then."""
+
+    def __init__(self, order):
+        self.place = {number: at for at, number in enumerate(order)}
+        self.lock, self.done, self.missing = threading.Lock(), set(), []
+
+    def __call__(self, _block, number):
+        at = self.place[number]
+        with self.lock:
+            self.missing.append(sum(earlier not in self.done for earlier in range(at)))
+        np.ones(1000).sum()
+        with self.lock:
+            self.done.add(at)
+        return number
+
+
+@pytest.mark.parametrize("merge", [None, sum])
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_few_tiles_are_begun_before_the_earlier_ones_are_done(blocks, workers, merge, monkeypatch):
+    monkeypatch.setattr(run, "_AHEAD", 6)
+    order = np.random.default_rng(0).permutation(len(TILES)).tolist()
+    log, feed = Log(order), Feed.of_reader(lambda number: number, TILES)
+    if blocks:
+        keys = [("block", number) for number in range(len(TILES))]
+        feed = Feed(range(len(TILES)), {key: (int, key[1]) for key in keys}, keys, None)
+    with dask.config.set(scheduler="threads", num_workers=workers):
+        found = run_tiles(feed.ordered(order), log, "test", None, merge)
+    assert (list(found) if merge is None else found) == (order if merge is None else sum(order))
+    assert len(log.missing) == len(TILES)
+    assert max(log.missing) < 6
+    # Otherwise this would hold by itself.
+    free = Log(order)
+    with dask.config.set(scheduler="threads", num_workers=workers):
+        run_tiles(feed.part(order), free, "test", None, merge)
+    assert max(free.missing) > 6
+
+
+def test_without_dask_they_come_in_order_too(monkeypatch):
+    monkeypatch.setattr(run, "dask_is_wanted", lambda: False)
+    order = TILES.nested()
+    log = Log(order)
+    assert run_tiles(Feed.of_reader(lambda n: n, TILES).ordered(order), log, "test") == order
+    assert max(log.missing) < 8
+
+
+def test_only_tiles_in_order_have_tasks_more_than_one():
+    feed = Feed.of_reader(lambda number: number, TILES)
+    plain, _ = tile_graph(feed, lambda block, number: number, "test")
+    ordered, keys = tile_graph(feed.ordered(range(len(TILES))), lambda block, number: number, "x")
+    assert len(plain) == len(TILES) + 1
+    assert len(ordered) == len(plain) + len(TILES) - min(run._AHEAD, len(TILES))
+    assert keys == [(keys[0][0], number) for number in range(len(TILES))]

@@ -69,7 +69,7 @@ def partitions(draw):
 
 
 def test_every_kernel_of_a_small_picture_is_compared():
-    tested = {"pack", "add_tables", "histograms", "box_totals", "kept_boxes", "classify"}
+    tested = {"pack", "add_tables", "histograms", "box_totals", "kept_boxes", "classify", "nearest"}
     tested |= {"class_totals", "look_up", "look_up_pixels", "count_numbers", "paint"}
     assert set(WITH_PLAIN) == tested
 
@@ -86,8 +86,9 @@ def test_plain_boxes_and_classes_are_the_compiled_ones(made):
     for number in (max(int(kept.sum()), 1), 5000):
         # Few different values: many colors are as near to one center as to another.
         centers = rng.integers(0, rng.choice([4, 256]), (number, 3))
-        result = np.zeros(len(colors), np.uint16)
-        assert_alike("classify", colors, first, last, shape, numbers, centers, result)
+        assert_alike("nearest", colors, centers, np.zeros(len(colors), np.uint16))
+    result = np.zeros(len(colors), np.uint16)
+    assert_alike("classify", colors, first, last, shape, numbers, result)
     classes = rng.integers(0, 9, len(colors)).astype(np.uint16)
     assert_alike("class_totals", classes, colors, counts, np.zeros((9, 4), np.int64))
 

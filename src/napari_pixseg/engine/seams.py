@@ -273,7 +273,8 @@ def match(here: TileSeams, there: TileSeams, direction: Direction, connectivity:
         for shift in product(*free)
         if sum(map(abs, shift)) <= spare
     ]
-    return np.unique(np.concatenate(pairs), axis=0)
+    touching = np.unique(np.concatenate(pairs))
+    return np.stack([touching >> 32, touching & 0xFFFFFFFF], axis=1)
 
 
 def _edge(tile: TileSeams, direction: Direction, sign: int) -> NDArray[np.int32]:
@@ -297,7 +298,9 @@ def _touching(
     both = (a > 0) & (b > 0)
     a, b = a[both], b[both]
     same = classes[a - 1] == other_classes[b - 1]
-    return np.unique(np.stack([a[same], b[same]], axis=1).astype(np.int64), axis=0)
+    # As one number, which is sorted faster than two.
+    touching: Longs = a[same].astype(np.int64) << 32 | b[same]
+    return touching
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,10 @@ def _save(file: IO[bytes], column: NDArray[Any]) -> None:
 
 def _load(file: IO[bytes]) -> NDArray[Any]:
     header = json.loads(file.readline())
-    content = np.frombuffer(_CODEC.decode(file.read(header["bytes"])), header["dtype"])
-    # A copy, as kernels for arrays that cannot be written would have to be compiled besides.
-    return content.reshape(header["shape"]).copy()
+    content, array = file.read(header["bytes"]), np.empty(header["shape"], header["dtype"])
+    if array.size:
+        _CODEC.decode(content, array)
+    return array
 
 
 def _narrow(totals: NDArray[Any]) -> NDArray[Any]:

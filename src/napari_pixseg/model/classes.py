@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.errors import ClassError, RecountNeeded
-from napari_pixseg.model import kernels
+from napari_pixseg.model import kernels, plain
 from napari_pixseg.model.colorspaces import forward, forward_bytes, from_byte, inverse, to_byte
 from napari_pixseg.model.colortable import COLORS, ColorTable
 from napari_pixseg.model.scalespace import BINS, Fingerprint, fingerprint
@@ -19,6 +19,7 @@ from napari_pixseg.model.threads import over_slices
 from napari_pixseg.parameters import ColorSpace, Parameters
 
 SAFE_MARGIN = 3
+_FEW_CENTERS = 64
 # ``st`` means the same at every size because counts are taken to this many pixels.
 REFERENCE_PIXELS = 1 << 20
 MAX_CLASSES = {"documented": 65535, "imagemagick6": 256}
@@ -77,12 +78,25 @@ class Partition:
             shape = len(self.regions[1]), len(self.regions[2])
 
             def classify(part: slice) -> None:
-                kernels.classify(
-                    colors[part], first, last, shape, self.numbers, self.centers, result[part]
-                )
+                classes = result[part]
+                kernels.classify(colors[part], first, last, shape, self.numbers, classes)
+                left = classes == 0
+                count = np.count_nonzero(left)
+                if 2 * count > left.size:
+                    # Picking most of them takes longer than looking at all.
+                    np.copyto(classes, self._nearest(colors[part]), where=left)
+                elif count:
+                    classes[left] = self._nearest(colors[part][left])
 
             over_slices(classify, len(colors))
         return result
+
+    def _nearest(self, colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        classes = np.empty(len(colors), np.uint16)
+        # Few centers are compared faster at once than looked for.
+        nearest = plain.nearest if len(self.centers) <= _FEW_CENTERS else kernels.nearest
+        nearest(colors, self.centers, classes)
+        return classes
 
 
 @dataclass(frozen=True)

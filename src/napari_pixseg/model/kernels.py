@@ -152,35 +152,6 @@ def _first_kept(
     return -1
 
 
-@compiled
-def _nearest(color: Bytes, centers: NDArray[np.int64], order: NDArray[np.int64], start: int) -> int:
-    """Index of the nearest center, ties to the lowest; ``order`` sorts the centers by channel 0.
-
-    Walks outwards from ``start`` (the first center not below the color in
-    channel 0) until that channel alone is farther than the best so far.
-    """
-    best, winner = np.int64(1) << 40, -1
-    low, high = start - 1, start
-    while low >= 0 or high < order.size:
-        upwards = low < 0 or (
-            high < order.size
-            and centers[order[high], 0] - color[0] <= color[0] - centers[order[low], 0]
-        )
-        index = order[high] if upwards else order[low]
-        if upwards:
-            high += 1
-        else:
-            low -= 1
-        distance = (centers[index, 0] - color[0]) ** 2
-        if distance > best:
-            break
-        distance += (centers[index, 1] - color[1]) ** 2
-        distance += (centers[index, 2] - color[2]) ** 2
-        if distance < best or (distance == best and index < winner):
-            best, winner = distance, index
-    return int(winner)
-
-
 @compiled_or(plain.classify)
 def classify(
     colors: Bytes,
@@ -188,17 +159,43 @@ def classify(
     last: NDArray[np.int64],
     shape: tuple[int, int],
     numbers: NDArray[np.int64],
-    centers: NDArray[np.int64],
     result: NDArray[np.uint16],
 ) -> None:
-    """Write class 1..n of each (n, 3) byte color: its first kept box, else the nearest center."""
+    """Write class 1..n of each (n, 3) byte color: its first kept box; 0 where there is none."""
+    for i in range(colors.shape[0]):
+        result[i] = _first_kept(colors[i], first, last, shape, numbers) + 1
+
+
+@compiled_or(plain.nearest)
+def nearest(colors: Bytes, centers: NDArray[np.int64], result: NDArray[np.uint16]) -> None:
+    """Write class 1..n of each (n, 3) byte color: its nearest center, ties to the lowest.
+
+    Walks outwards from the first center not below the color in channel 0 until that
+    channel alone is farther than the best so far.
+    """
     order = np.argsort(centers[:, 0])
     starts = np.searchsorted(centers[order, 0], np.arange(256))
     for i in range(colors.shape[0]):
-        number = _first_kept(colors[i], first, last, shape, numbers)
-        if number < 0:
-            number = _nearest(colors[i], centers, order, starts[colors[i, 0]])
-        result[i] = number + 1
+        red, green, blue = np.int64(colors[i, 0]), np.int64(colors[i, 1]), np.int64(colors[i, 2])
+        best, winner = np.int64(1) << 40, -1
+        low, high = starts[colors[i, 0]] - 1, starts[colors[i, 0]]
+        while low >= 0 or high < order.size:
+            upwards = low < 0 or (
+                high < order.size and centers[order[high], 0] - red <= red - centers[order[low], 0]
+            )
+            index = order[high] if upwards else order[low]
+            if upwards:
+                high += 1
+            else:
+                low -= 1
+            distance = (centers[index, 0] - red) ** 2
+            if distance > best:
+                break
+            distance += (centers[index, 1] - green) ** 2
+            distance += (centers[index, 2] - blue) ** 2
+            if distance < best or (distance == best and index < winner):
+                best, winner = distance, index
+        result[i] = winner + 1
 
 
 @compiled_or(plain.class_totals)

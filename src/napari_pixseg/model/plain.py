@@ -166,10 +166,9 @@ def classify(
     last: NDArray[np.int64],
     shape: tuple[int, int],
     numbers: NDArray[np.int64],
-    centers: NDArray[np.int64],
     result: NDArray[np.uint16],
 ) -> None:
-    """Give each color its class; see :func:`kernels.classify`."""
+    """Give each color the class of its box; see :func:`kernels.classify`."""
     # One more number, for colors that lie in no box.
     numbers = np.append(numbers, -1)
     ways = _ways(first, last, shape)
@@ -181,12 +180,6 @@ def classify(
         for offsets in ways[1:]:
             left = np.flatnonzero((found < 0) & (boxes >= 0))
             found[left] = numbers[np.maximum(_boxes(block[left], offsets), -1)]
-        left = np.flatnonzero(found < 0)
-        if 2 * left.size > found.size:
-            # Picking most of them takes longer than looking at all.
-            found = np.where(found < 0, _nearest(block, centers), found)
-        elif left.size:
-            found[left] = _nearest(block[left], centers)
         result[rows] = found + 1
 
 
@@ -203,8 +196,8 @@ def _ways(
     return ways
 
 
-def _nearest(colors: Bytes, centers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Index of the nearest center, ties to the lowest.
+def nearest(colors: Bytes, centers: NDArray[np.int64], result: NDArray[np.uint16]) -> None:
+    """Give each color the class of its nearest center; see :func:`kernels.nearest`.
 
     With x^2 left out, which all distances from a color x share, they are c^2 - 2 c x: whole
     numbers of 19 bits and a sign, and a product of two matrices. The index fills the bits
@@ -215,15 +208,11 @@ def _nearest(colors: Bytes, centers: NDArray[np.int64]) -> NDArray[np.int64]:
     weights = np.empty((len(centers), 4), kind)
     weights[:, :3] = (-2 * centers) << bits
     weights[:, 3] = ((centers**2).sum(axis=1) << bits) | np.arange(len(centers))
-    nearest = np.empty(len(colors), np.int64)
-    step = max(_CACHED // len(centers), 16)
-    for start in range(0, len(colors), step):
-        rows = slice(start, start + step)
+    for rows in _blocks(len(colors), max(_CACHED // len(centers), 16)):
         planes = np.ones((4, len(colors[rows])), kind)
         planes[:3] = colors[rows].T
         best = np.minimum.reduce(weights @ planes, axis=0)
-        nearest[rows] = best.astype(np.int64) & ((1 << bits) - 1)
-    return nearest
+        result[rows] = (best.astype(np.int64) & ((1 << bits) - 1)) + 1
 
 
 def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:

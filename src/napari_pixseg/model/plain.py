@@ -208,7 +208,7 @@ def nearest(colors: Bytes, centers: NDArray[np.int64], result: NDArray[np.uint16
     weights = np.empty((len(centers), 4), kind)
     weights[:, :3] = (-2 * centers) << bits
     weights[:, 3] = ((centers**2).sum(axis=1) << bits) | np.arange(len(centers))
-    for rows in _blocks(len(colors), max(_CACHED // len(centers), 16)):
+    for rows in _blocks(len(colors), min(max(_CACHED // len(centers), 16), 1 << 13)):
         planes = np.ones((4, len(colors[rows])), kind)
         planes[:3] = colors[rows].T
         best = np.minimum.reduce(weights @ planes, axis=0)

@@ -126,7 +126,9 @@ def test_resume_and_overwrite_exclude_each_other(output):
 
 
 def test_without_resume_the_sentence_says_that_one_may(half, output):
-    match = "unfinished; ask to resume it, choose another path, or ask to overwrite it"
+    match = (
+        r"unfinished; ask to resume it \(.*--resume\), choose another path, or ask to overwrite it"
+    )
     refused(output, match, lambda: segmented(half).export(output))
 
 

@@ -480,4 +480,9 @@ def test_what_cannot_be_segmented_is_refused_before_any_work(source, options, er
 def test_one_class_alone_is_warned_of():
     assert any("only one class" in w for w in segment(np.zeros((8, 8), np.uint8)).warnings)
     noise = np.random.default_rng(9).integers(0, 256, (32, 32, 3), np.uint8)
-    assert segment(noise, ct=0, st=0.1).warnings == ()
+    assert segment(noise, ct=0, st=0.1, axes="yxc").warnings == ()
+
+
+def test_a_guess_is_told_with_the_warnings():
+    (guess,) = segment(np.random.default_rng(9).integers(0, 256, (9, 9, 3), np.uint8)).warnings
+    assert "guessed to be 'yxc'" in guess

@@ -100,7 +100,7 @@ def _report(error: BaseException) -> int:
     return 1
 
 
-def _say(text: str) -> None:
+def _say(text: str, remedy: str = "") -> None:
     if sys.stdout is None:
         return  # Closed by who started this.
     try:
@@ -109,9 +109,9 @@ def _say(text: str) -> None:
     except OSError as error:
         # Python would try again at its end.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        remedy = f"; {remedy}" if remedy else ""
         raise _NobodyListens(
-            f"The answer could not be written to standard output ({error.strerror}); an output "
-            "that was finished has it as its manifest."
+            f"The answer could not be written to standard output ({error.strerror}){remedy}."
         ) from error
 
 
@@ -226,9 +226,9 @@ def _segment(options: argparse.Namespace) -> None:
             blob=options.blob, on_error=options.on_error,
             memory_limit=options.memory_limit, on_event=bars.show, cancel=cancel,
         )  # fmt: skip
-    for remark in (*segmentation.image.notes, *manifest.details["warnings"]):
+    for remark in manifest.details["warnings"]:
         _log.info(remark)
-    _say(manifest.to_json())
+    _say(manifest.to_json(), "the finished output has it as its manifest")
 
 
 def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:

@@ -160,7 +160,11 @@ class Segmentation:
 
     @property
     def table(self) -> NDArray[np.void]:
-        """One row per class: number, box, center, color, count, percentage, box_count, ..."""
+        """One row per class: number, box, center, color, count, percentage, box_count, ...
+
+        Some columns hold several values. For pandas:
+        ``DataFrame({name: list(table[name]) for name in table.dtype.names})``.
+        """
         return self.decision.table
 
     @property
@@ -225,10 +229,10 @@ class Segmentation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know before trusting the result."""
+        """What a user should know before trusting the result, guesses about the input first."""
         several = len(self.table) > 1
         one = () if several else self._one_class()
-        return self._skipped() + one + self._unknown_background()
+        return self.image.notes + self._skipped() + one + self._unknown_background()
 
     def _unknown_background(self) -> tuple[str, ...]:
         named = self.parameters.background

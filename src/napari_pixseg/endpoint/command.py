@@ -151,7 +151,7 @@ def segment_there(options: argparse.Namespace, local_only: Sequence[str]) -> str
         raise ParameterError(f"An endpoint gives a PNG, so {target.name} must end in .png.")
     if not options.overwrite and target.exists():
         raise OutputConflict(
-            f"{target.uri} exists already; choose another path, or ask to overwrite it."
+            f"{target.uri} exists already; choose another path, or give --overwrite."
         )
     endpoint = Endpoint(options.endpoint, _key(options.key_file))
     wish = {name: getattr(options, name) for name in ("ct", "cs", "st")}

@@ -189,16 +189,19 @@ def _conflict(place: Place, wish: Wish) -> str:
         )
     if is_unfinished(place):
         return (
-            f"{place.uri} exists already, unfinished; ask to resume it, choose another path, or "
-            "ask to overwrite it."
+            f"{place.uri} exists already, unfinished; ask to resume it (resume=True, --resume), "
+            "choose another path, or ask to overwrite it (overwrite=True, --overwrite)."
         )
-    return f"{place.uri} exists already; choose another path, or ask to overwrite it."
+    return (
+        f"{place.uri} exists already; choose another path, or ask to overwrite it "
+        "(overwrite=True, --overwrite)."
+    )
 
 
 def _finished(place: Place) -> str:
     return (
         f"{place.uri} is finished already, so there is nothing to resume; choose another path, or "
-        "ask to overwrite it."
+        "ask to overwrite it (overwrite=True, --overwrite)."
     )
 
 

@@ -156,13 +156,14 @@ def _refuse_other_colors(place: Place, before: dict[str, Any], counted: Counted)
     if files is not None and files != counted.state:
         raise OutputConflict(
             f"{place.uri} cannot be resumed, because files of the input were written since that "
-            "run began; ask to overwrite it."
+            "run began; ask to overwrite it (overwrite=True, --overwrite)."
         )
     if there and there != {name: here[name] for name in there}:
         was, now_ = (d["color_table"]["sha256"][:12] for d in (before, here))
         raise OutputConflict(
             f"{place.uri} cannot be resumed, because the input has changed: the hash of its colors "
-            f"was {was} and is now {now_}; give the same input, or ask to overwrite it."
+            f"was {was} and is now {now_}; give the same input, or ask to overwrite it "
+            "(overwrite=True, --overwrite)."
         )
 
 

@@ -159,7 +159,7 @@ def refuse_other_run(place: Place, there: Mapping[str, Any], here: Mapping[str, 
     if differences:
         raise OutputConflict(
             f"{place.uri} cannot be resumed, because {', and '.join(differences)}; use what the "
-            "run began with, or ask to overwrite it."
+            "run began with, or ask to overwrite it (overwrite=True, --overwrite)."
         )
 
 
@@ -174,7 +174,7 @@ def unreadable(place: Place) -> OutputConflict:
     """Return the error for a store whose record says nothing."""
     return OutputConflict(
         f"{place.uri} cannot be resumed, because its {RECORD_NAME} cannot be read; "
-        "ask to overwrite it, or choose another path."
+        "ask to overwrite it (overwrite=True, --overwrite), or choose another path."
     )
 
 

@@ -64,7 +64,7 @@ def run(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         with _peak_of(process.pid) as peak:
             process.wait()
-        wall, after = time.perf_counter() - start, os.times()
+            wall, after = time.perf_counter() - start, os.times()
         out.seek(0)
         err.seek(0)
         if process.returncode:
@@ -93,7 +93,9 @@ def _peak_of(pid: int) -> Iterator[Callable[[], float]]:
     highest, ended = [0], threading.Event()
 
     def sample() -> None:
-        while not ended.wait(_SAMPLE_SECONDS):
+        pause = _SAMPLE_SECONDS
+        while not ended.wait(pause):
+            began = time.perf_counter()
             with suppress(psutil.Error):
                 root = psutil.Process(pid)
                 total = 0
@@ -101,6 +103,8 @@ def _peak_of(pid: int) -> Iterator[Callable[[], float]]:
                     with suppress(psutil.Error):
                         total += process.memory_info().rss
                 highest[0] = max(highest[0], total)
+            # Looking for children reads of all processes: it must not take a core from them.
+            pause = max(_SAMPLE_SECONDS, 20 * (time.perf_counter() - began))
 
     thread = threading.Thread(target=sample)
     thread.start()

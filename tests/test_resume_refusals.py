@@ -83,7 +83,7 @@ def test_a_file_that_was_written_again_is_refused(tmp_path, output):
     with pytest.raises(Cancelled):
         segmented(path).export(output, **cancelled_at(4))
     os.utime(path, ns=(1, 1))
-    match = r"the input's identity was .*mtime_ns.* and is now .*mtime_ns"
+    match = r"cannot be resumed, because the input has been written since; use what"
     refused(output, match, lambda: segmented(path).export(output, resume=True))
 
 
@@ -147,3 +147,14 @@ def test_the_command_resumes(half, output, capsys):
     assert "unfinished; ask to resume it" in json.loads(capsys.readouterr().out)["error"]
     assert cli.main([*command, "--resume"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == Manifest.load(output).id
+
+
+def test_a_folder_of_others_is_not_said_to_be_replaceable(half, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("not to be lost")
+    refused(
+        tmp_path / "mine",
+        "is not an output of this kind, so it is not overwritten; choose another path",
+        lambda: segmented(half).export(tmp_path / "mine"),
+    )
+    assert (tmp_path / "mine" / "notes.txt").exists()

@@ -208,6 +208,8 @@ def test_the_state_of_files_follows_every_one_of_them(tmp_path: Path, kind: str)
     chunk.write_bytes(content)
     os.utime(chunk, ns=(0, status.st_mtime_ns))
     assert state() == later
+    path.is_dir() and (path / ".DS_Store").write_bytes(b"of a desktop")
+    assert state() == later
     chunk.rename(chunk.with_name("9"))
     # A file is the only one of its own, whatever its name.
     assert state() != later

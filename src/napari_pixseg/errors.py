@@ -6,7 +6,10 @@ endpoint take theirs from :attr:`PixsegError.status`.
 
 from __future__ import annotations
 
-CANCELLED = "The run was cancelled; what it has written is kept, and can be continued with resume."
+CANCELLED = (
+    "The run was cancelled; what it has written is kept, and can be continued with resume "
+    "(resume=True, --resume)."
+)
 
 
 class PixsegError(Exception):

@@ -40,6 +40,10 @@ from napari_pixseg.parameters import Interval, Parameters
 if TYPE_CHECKING:
     import dask.array as da
 
+_ANEW = (
+    "leave the input alone while it is segmented, and segment it anew, over what is unfinished "
+    "(overwrite=True, --overwrite)"
+)
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
 DIRECT_TILES = 10_000
 # Up to so many, what a tile has are few colors beside the 2^24 that could be.
@@ -277,7 +281,7 @@ def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
     if unknown:
         raise InputChanged(
             "The input holds colors that were not there when they were counted: it has changed "
-            "meanwhile; leave it alone while it is segmented, and segment it anew."
+            f"meanwhile; {_ANEW}."
         )
     return result
 
@@ -457,7 +461,7 @@ def input_changed() -> InputChanged:
     """Return the error for an input that is not what it was."""
     return InputChanged(
         "The input has changed since its colors were counted, so the output is not finished; "
-        "leave the input alone while it is segmented, and segment it anew."
+        f"{_ANEW}."
     )
 
 

@@ -208,7 +208,7 @@ def _identity_of(info: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FilesState:
-    """Tells the state of a local file, or of all files in a folder; no file is read.
+    """Tells the state of a local file, or of all in a folder but hidden ones; none is read.
 
     Attributes
     ----------
@@ -229,7 +229,7 @@ class FilesState:
 
 
 def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield name and status of a file, or of all files in a folder."""
+    """Yield name and status of a file, or of all files in a folder that are not hidden."""
     try:
         entries = os.scandir(path)
     except NotADirectoryError:
@@ -239,6 +239,10 @@ def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
         return
     with entries:
         for entry in entries:
+            # Not of zarr: what desktops and network file systems leave. Of zarr: documents,
+            # which the identity covers.
+            if entry.name.startswith("."):
+                continue
             inner = f"{name}/{entry.name}"
             if entry.is_dir():
                 yield from _files(entry.path, inner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from napari_pixseg.engine.image import Image
@@ -136,6 +136,9 @@ def refuse_existing(place: Place, wish: Wish) -> None:
     if not names or (_never_began(place, names) and not wish.resume):
         return
     ours = RECORD_NAME in names or _is_manifest(place.child(MANIFEST_NAME))
+    if not ours and not wish.resume:
+        # Whether or not it was asked for: the advice to ask would be wrong.
+        raise OutputConflict(_conflict(place, replace(wish, overwrite=True)))
     if not (ours and (wish.overwrite or wish.resume)):
         raise OutputConflict(_conflict(place, wish))
     if wish.resume and MANIFEST_NAME in names:

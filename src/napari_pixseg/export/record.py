@@ -187,7 +187,10 @@ def _differing(
     there: Mapping[str, Any], here: Mapping[str, Any], names: Any, whose: str
 ) -> list[str]:
     return [
-        f"{whose}{name} was {_shown(there.get(name))} and is now {_shown(here.get(name))}"
+        # Of hashes and times nothing can be seen.
+        "the input has been written since"
+        if name == "identity"
+        else f"{whose}{name} was {_shown(there.get(name))} and is now {_shown(here.get(name))}"
         for name in names
         if there.get(name) != here.get(name)
     ]

@@ -3,9 +3,11 @@
 import threading
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 
+from napari_pixseg import segment
 from napari_pixseg.engine import run
 from napari_pixseg.engine.run import Feed, run_tiles, tile_graph
 from napari_pixseg.engine.tiling import Tiling
@@ -67,3 +69,14 @@ def test_only_tiles_in_order_have_tasks_more_than_one():
     assert len(plain) == len(TILES) + 1
     assert len(ordered) == len(plain) + len(TILES) - min(run._AHEAD, len(TILES))
     assert keys == [(keys[0][0], number) for number in range(len(TILES))]
+
+
+def test_tasks_of_a_dask_array_are_left_in_the_order_of_dask(tmp_path, monkeypatch):
+    asked = []
+    ordered = Feed.ordered
+    monkeypatch.setattr(Feed, "ordered", lambda *of: asked.append(of) or ordered(*of))
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for source in (pixels, da.from_array(pixels, (32, 32, 3))):
+        asked.clear()
+        segment(source, axes="yxc", ct=0, st=0.1).export(tmp_path / "a.zarr", overwrite=True)
+        assert bool(asked) == (source is pixels)

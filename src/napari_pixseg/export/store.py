@@ -109,8 +109,11 @@ class StoreWriter:
 
     @property
     def _gathers(self) -> bool:
-        """Whether coarser levels are made here of tiles that are all written here and now."""
-        return not self.resumes and runs_here()
+        """Whether coarser levels are made here of tiles that are all written here and now.
+
+        Not from a Dask array, of whose own tasks Dask knows the best order.
+        """
+        return not (self.resumes or self.counted.image.source.is_dask) and runs_here()
 
     def _kept(self) -> KeptTiles | None:
         """Where components are kept; from afar they would cost more than they spare."""

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 only with status 200, else 1.
     """
-    # Nothing here uses NumPy's linear algebra, whose threads spin for a while when it is loaded.
+    # NumPy's linear algebra is used for small matrices only, and its threads spin for a while
+    # when it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imports make many objects that stay: looking through them again and again takes 6 ms.
     gc.set_threshold(50_000, 20, 20)

@@ -365,8 +365,7 @@ class Counted:
         """Return the packed colors; the window is measured on first use."""
         with self._lock:
             if self._pixels is None:
-                # Before the first look at it.
-                self._state = self._state_now()
+                self._state = None
                 encoding = self._encoding(watch)
                 radius = self.parameters.denoise
                 self._pixels = Pixels(self.image, self.tiling, encoding, radius)
@@ -380,7 +379,9 @@ class Counted:
         with self._lock:
             if self._table is None:
                 try:
-                    self._table = self.pixels(watch).count(watch, observer)
+                    pixels = self.pixels(watch)
+                    self._note_state()
+                    self._table = pixels.count(watch, observer)
                 except BaseException:
                     # The input may be mended before the next attempt.
                     self._pixels = None
@@ -398,7 +399,7 @@ class Counted:
 
     @property
     def state(self) -> str | None:
-        """State of the input's files when they began to be counted; None where unknown."""
+        """State of the input's files before they were read as a whole; None where unknown."""
         return self._state
 
     def refuse_change(self) -> None:
@@ -410,6 +411,14 @@ class Counted:
         """
         if self._state != self._state_now():
             raise input_changed()
+
+    def _note_state(self) -> None:
+        """Look at the files before they are read, for a window or to be counted.
+
+        Not when pixels are merely asked for: a preview of some tiles need not wait for it.
+        """
+        if self._state is None:
+            self._state = self._state_now()
 
     def _state_now(self) -> str | None:
         state = self.image.source.state
@@ -427,6 +436,7 @@ class Counted:
         return Encoding(resolve_window(self.image, window, self._sample_feed, watch))
 
     def _sample_feed(self) -> Feed:
+        self._note_state()
         if _reads_directly(self.image, self.tiling):
             return Feed.of_reader(_SampleReader(self.image, self.tiling), self.tiling)
         return Feed.of_array(self.image.blocks(self.tiling.chunks), self.tiling)

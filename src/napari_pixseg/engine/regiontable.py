@@ -212,16 +212,18 @@ class RegionTable:
 
     def label(self, write: LabelWriter, label_dtype: Any, watch: Watch) -> None:
         """Hand over the regions of every tile as labels, for who has collected their measures."""
-        tiles = range(len(self.regions.layout.tiling))
-        relabels = {number: self.regions.relabel(number) for number in tiles}
+        relabels = self._relabels(range(len(self.regions.layout.tiling)))
         step = _LabelTile(self.regions.layout, relabels, write, label_dtype)
         run_tiles(self.regions.feed(), step, LABELS, watch)
 
     def _step(
         self, tiles: Sequence[int], write: LabelWriter | None, label_dtype: Any
     ) -> _MeasureTile:
-        relabels = {number: self.regions.relabel(number) for number in tiles}
+        relabels = self._relabels(tiles)
         return _MeasureTile(self.row_maker, relabels, self.image, write, label_dtype)
+
+    def _relabels(self, tiles: Sequence[int]) -> dict[int, Relabel]:
+        return {number: self.regions.relabel(number) for number in tiles}
 
 
 def put_rows(table: Table, columns: Columns, first: int = 1) -> None:
@@ -295,8 +297,8 @@ class _MeasureTile:
         relabel, region = self.relabels[number], self.maker.layout.tiling.region(number)
         tile, numbers = relabel.components(block)
         if self.write is not None:
-            layout, values = self.maker.layout, numbers.astype(self.label_dtype)
-            self.write(_labels(tile.components, values, layout), number)
+            labels = _labels(tile.components, numbers, self.label_dtype, self.maker.layout)
+            self.write(labels, number)
         origin = four([part.start for part in region], relabel.axes, 0)
         totals = self._totals(tile.components, block, region)
         tally = Tally.of_tile(tile, numbers, totals, origin, self.maker.axes)
@@ -328,12 +330,12 @@ class _LabelTile:
 
     def __call__(self, block: Block, number: int) -> None:
         tile, numbers = self.relabels[number].components(block)
-        values = numbers.astype(self.label_dtype)
-        self.write(_labels(tile.components, values, self.layout), number)
+        self.write(_labels(tile.components, numbers, self.label_dtype, self.layout), number)
 
 
-def _labels(components: Components, values: NDArray[Any], layout: Layout) -> PartOf:
+def _labels(components: Components, numbers: Longs, dtype: Any, layout: Layout) -> PartOf:
     """Return what paints any part of a tile: the labels of all of it are its largest array."""
+    values = numbers.astype(dtype)
 
     def part_of(part: Region) -> NDArray[Any]:
         painted = components.paint(values, layout.over_four(part))

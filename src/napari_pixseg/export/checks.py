@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from napari_pixseg.engine.image import Image
@@ -137,8 +137,7 @@ def refuse_existing(place: Place, wish: Wish) -> None:
         return
     ours = RECORD_NAME in names or _is_manifest(place.child(MANIFEST_NAME))
     if not ours and not wish.resume:
-        # Whether or not it was asked for: the advice to ask would be wrong.
-        raise OutputConflict(_conflict(place, replace(wish, overwrite=True)))
+        raise OutputConflict(_not_ours(place))
     if not (ours and (wish.overwrite or wish.resume)):
         raise OutputConflict(_conflict(place, wish))
     if wish.resume and MANIFEST_NAME in names:
@@ -181,10 +180,7 @@ def _is_manifest(place: Place) -> bool:
 
 def _conflict(place: Place, wish: Wish) -> str:
     if wish.overwrite:
-        return (
-            f"{place.uri} exists and is not an output of this kind, so it is not overwritten; "
-            "choose another path or remove it yourself."
-        )
+        return _not_ours(place)
     if wish.resume:
         return (
             f"{place.uri} exists and is no unfinished output of this program, so it cannot be "
@@ -198,6 +194,13 @@ def _conflict(place: Place, wish: Wish) -> str:
     return (
         f"{place.uri} exists already; choose another path, or ask to overwrite it "
         "(overwrite=True, --overwrite)."
+    )
+
+
+def _not_ours(place: Place) -> str:
+    return (
+        f"{place.uri} exists and is not an output of this kind, so it is not overwritten; "
+        "choose another path or remove it yourself."
     )
 
 

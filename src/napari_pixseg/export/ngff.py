@@ -129,10 +129,8 @@ class Pyramid:
             if not self.writes_along(level):
                 return
             region, block = halved(region), reduce(block)
-            tiling = self.level_tiling(level)
-            for there, whole in gathering.add(
-                level, region, block, tiling.write_chunk, tiling.shape
-            ):
+            chunks, shape = self.tiling.write_chunk, self._shape(level)
+            for there, whole in gathering.add(level, region, block, chunks, shape):
                 self.write(level, there, whole)
 
     def _parts(self, region: Region) -> list[Region]:

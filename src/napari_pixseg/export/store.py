@@ -96,7 +96,8 @@ class StoreWriter:
             if labels is not None:
                 regions.feed = anew
             if kept is not None:
-                regions.feed = _FeedOfKept(kept, regions.feed, pixels.tiling, order)
+                there = kept.numbers()
+                regions.feed = _FeedOfKept(kept, there, regions.feed, pixels.tiling, order)
             self.reached("regions")
             details["regions"] = self._write_regions(regions, picture is not None, pyramids)
             if kept is not None:
@@ -315,6 +316,7 @@ class _FeedOfKept:
     """Feeds the components of tiles where they were kept, and elsewhere what another feed gives."""
 
     kept: KeptTiles
+    there: frozenset[int]
     other: Callable[[], Feed]
     tiling: Tiling
     order: Sequence[int] | None
@@ -323,10 +325,10 @@ class _FeedOfKept:
         if self.has_all:
             feed = Feed.of_reader(self.kept.kept, self.tiling)
         else:
-            feed = self.other().instead(self.kept.kept, self.kept.numbers())
+            feed = self.other().instead(self.kept.kept, self.there)
         return feed if self.order is None else feed.ordered(self.order)
 
     @property
     def has_all(self) -> bool:
         """Whether nothing has to be found again."""
-        return len(self.kept.numbers()) == len(self.tiling)
+        return len(self.there) == len(self.tiling)

@@ -240,7 +240,8 @@ class _TileCounter:
         packed = packed_colors(colors)
         if self.observer is not None:
             self.observer(packed, number)
-        return ColorTable.from_packed(packed, self.encoding.space)
+        is_ours = packed is not colors and self.observer is None
+        return ColorTable.from_packed(packed, self.encoding.space, in_place=is_ours)
 
 
 @dataclass(frozen=True)

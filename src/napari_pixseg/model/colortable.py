@@ -80,8 +80,17 @@ class ColorTable:
     )
 
     @classmethod
-    def from_packed(cls, packed: NDArray[np.uint32], space: ColorSpace | None = None) -> ColorTable:
-        """Count packed colors of any shape; pixels without data are left out."""
+    def from_packed(
+        cls,
+        packed: NDArray[np.uint32],
+        space: ColorSpace | None = None,
+        *,
+        in_place: bool = False,
+    ) -> ColorTable:
+        """Count packed colors of any shape; pixels without data are left out.
+
+        With ``in_place`` their order may be lost, where that spares the memory of a copy.
+        """
         flat = np.ascontiguousarray(packed, np.uint32).reshape(-1)
         if flat.size and flat.max() > NO_DATA:
             raise ValueError(f"Packed colors are at most {NO_DATA}, not {flat.max()}.")
@@ -90,7 +99,8 @@ class ColorTable:
             parts = (cls.from_packed(flat[i : i + COUNTED_AT_ONCE], space) for i in starts)
             return cls.merge(parts)
         if allowance.covers(flat.size):
-            return _without_no_data(*plain.distinct(flat), space)
+            is_ours = in_place or not np.shares_memory(flat, packed)
+            return _without_no_data(*plain.distinct(flat if is_ours else flat.copy()), space)
         seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
         with _counters.taken() as scratch:
             return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
@@ -98,7 +108,7 @@ class ColorTable:
     @classmethod
     def from_pixels(cls, pixels: NDArray[np.uint8]) -> ColorTable:
         """Count the colors of (..., c) bytes, c from 1 to 3."""
-        return cls.from_packed(pack_colors(pixels))
+        return cls.from_packed(pack_colors(pixels), in_place=True)
 
     @classmethod
     def merge(cls, tables: Iterable[ColorTable]) -> ColorTable:

@@ -6,7 +6,7 @@ threads work, which wait for each other between two steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from typing import Any
 
@@ -19,7 +19,7 @@ Bytes = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 Colors = NDArray[np.uint32]
 _BLOCK = 1 << 15
-_SHARED_BLOCK = 1 << 18
+_SHARED_BLOCK = 1 << 17
 # Distances that stay in the processor's cache.
 _CACHED = 1 << 17
 _NO_BOX = -(1 << 62)
@@ -34,28 +34,32 @@ def pack(pixels: Bytes, packed: Colors) -> None:
     over_slices(lambda part: _pack(pixels[part], packed[part]), len(pixels))
 
 
-def _pack(pixels: Bytes, packed: Colors) -> None:
-    channels = pixels.shape[1]
-    for rows in _blocks(len(pixels), _SHARED_BLOCK):
-        block, result = pixels[rows], packed[rows]
-        result[:] = block[:, 0]
-        for channel in (1, 2):
-            np.left_shift(result, 8, out=result)
-            if channel < channels:
-                np.bitwise_or(result, block[:, channel], out=result)
-            elif channels == 1:
-                np.bitwise_or(result, block[:, 0], out=result)
+def _pack(pixels: Bytes, packed: Any) -> None:
+    """Pack contiguous byte colors into integers of at least 32 bits."""
+    if pixels.shape[1] == 3 and len(pixels):
+        # The four bytes from each color on are one number; behind the last one there is none.
+        words = np.ndarray(len(pixels) - 1, ">u4", pixels, strides=pixels.strides[:1])
+        packed[:-1] = words
+        packed[:-1] >>= 8
+        pixels, packed = pixels[-1:], packed[-1:]
+    packed[:] = pixels[:, 0]
+    for channel in (1, 2):
+        packed <<= 8
+        if channel < pixels.shape[1]:
+            packed |= pixels[:, channel]
+        elif pixels.shape[1] == 1:
+            packed |= pixels[:, 0]
 
 
 def distinct(packed: Colors) -> tuple[Colors, Counts]:
-    """Return the distinct values, ascending, and how often each occurs."""
+    """Sort values in place; return the distinct ones, ascending, and how often each occurs."""
     if not packed.size:
         return packed.copy(), np.empty(0, np.int64)
-    ordered, parts = packed.copy(), shares(packed.size)
+    parts = shares(packed.size)
     # What is left of a bound is at most what is right of it: each part is sorted by itself.
     if len(parts) > 1:
-        ordered.partition([part.start for part in parts[1:]])
-    runs = over_slices(lambda part: _runs(ordered[part]), packed.size)
+        packed.partition([part.start for part in parts[1:]])
+    runs = over_slices(lambda part: _runs(packed[part]), packed.size)
     for (left, left_counts), (right, right_counts) in pairwise(runs):
         if left[-1] == right[0]:
             right_counts[0] += left_counts[-1]
@@ -217,39 +221,35 @@ def nearest(colors: Bytes, centers: NDArray[np.int64], result: NDArray[np.uint16
 
 def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
     """Replace colors by their entries; see :func:`kernels.look_up`."""
-    zeros = over_slices(lambda part: _look_up(packed[part], table, result[part]), packed.size)
-    return sum(zeros)
-
-
-def _look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
-    index = np.empty(min(_SHARED_BLOCK, packed.size), np.intp)
-    zeros = 0
-    for rows in _blocks(packed.size, _SHARED_BLOCK):
-        block = packed[rows]
-        at = index[: block.size]
-        at[:] = block
-        # Clipping spares a copy of the result; no index is beyond the table.
-        np.take(table, at, out=result[rows], mode="clip")
-        zeros += block.size - int(np.count_nonzero(result[rows]))
-    return zeros
+    return _looked_up(np.copyto, packed, table, result)
 
 
 def look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> int:
     """Replace byte colors by their entries; see :func:`kernels.look_up_pixels`."""
-    zeros = over_slices(
-        lambda part: _look_up_pixels(pixels[part], table, result[part]), len(pixels)
-    )
-    return sum(zeros)
+    return _looked_up(lambda index, block: _pack(block, index), pixels, table, result)
 
 
-def _look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> int:
-    packed = np.empty(min(_SHARED_BLOCK, len(pixels)), np.uint32)
-    zeros = 0
-    for rows in _blocks(len(pixels), _SHARED_BLOCK):
-        block = packed[: len(pixels[rows])]
-        _pack(pixels[rows], block)
-        zeros += _look_up(block, table, result[rows])
-    return zeros
+def _looked_up(
+    fill: Callable[[NDArray[np.intp], Any], None],
+    colors: NDArray[Any],
+    table: NDArray[Any],
+    result: NDArray[Any],
+) -> int:
+    """Replace colors, of which a function makes the places in the table."""
+
+    def look_up_part(part: slice) -> int:
+        index = np.empty(min(_SHARED_BLOCK, part.stop - part.start), np.intp)
+        zeros = 0
+        for rows in _blocks(part.stop - part.start, _SHARED_BLOCK):
+            block, entries = colors[part][rows], result[part][rows]
+            at = index[: len(block)]
+            fill(at, block)
+            # Clipping spares a copy of the result; no index is beyond the table.
+            np.take(table, at, out=entries, mode="clip")
+            zeros += len(block) - int(np.count_nonzero(entries))
+        return zeros
+
+    return sum(over_slices(look_up_part, len(colors)))
 
 
 def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:

@@ -20,6 +20,8 @@ from napari_pixseg.parameters import ColorSpace, Parameters
 
 SAFE_MARGIN = 3
 _FEW_CENTERS = 64
+# Of fewer colors NumPy may have to find the boxes, in steps too short for threads.
+_SHARED_FROM = 1 << 20
 # ``st`` means the same at every size because counts are taken to this many pixels.
 REFERENCE_PIXELS = 1 << 20
 MAX_CLASSES = {"documented": 65535, "imagemagick6": 256}
@@ -73,29 +75,35 @@ class Partition:
     def classify(self, colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
         """Return class 1..n of (m, 3) bytes of the color space; 1 where no box was kept."""
         result = np.ones(len(colors), np.uint16)
-        if len(self.centers):
-            first, last = _containing(self.regions)
-            shape = len(self.regions[1]), len(self.regions[2])
-
-            def classify(part: slice) -> None:
-                classes = result[part]
-                kernels.classify(colors[part], first, last, shape, self.numbers, classes)
-                left = classes == 0
-                count = np.count_nonzero(left)
-                if 2 * count > left.size:
-                    # Picking most of them takes longer than looking at all.
-                    np.copyto(classes, self._nearest(colors[part]), where=left)
-                elif count:
-                    classes[left] = self._nearest(colors[part][left])
-
-            over_slices(classify, len(colors))
+        if not len(self.centers):
+            return result
+        first, last = _containing(self.regions)
+        shape = len(self.regions[1]), len(self.regions[2])
+        over_slices(
+            lambda part: kernels.classify(
+                colors[part], first, last, shape, self.numbers, result[part]
+            ),
+            len(colors), _SHARED_FROM,
+        )  # fmt: skip
+        left = result == 0
+        count = np.count_nonzero(left)
+        if 2 * count > left.size:
+            # Picking most of them takes longer than looking at all.
+            np.copyto(result, self._nearest(colors), where=left)
+        elif count:
+            result[left] = self._nearest(colors[left])
         return result
 
     def _nearest(self, colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
         classes = np.empty(len(colors), np.uint16)
-        # Few centers are compared faster at once than looked for.
-        nearest = plain.nearest if len(self.centers) <= _FEW_CENTERS else kernels.nearest
-        nearest(colors, self.centers, classes)
+        if len(self.centers) <= _FEW_CENTERS:
+            # Compared at once, faster than looked for, and faster than threads that wait.
+            plain.nearest(colors, self.centers, classes)
+        else:
+            over_slices(
+                lambda part: kernels.nearest(colors[part], self.centers, classes[part]),
+                len(colors),
+            )
         return classes
 
 

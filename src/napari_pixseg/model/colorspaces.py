@@ -36,13 +36,15 @@ from napari_pixseg.model.matrixspaces import (
     to_yuv,
 )
 from napari_pixseg.model.quanta import EPSILON, QUANTUM, SCALE, Conversion, Planes, Real, quantum
-from napari_pixseg.model.threads import over_slices
+from napari_pixseg.model.threads import over_slices, shares
 from napari_pixseg.parameters import ColorSpace
 
 # Spaces whose samples are those of sRGB.
 UNCHANGED = (ColorSpace.sRGB, ColorSpace.Transparent)
-# As large as caches allow: threads wait for each other between two steps.
-_BLOCK = 1 << 16
+# Blocks stay in the processor's cache; those of threads, which wait for each other between two
+# steps, only just, and fewer colors are not worth that.
+_BLOCK, _SHARED_BLOCK = 1 << 15, 1 << 17
+_SHARED_FROM = 1 << 19
 
 
 def to_byte(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -96,15 +98,16 @@ def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint
     if space in UNCHANGED:
         return srgb.copy()
     convert, result = _FORWARD[space], np.empty_like(srgb)
+    block = _BLOCK if len(shares(len(srgb), _SHARED_FROM)) == 1 else _SHARED_BLOCK
 
     def convert_part(part: slice) -> None:
-        for start in range(part.start, part.stop, _BLOCK):
-            rows = slice(start, min(start + _BLOCK, part.stop))
+        for start in range(part.start, part.stop, block):
+            rows = slice(start, min(start + block, part.stop))
             planes = np.multiply(srgb[rows].T, 257.0, order="C")
             for channel, values in enumerate(convert(planes[0], planes[1], planes[2])):
                 result[rows, channel] = _rounded_bytes(values)
 
-    over_slices(convert_part, len(srgb))
+    over_slices(convert_part, len(srgb), _SHARED_FROM)
     return result
 
 

@@ -12,20 +12,24 @@ Result = TypeVar("Result")
 _FEWEST = 1 << 17
 
 
-def over_slices(work: Callable[[slice], Result], length: int) -> list[Result]:
+def over_slices(
+    work: Callable[[slice], Result], length: int, fewest: int = _FEWEST
+) -> list[Result]:
     """Call a function with slices that make up 0..length, in threads where that is worth it.
 
     Parameters
     ----------
     work : callable
     length : int
+    fewest : int
+        That a thread is worth.
 
     Returns
     -------
     list
         What it returned, in the order of the slices.
     """
-    parts = shares(length)
+    parts = shares(length, fewest)
     if len(parts) == 1:
         return [work(parts[0])]
     from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +38,8 @@ def over_slices(work: Callable[[slice], Result], length: int) -> list[Result]:
         return list(pool.map(work, parts))
 
 
-def shares(length: int) -> list[slice]:
+def shares(length: int, fewest: int = _FEWEST) -> list[slice]:
     """Cut 0..length into a slice for each thread that is worth it, at least one."""
-    threads = max(min(os.cpu_count() or 1, length // _FEWEST), 1)
+    threads = max(min(os.cpu_count() or 1, length // fewest), 1)
     bounds = [length * i // threads for i in range(threads + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]

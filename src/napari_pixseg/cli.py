@@ -7,7 +7,6 @@ to on standard error.
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import signal
@@ -20,15 +19,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from napari_pixseg.endpoint.command import add_endpoint, add_serve, segment_there
-from napari_pixseg.engine.memory import prepare_heap
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import SEMANTICS, Parameters
 
 _log = logging.getLogger("napari_pixseg")
 _OUTPUTS = "classes,recolored"
-# What keeps threads, files or connections that are to be closed at the end.
-_WITH_THREADS = ("dask", "zarr", "fsspec", "numba", "uvicorn", "starlette", "coverage")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # NumPy's linear algebra is used for small matrices only, and its threads spin for a while
     # when it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Imports make many objects that stay: looking through them again and again takes 6 ms.
-    gc.set_threshold(50_000, 20, 20)
     _log.handlers = [logging.StreamHandler(sys.stderr)]
     _log.setLevel(logging.INFO)
     try:
@@ -68,22 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
         return _report(error)
     return 0
-
-
-def program() -> NoReturn:
-    """Run the command line as this process, and end it.
-
-    Where only light modules were loaded nothing is left to be done, and Python is spared taking
-    them apart, a tenth of the time that a picture takes.
-    """
-    prepare_heap()
-    code = main()
-    if any(name in sys.modules for name in _WITH_THREADS):
-        sys.exit(code)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-    os._exit(code)
 
 
 def _report(error: BaseException) -> int:
@@ -342,7 +320,3 @@ def _demo(options: argparse.Namespace) -> None:
     _say(manifest.to_json())
     for what, path in files.items():
         _log.info("%s: %s", what, path)
-
-
-if __name__ == "__main__":
-    program()

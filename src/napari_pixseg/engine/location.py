@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -218,7 +217,13 @@ class FilesState:
     path: str
 
     def __call__(self) -> str:
-        """Hash names, sizes and times of the last change, in nanoseconds."""
+        """Return size and time of the last change, in nanoseconds, or a hash of those of all."""
+        if os.path.isfile(self.path):
+            status = os.stat(self.path)
+            return f"{status.st_size} {status.st_mtime_ns}"
+        # A library of its own, whose loading a small picture would feel.
+        import hashlib
+
         total = 0
         for name, status in _files(self.path, ""):
             line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
@@ -229,12 +234,9 @@ class FilesState:
 
 
 def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield name and status of a file, or of all files in a folder that are not hidden."""
+    """Yield name and status of all files in a folder that are not hidden."""
     try:
         entries = os.scandir(path)
-    except NotADirectoryError:
-        yield name, os.stat(path)
-        return
     except FileNotFoundError:
         return
     with entries:

@@ -6,7 +6,6 @@ addition, so chunks and order cannot matter.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -175,6 +174,9 @@ class ColorTable:
 
     @cached_property
     def _sha256(self) -> str:
+        # A library of its own, which is loaded while a picture is compressed.
+        import hashlib
+
         digest = hashlib.sha256(b"" if self.space is None else bytes([self.space]))
         digest.update(np.ascontiguousarray(self.packed, "<u4").data)
         digest.update(np.ascontiguousarray(self.counts, "<i8").data)

@@ -45,9 +45,8 @@ def test_bytes_are_counted_as_when_they_are_packed(channels):
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 1000])
-def test_slices_make_up_the_whole_in_order(length, monkeypatch):
-    monkeypatch.setattr(threads, "_FEWEST", 3)
-    parts = threads.over_slices(lambda part: list(range(length))[part], length)
+def test_slices_make_up_the_whole_in_order(length):
+    parts = threads.over_slices(lambda part: list(range(length))[part], length, fewest=3)
     assert [item for part in parts for item in part] == list(range(length))
     if length == 1000:
         assert len(parts) == min(threads.os.cpu_count(), 333)

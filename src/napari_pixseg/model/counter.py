@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,11 @@ from numpy.typing import NDArray
 from napari_pixseg.model.colortable import COLORS, COUNTED_AT_ONCE, ColorTable
 from napari_pixseg.model.compile import compiled
 from napari_pixseg.model.kernels import Bytes, Counts, Scratch
-from napari_pixseg.model.threads import over_slices
+from napari_pixseg.model.threads import over_slices, shares
 from napari_pixseg.parameters import ColorSpace
+
+# Counters looked at in one step.
+_LOOKED_AT = 16
 
 
 class ColorCounter:
@@ -100,19 +104,33 @@ def _table(counters: list[_Counters], space: ColorSpace | None) -> ColorTable:
     """Return what some counters hold together; the first is added to."""
     sums, others = counters[0].counts, [one.counts for one in counters[1:]]
 
-    def listed(colors: slice) -> tuple[NDArray[np.uint32], Counts]:
+    def add(steps: slice) -> int:
+        colors = _colors(steps)
         for other in others:
             sums[colors] += other[colors]
-        distinct = int(np.count_nonzero(sums[colors]))
-        # One more, because every color is written down and the next one overwrites it.
-        packed, counts = np.empty(distinct + 1, np.uint32), np.empty(distinct + 1, np.int64)
-        _list_counted(sums[colors], colors.start, packed, counts)
-        return packed[:distinct], counts[:distinct]
+        return int(np.count_nonzero(sums[colors]))
 
     # Without the counter of pixels that have no data.
-    parts = over_slices(listed, COLORS)
-    packed, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return ColorTable(packed, counts, space)
+    steps = COLORS // _LOOKED_AT
+    distinct = over_slices(add, steps)
+    # One more each, because every color is written down and the next one overwrites it.
+    starts = [0, *accumulate(count + 1 for count in distinct)]
+    packed, counts = np.empty(starts[-1], np.uint32), np.empty(starts[-1], np.int64)
+    start_of = dict(zip((part.start for part in shares(steps)), starts, strict=False))
+
+    def write_down(steps: slice) -> None:
+        colors, start = _colors(steps), start_of[steps.start]
+        _list_counted(sums[colors], colors.start, packed[start:], counts[start:])
+
+    over_slices(write_down, steps)
+    for place, (start, count) in enumerate(zip(starts, distinct, strict=False)):
+        for column in (packed, counts):
+            column[start - place : start - place + count] = column[start : start + count]
+    return ColorTable(packed[: sum(distinct)], counts[: sum(distinct)], space)
+
+
+def _colors(steps: slice) -> slice:
+    return slice(steps.start * _LOOKED_AT, steps.stop * _LOOKED_AT)
 
 
 @compiled
@@ -142,6 +160,12 @@ def _list_counted(
 ) -> None:
     """Write down all colors that were counted, ascending from ``first``, and their counts."""
     listed = 0
-    for color in range(counters.size):
-        packed[listed], counts[listed] = first + color, counters[color]
-        listed += counters[color] > 0
+    for start in range(0, counters.size, _LOOKED_AT):
+        # Most colors do not occur, and those that do are near each other.
+        found = np.uint32(0)
+        for i in range(_LOOKED_AT):
+            found |= counters[start + i]
+        if found:
+            for color in range(start, start + _LOOKED_AT):
+                packed[listed], counts[listed] = first + color, counters[color]
+                listed += counters[color] > 0

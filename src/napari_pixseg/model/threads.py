@@ -13,7 +13,7 @@ _FEWEST = 1 << 17
 
 
 def over_slices(
-    work: Callable[[slice], Result], length: int, fewest: int = _FEWEST
+    work: Callable[[slice], Result], length: int, fewest: int | None = None
 ) -> list[Result]:
     """Call a function with slices that make up 0..length, in threads where that is worth it.
 
@@ -21,7 +21,7 @@ def over_slices(
     ----------
     work : callable
     length : int
-    fewest : int
+    fewest : int, optional
         That a thread is worth.
 
     Returns
@@ -38,8 +38,8 @@ def over_slices(
         return list(pool.map(work, parts))
 
 
-def shares(length: int, fewest: int = _FEWEST) -> list[slice]:
+def shares(length: int, fewest: int | None = None) -> list[slice]:
     """Cut 0..length into a slice for each thread that is worth it, at least one."""
-    threads = max(min(os.cpu_count() or 1, length // fewest), 1)
+    threads = max(min(os.cpu_count() or 1, length // (fewest or _FEWEST)), 1)
     bounds = [length * i // threads for i in range(threads + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]

@@ -147,7 +147,7 @@ def test_the_record_of_a_finished_run_tells_what_ran_on_what(tmp_path):
 def test_an_existing_output_is_refused_and_stays_as_it_is(name, tmp_path):
     segmented().export(tmp_path / name)
     before = content(tmp_path)
-    with pytest.raises(OutputConflict, match=r"exists already.*overwrite") as caught:
+    with pytest.raises(OutputConflict, match=rf"/{name} exists already.*overwrite") as caught:
         segmented(st=3).export(tmp_path / name)
     assert status_of(caught.value) == 409
     assert content(tmp_path) == before
@@ -176,7 +176,7 @@ def test_a_folder_that_is_not_ours_is_never_touched(name, overwrite, tmp_path):
     folder = tmp_path / name
     folder.mkdir()
     (folder / "diary.txt").write_text("precious")
-    with pytest.raises(OutputConflict, match="exists"):
+    with pytest.raises(OutputConflict, match=r"not an output of this kind[^(]*remove it yourself"):
         segmented().export(folder, overwrite=overwrite)
     assert content(tmp_path) == {f"{name}/diary.txt": b"precious"}
 
@@ -190,11 +190,22 @@ def test_a_folder_with_the_manifest_of_another_program_is_not_ours(tmp_path):
     assert list(content(folder)) == ["manifest.json"]
 
 
-def test_a_file_in_the_way_of_a_store_is_never_removed(tmp_path):
-    (tmp_path / "notes").write_text("precious")
-    with pytest.raises(OutputConflict):
-        segmented().export(tmp_path / "notes", overwrite=True)
-    assert (tmp_path / "notes").read_text() == "precious"
+@pytest.mark.parametrize("wish", [{}, {"overwrite": True}])
+@pytest.mark.parametrize(("name", "output"), [("notes", "notes"), ("out.png.json", "out.png")])
+def test_a_file_of_others_in_the_way_is_never_removed(name, output, wish, tmp_path):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(OutputConflict, match=rf"/{name} exists and is not an output[^(]*yourself"):
+        segmented().export(tmp_path / output, **wish)
+    assert content(tmp_path) == {name: b"precious"}
+
+
+def test_a_manifest_whose_picture_is_gone_is_named(tmp_path):
+    segmented().export(tmp_path / "out.png")
+    (tmp_path / "out.png").unlink()
+    with pytest.raises(OutputConflict, match=r"/out.png.json exists already.*overwrite"):
+        segmented().export(tmp_path / "out.png")
+    segmented().export(tmp_path / "out.png", overwrite=True)
+    assert (tmp_path / "out.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -109,10 +109,14 @@ def test_components_kept_by_a_run_that_was_stopped_are_not_taken_by_the_next(
     for file in kept.iterdir():
         file.write_bytes(b"damaged by the stop")
     assert list(kept.iterdir())
+    rows = tmp_path / "out.zarr/pixseg-rows"
+    rows.mkdir()
+    (rows / "0").write_bytes(b"of a table that was not finished")
     again = segment(tmp_path / "in.zarr", ct=0.5, st=3)
     again.export(tmp_path / "out.zarr", OUTPUTS, resume=True)
     regions = zarr.open_array(tmp_path / "out.zarr/labels/regions/0", mode="r")[...]
     np.testing.assert_array_equal(regions, expected[0])
+    assert not rows.exists()
     assert pq.read_table(tmp_path / "out.zarr/regions.parquet").to_pydict() == expected[1]
     assert not kept.exists()
 

@@ -17,6 +17,7 @@ from napari_pixseg.engine.run import Watch
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.export import coarser, ngff
 from napari_pixseg.export import table as table_module
+from napari_pixseg.export.place import Place
 from napari_pixseg.export.table import temporary_rows, write_parquet
 from napari_pixseg.model import kernels
 from napari_pixseg.model.colortable import ColorTable
@@ -161,7 +162,7 @@ def test_a_parquet_file_holds_every_type_of_column(tmp_path):
     table = {name: rng.normal(0, 99, 1003).astype(kind) for name, kind in columns}
     table["number"] = np.arange(1, 1004)
     nothing = {name: column[:0] for name, column in table.items()}
-    with temporary_rows(np.dtype(columns)) as rows:
+    with temporary_rows(np.dtype(columns), Place(str(tmp_path))) as rows:
         rows.put(table)
         write_parquet(tmp_path / "table.parquet", rows, nothing, 1003)
     found = parquet.read_table(tmp_path / "table.parquet")
@@ -179,7 +180,7 @@ def test_rows_that_come_later_stand_in_the_parquet_file_where_their_numbers_say(
     numbers, late = np.arange(1, 101), np.array([1, 7, 8, 14, 15, 60, 100])
     tile_of = np.random.default_rng(0).integers(0, 3, 101)
     columns = [("number", np.int64), ("odd", np.bool_), ("area", np.float64)]
-    with temporary_rows(np.dtype(columns)) as rows:
+    with temporary_rows(np.dtype(columns), Place(str(tmp_path))) as rows:
         for tile in (2, 0, 1, 3):
             rows.put(made_rows(np.setdiff1d(numbers[tile_of[numbers] == tile], late)))
         write_parquet(tmp_path / "table.parquet", rows, made_rows(late), 100)

@@ -131,7 +131,7 @@ def refuse_existing(place: Place, wish: Wish) -> None:
         _refuse_existing_picture(place, wish)
         return
     if place.is_file():
-        raise OutputConflict(_conflict(place, wish))
+        raise OutputConflict(_of_others(place, wish))
     names = contents(place)
     if not names or (_never_began(place, names) and not wish.resume):
         return
@@ -156,10 +156,13 @@ def _refuse_existing_picture(place: Place, wish: Wish) -> None:
     sidecar = place.sidecar()
     if wish.resume and place.exists() and _is_manifest(sidecar):
         raise OutputConflict(_finished(place))
-    if sidecar.exists() and not (wish.overwrite and _is_manifest(sidecar)):
-        raise OutputConflict(_conflict(sidecar, wish))
-    if place.is_folder() or (place.exists() and not wish.overwrite):
-        raise OutputConflict(_conflict(place, wish))
+    if sidecar.exists() and not _is_manifest(sidecar):
+        raise OutputConflict(_of_others(sidecar, wish))
+    if place.is_folder():
+        raise OutputConflict(_of_others(place, wish))
+    found = next((one for one in (place, sidecar) if one.exists()), None)
+    if found is not None and not wish.overwrite:
+        raise OutputConflict(_conflict(found, wish))
 
 
 def _refuse_second_writer(place: Place) -> None:
@@ -178,14 +181,22 @@ def _is_manifest(place: Place) -> bool:
         return False
 
 
+def _of_others(place: Place, wish: Wish) -> str:
+    return _not_resumable(place) if wish.resume else _not_ours(place)
+
+
+def _not_resumable(place: Place) -> str:
+    return (
+        f"{place.uri} exists and is no unfinished output of this program, so it cannot be "
+        "resumed; choose another path."
+    )
+
+
 def _conflict(place: Place, wish: Wish) -> str:
     if wish.overwrite:
         return _not_ours(place)
     if wish.resume:
-        return (
-            f"{place.uri} exists and is no unfinished output of this program, so it cannot be "
-            "resumed; choose another path."
-        )
+        return _not_resumable(place)
     if is_unfinished(place):
         return (
             f"{place.uri} exists already, unfinished; ask to resume it (resume=True, --resume), "

@@ -16,7 +16,7 @@ from napari_pixseg.export.details import counted_details, decided_details
 from napari_pixseg.export.job import Job
 from napari_pixseg.export.lock import Lock
 from napari_pixseg.export.manifest import Manifest, now
-from napari_pixseg.export.place import COLORS_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.place import COLORS_NAME, MANIFEST_NAME, RECORD_NAME, ROWS_NAME, Place
 from napari_pixseg.export.record import RunRecord, load_record, refuse_living_run, refuse_other_run
 from napari_pixseg.export.store import StoreWriter
 from napari_pixseg.model.classes import Classes
@@ -129,7 +129,8 @@ class StoreExport:
         try:
             # Tiles that were read before and after a change would not make one picture.
             self.job.counted.refuse_change()
-            self.place.child(COLORS_NAME).remove()
+            for name in (COLORS_NAME, ROWS_NAME):
+                self.place.child(name).remove()
             if active_client() is not None:
                 # A worker that was killed leaves what it was writing, while the run goes on.
                 self.place.sweep()

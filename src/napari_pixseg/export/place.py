@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
-# These three are only in an unfinished store.
+# These four are only in an unfinished store.
 COLORS_NAME = "pixseg-colors.npy"
 KEPT_NAME = "pixseg-components"
+ROWS_NAME = "pixseg-rows"
 LOCK_NAME = "pixseg-run.lock"
 _SETTLE_SECONDS = 5.0
 # Names that zarr and new_file() give to what they are going to rename.

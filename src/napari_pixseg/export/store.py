@@ -200,7 +200,7 @@ class StoreWriter:
         else:
             writer = _LabelWriter(labels, done)
             later = runs_here() and isinstance(regions.feed, _FeedOfKept) and regions.feed.has_all
-            with temporary_rows(maker.dtype) as rows:
+            with temporary_rows(maker.dtype, self.place) as rows:
                 more = maker.collect(rows.put, self.watch, None if later else writer, dtype)
                 # Arrow compresses beside Python, and by one thread.
                 with ThreadPoolExecutor(1) as beside:

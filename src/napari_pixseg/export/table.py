@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.regiontable import Columns, put_rows
+from napari_pixseg.export.place import ROWS_NAME, Place
 from napari_pixseg.model.compile import compiled
 
 TABLE_NAME = "regions.parquet"
@@ -79,10 +80,24 @@ def _lay(
 
 
 @contextmanager
-def temporary_rows(dtype: np.dtype[np.void]) -> Iterator[RowFiles]:
-    """Give a place on disk for rows; they are gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="pixseg-") as folder:
-        yield RowFiles(Path(folder), dtype)
+def temporary_rows(dtype: np.dtype[np.void], place: Place) -> Iterator[RowFiles]:
+    """Give a place on disk for rows; they are gone afterwards.
+
+    A hundred bytes for each region may be more than where the system keeps temporary files, so
+    they lie in the unfinished store, if that is on a disk.
+    """
+    folder = place.child(ROWS_NAME)
+    if not place.is_local:
+        with tempfile.TemporaryDirectory(prefix="pixseg-") as elsewhere:
+            yield RowFiles(Path(elsewhere), dtype)
+        return
+    # What a run that was killed has left.
+    folder.remove()
+    folder.local.mkdir()
+    try:
+        yield RowFiles(folder.local, dtype)
+    finally:
+        folder.remove()
 
 
 def write_parquet(

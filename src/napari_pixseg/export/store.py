@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,19 +58,12 @@ class StoreWriter:
 
     def write(self, outputs: Sequence[str]) -> dict[str, Any]:
         """Write the outputs; return what the manifest is to say of them."""
-        lookup = self.classes.lookup(self.counted.table())
         painter = Painter.of(self.counted.image, self.classes)
         picture = self._picture(painter) if "recolored" in outputs else None
         labels = self._labels(outputs, picture is not None)
-        done = self._done(labels, 0)
-        writer = _TileWriter(labels, picture, painter, done, self._done(picture, 0))
-        pixels = self.counted.pixels()
-        measures = "regions" in outputs
-        feed = pixels.seen_feed(lookup) if measures else pixels.class_feed(lookup)
-        if labels is not None:
-            # Measured is what was classified: the input may have changed since another run.
-            anew = _FeedOfWritten(pixels.seen(lookup), labels)
-            feed = feed.instead(anew.read if measures else labels.read_tile, done)
+        writer = _TileWriter(
+            labels, picture, painter, self._done(labels, 0), self._done(picture, 0)
+        )
 
         def pyramids() -> None:
             self.reached("pyramids")
@@ -78,35 +72,55 @@ class StoreWriter:
             if labels is not None:
                 self._build(labels, coarser.nearest, "classes")
 
-        order = pixels.tiling.nested() if self._gathers else None
-        feed = feed if order is None else feed.ordered(order)
-        details: dict[str, Any] = {}
+        lookup = self.classes.lookup(self.counted.table())
         self.reached("classes")
-        if measures:
-            regions = regions_of(pixels, self.classes, lookup, self.parameters)
-            regions.feed = lambda: feed
-            kept = self._kept()
-            if kept is not None:
-                # Background has no components, whose runs would tell how many pixels it has.
-                counts_runs = not regions.rules.background
-                regions.keep = _AfterTile(kept, len(painter.palette) if counts_runs else 0)
-                writer = replace(writer, counts=not counts_runs)
-            written = regions.numbering(self.watch, writer).written
-            refuse_other_counts(sum_counts(written), self.classes)
-            if labels is not None:
-                regions.feed = anew
-            if kept is not None:
-                there = kept.numbers()
-                regions.feed = _FeedOfKept(kept, there, regions.feed, pixels.tiling, order)
-            self.reached("regions")
-            details["regions"] = self._write_regions(regions, picture is not None, pyramids)
-            if kept is not None:
-                kept.remove()
-        else:
-            counts = run_tiles(feed, writer, "classes", self.watch, sum_counts)
-            refuse_other_counts(counts, self.classes)
-            pyramids()
+        if "regions" in outputs:
+            return {"regions": self._measured(writer, lookup, pyramids)}
+        feed = self.counted.pixels().class_feed(lookup)
+        if labels is not None:
+            feed = feed.instead(labels.read_tile, writer.done_labels)
+        counts = run_tiles(self._ordered(feed), writer, "classes", self.watch, sum_counts)
+        refuse_other_counts(counts, self.classes)
+        pyramids()
+        return {}
+
+    def _measured(
+        self, writer: _TileWriter, lookup: NDArray[Any], pyramids: Callable[[], None]
+    ) -> dict[str, Any]:
+        """Write all tiles, finding their components in the same pass, and then the regions."""
+        pixels, labels, kept = self.counted.pixels(), writer.labels, self._kept()
+        feed, anew = pixels.seen_feed(lookup), None
+        if labels is not None:
+            # Measured is what was classified: the input may have changed since another run.
+            anew = _FeedOfWritten(pixels.seen(lookup), labels)
+            feed = feed.instead(anew.read, writer.done_labels)
+        feed = self._ordered(feed)
+        regions = regions_of(pixels, self.classes, lookup, self.parameters)
+        regions.feed = lambda: feed
+        if kept is not None:
+            # Background has no components, whose runs would tell how many pixels it has.
+            counts_runs = not regions.rules.background
+            regions.keep = _AfterTile(kept, len(writer.painter.palette) if counts_runs else 0)
+            writer = replace(writer, counts=not counts_runs)
+        written = regions.numbering(self.watch, writer).written
+        refuse_other_counts(sum_counts(written), self.classes)
+        regions.feed = anew or regions.feed
+        if kept is not None:
+            there, other = kept.numbers(), regions.feed
+            regions.feed = _FeedOfKept(kept, there, other, pixels.tiling, self._order)
+        self.reached("regions")
+        details = self._write_regions(regions, writer.picture is not None, pyramids)
+        if kept is not None:
+            kept.remove()
         return details
+
+    def _ordered(self, feed: Feed) -> Feed:
+        return feed if self._order is None else feed.ordered(self._order)
+
+    @cached_property
+    def _order(self) -> Sequence[int] | None:
+        """In which tiles are taken, so that those of which one coarser is made come together."""
+        return self.counted.tiling.nested() if self._gathers else None
 
     @property
     def _gathers(self) -> bool:

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from napari_pixseg import segment
 from napari_pixseg.engine import classify, tiling
+from napari_pixseg.engine.location import FilesState
 from napari_pixseg.engine.run import run_tiles
 from napari_pixseg.engine.sources import Source
 from napari_pixseg.errors import (
@@ -486,3 +487,17 @@ def test_one_class_alone_is_warned_of():
 def test_a_guess_is_told_with_the_warnings():
     (guess,) = segment(np.random.default_rng(9).integers(0, 256, (9, 9, 3), np.uint8)).warnings
     assert "guessed to be 'yxc'" in guess
+
+
+def test_files_are_listed_before_all_is_read_and_not_before_a_part(tmp_path, monkeypatch):
+    """There may be millions."""
+    pixels = np.random.default_rng(9).integers(0, 256, (40, 40, 3), np.uint8)
+    zarr.create_array(tmp_path / "in.zarr", data=pixels, chunks=(10, 10, 3))
+    listed = []
+    monkeypatch.setattr(FilesState, "__call__", lambda state: listed.append(state) or "unchanged")
+    segmentation = segment(tmp_path / "in.zarr", axes="yxc", ct=0, st=0.1)
+    part = segmentation.counted.pixels().read((slice(0, 10), slice(5, 25)))
+    np.testing.assert_array_equal(part, pack_colors(pixels[:10, 5:25]))
+    assert not listed
+    assert segmentation.color_table == ColorTable.from_pixels(pixels)
+    assert listed

@@ -287,6 +287,31 @@ def test_an_answer_that_nobody_takes_is_no_fault(how, picture, tmp_path):
         assert "could not be written to standard output" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's.")
+def test_help_that_nobody_takes_is_an_error():
+    line = f"{sys.executable} -m napari_pixseg segment --help >/dev/full"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "could not be written to standard output" in done.stderr
+
+
+def test_standard_output_is_no_place_for_an_output(run, picture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, error = refused(run("segment", picture, "-"))
+    assert status == 400
+    assert "./-" in error
+    assert os.listdir() == [picture.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file.")
+@pytest.mark.parametrize("wish", [(), ("--overwrite",), ("--resume",)])
+def test_a_device_is_no_place_for_an_output(run, picture, wish):
+    status, error = refused(run("segment", picture, "/dev/null", *wish))
+    assert status == 409
+    assert error.startswith("file:///dev/null exists and is no")
+
+
 @pytest.mark.parametrize("name", ["out.foo", "out.png.gz", "out.h5", "out.zip"])
 def test_an_ending_of_another_format_is_refused(run, picture, tmp_path, name):
     status, error = refused(run("segment", picture, tmp_path / name))

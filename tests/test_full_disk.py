@@ -65,6 +65,17 @@ def test_a_disk_that_was_full_and_is_not_any_more_is_no_loss(share, path, expect
     same(output, expected)
 
 
+@pytest.mark.parametrize("room", [100 << 10, 1 << 20, 5 << 20])
+def test_colors_that_are_too_many_for_the_disk_are_no_fault(room, device):
+    """A table of 600,000 takes more than the classes of as many pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (800, 800, 3), np.uint8)
+    (device / "ballast").write_bytes(bytes(SIZE - room - (64 << 10)))
+    with pytest.raises(NoSpace, match=r"No space is left at file:.*with resume"):
+        segmented(pixels).export(device / "out.ome.zarr", ["classes"])
+    (device / "ballast").unlink()
+    segmented(pixels).export(device / "out.ome.zarr", ["classes"], resume=True)
+
+
 def test_the_command_says_that_the_disk_is_full(path, expected, device, capsys):
     fill(device, expected, 0.5)
     assert cli.main(["segment", str(path), str(device / "out.ome.zarr"), "--st=0.1", "--ct=0"]) == 1

@@ -191,9 +191,10 @@ GARBAGE = [
 @pytest.mark.parametrize("text", GARBAGE)
 def test_what_is_no_manifest_is_refused_in_one_sentence(text, tmp_path):
     (tmp_path / "manifest.json").write_bytes(text)
-    with pytest.raises(ParameterError, match="not a manifest") as caught:
+    with pytest.raises(ParameterError, match=r"/manifest\.json is not a manifest") as caught:
         Manifest.load(tmp_path)
     assert "\n" not in str(caught.value)
+    assert "Error" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -706,6 +706,23 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         open_source(tmp_path / "a.png")
 
 
+def test_a_file_that_cannot_be_looked_at_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder that others may not enter."""
+    missing = str(tmp_path / "a.zarr")
+    usual = os.stat
+
+    def stat(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(missing):
+            raise PermissionError(13, "Permission denied")
+        return usual(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(NotAnImage, match=r"a\.zarr cannot be read: Permission denied"):
+        open_source(missing)
+
+
 @pytest.mark.parametrize("given", ["nothing.png", "a.zarr/0", "", "nope://x/y.png"])
 def test_what_is_not_there_is_not_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
@@ -715,6 +732,7 @@ def test_what_is_not_there_is_not_found(
         open_source(given)
     assert caught.value.status == 404
     assert given in str(caught.value)
+    assert ("knows no protocol" in str(caught.value)) == given.startswith("nope://")
 
 
 def test_paths_may_be_relative_or_file_urls(

@@ -19,11 +19,14 @@ def program() -> NoReturn:
     """
     # Imports make many objects that stay: looking through them again and again takes 10 ms.
     gc.set_threshold(50_000, 20, 20)
-    from napari_pixseg.engine.memory import prepare_heap
+    try:
+        from napari_pixseg.engine.memory import prepare_heap
 
-    prepare_heap()
-    from napari_pixseg.cli import main
-
+        prepare_heap()
+        from napari_pixseg.cli import main
+    except KeyboardInterrupt:
+        # As shells have it. Nothing was begun.
+        os._exit(130)
     code = main()
     if any(name in sys.modules for name in _WITH_THREADS):
         sys.exit(code)

@@ -33,6 +33,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ParameterError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; one that cannot be printed is an error."""
+        if file is None:
+            _say(self.format_help())
+        else:
+            super().print_help(file)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -190,6 +197,11 @@ def _parameters(options: argparse.Namespace) -> Parameters:
 
 
 def _segment(options: argparse.Namespace) -> None:
+    if options.output == "-":
+        raise ParameterError(
+            "An output is written to a path, and standard output is for the manifest; give a "
+            "path, for example out.ome.zarr (or ./- for one of this name)."
+        )
     if options.endpoint:
         _say(segment_there(options, _beyond_an_endpoint(options)))
         return

@@ -118,6 +118,11 @@ class Location:
         if not self.remote:
             reason = error.strerror if isinstance(error, OSError) else None
             return NotAnImage(f"{self.shown} cannot be read: {reason or error}.")
+        if isinstance(error, ValueError) and "Protocol not known" in str(error):
+            return InputNotFound(
+                f"{self.shown} cannot be opened: fsspec knows no protocol of this name; "
+                "check the address."
+            )
         return InputNotFound(
             f"{self.shown} cannot be opened ({type(error).__name__}): "
             "check the address, the connection and the credentials."

@@ -176,6 +176,12 @@ def _no_file(location: Location) -> Exception:
             f"There is nothing at {location.shown}, or it cannot be reached: check the address "
             "and the connection."
         )
+    try:
+        os.stat(location.address)
+    except PermissionError as error:
+        return location.unreachable(error)
+    except OSError:
+        pass
     return InputNotFound(f"{location.shown} does not exist: check the path.")
 
 

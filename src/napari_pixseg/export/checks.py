@@ -130,7 +130,7 @@ def refuse_existing(place: Place, wish: Wish) -> None:
     if place.suffix in PICTURES:
         _refuse_existing_picture(place, wish)
         return
-    if place.is_file():
+    if place.exists() and not place.is_folder():
         raise OutputConflict(_of_others(place, wish))
     names = contents(place)
     if not names or (_never_began(place, names) and not wish.resume):

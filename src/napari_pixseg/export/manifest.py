@@ -63,8 +63,8 @@ class Manifest:
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Manifest:
-        """Read back what :meth:`to_json` gave.
+    def from_json(cls, text: str | bytes, shown: str = "This") -> Manifest:
+        """Read back what :meth:`to_json` gave; ``shown`` is how an error calls it.
 
         Raises
         ------
@@ -77,9 +77,11 @@ class Manifest:
             return cls(int(values["status"]), str(values["id"]), **known,
                        details=dict(values.get("details") or {}))  # fmt: skip
         except (ValueError, TypeError, KeyError, AttributeError) as error:
+            # The others would tell of Python and not of the text.
+            reason = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
             raise ParameterError(
-                "This is not a manifest of napari-pixseg: it must be JSON with at least "
-                f"status and id ({error!r})."
+                f"{shown} is not a manifest of napari-pixseg: it must be JSON with at least "
+                f"status and id{reason}."
             ) from error
 
     @classmethod
@@ -106,7 +108,7 @@ class Manifest:
             except OSError as error:
                 raise InputNotFound(f"{candidate.uri} cannot be read: {error.strerror}.") from None
             if content is not None:
-                return cls.from_json(content)
+                return cls.from_json(content, candidate.uri)
         raise InputNotFound(
             f"There is no manifest at {place.uri}; an output without one is unfinished."
         )

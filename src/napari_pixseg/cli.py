@@ -332,3 +332,9 @@ def _demo(options: argparse.Namespace) -> None:
     _say(manifest.to_json())
     for what, path in files.items():
         _log.info("%s: %s", what, path)
+
+
+if __name__ == "__main__":
+    from napari_pixseg.__main__ import program
+
+    program()

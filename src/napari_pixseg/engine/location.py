@@ -242,7 +242,7 @@ def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield name and status of all files in a folder that are not hidden."""
     try:
         entries = os.scandir(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     with entries:
         for entry in entries:

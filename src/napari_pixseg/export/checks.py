@@ -193,8 +193,6 @@ def _not_resumable(place: Place) -> str:
 
 
 def _conflict(place: Place, wish: Wish) -> str:
-    if wish.overwrite:
-        return _not_ours(place)
     if wish.resume:
         return _not_resumable(place)
     if is_unfinished(place):

@@ -6,7 +6,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,9 @@ def temporary_rows(dtype: np.dtype[np.void], place: Place) -> Iterator[RowFiles]
     try:
         yield RowFiles(folder.local, dtype)
     finally:
-        folder.remove()
+        # At the latest they go with the commit.
+        with suppress(OSError):
+            folder.remove()
 
 
 def write_parquet(

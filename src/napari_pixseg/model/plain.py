@@ -35,7 +35,7 @@ def pack(pixels: Bytes, packed: Colors) -> None:
 
 
 def _pack(pixels: Bytes, packed: Any) -> None:
-    """Pack contiguous byte colors into integers of at least 32 bits."""
+    """Pack contiguous byte colors into unsigned integers of at least 32 bits."""
     if pixels.shape[1] == 3 and len(pixels):
         # The four bytes from each color on are one number; behind the last one there is none.
         words = np.ndarray(len(pixels) - 1, ">u4", pixels, strides=pixels.strides[:1])
@@ -227,7 +227,9 @@ def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:
 
 def look_up_pixels(pixels: Bytes, table: NDArray[Any], result: NDArray[Any]) -> int:
     """Replace byte colors by their entries; see :func:`kernels.look_up_pixels`."""
-    return _looked_up(lambda index, block: _pack(block, index), pixels, table, result)
+    return _looked_up(
+        lambda index, block: _pack(block, index.view(np.uintp)), pixels, table, result
+    )
 
 
 def _looked_up(

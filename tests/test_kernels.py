@@ -16,9 +16,6 @@ import napari_pixseg.model.colortable as colortable
 from napari_pixseg.engine.run import Watch
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.export import coarser, ngff
-from napari_pixseg.export import table as table_module
-from napari_pixseg.export.place import Place
-from napari_pixseg.export.table import temporary_rows, write_parquet
 from napari_pixseg.model import kernels
 from napari_pixseg.model.colortable import ColorTable
 
@@ -153,45 +150,6 @@ def test_gathered_chunks_are_handed_on_at_once_and_few_wait():
         assert not gathering._waiting
         assert seen == sum((side >> level) ** 2 for level in (2, 3, 4))
     assert most == {256: 3, 1024: 3}
-
-
-def test_a_parquet_file_holds_every_type_of_column(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    columns = [("number", np.int64), ("class", np.int32), ("mean_0", np.float64), ("edge", bool)]
-    rng = np.random.default_rng(0)
-    table = {name: rng.normal(0, 99, 1003).astype(kind) for name, kind in columns}
-    table["number"] = np.arange(1, 1004)
-    nothing = {name: column[:0] for name, column in table.items()}
-    with temporary_rows(np.dtype(columns), Place(str(tmp_path))) as rows:
-        rows.put(table)
-        write_parquet(tmp_path / "table.parquet", rows, nothing, 1003)
-    found = parquet.read_table(tmp_path / "table.parquet")
-    for name, kind in columns:
-        assert np.array_equal(found[name].to_numpy(), table[name])
-        assert found[name].to_numpy().dtype == kind
-
-
-@pytest.mark.parametrize("group", [7, 100, 1 << 17])
-def test_rows_that_come_later_stand_in_the_parquet_file_where_their_numbers_say(
-    group, tmp_path, monkeypatch
-):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(table_module, "_ROWS_PER_GROUP", group)
-    numbers, late = np.arange(1, 101), np.array([1, 7, 8, 14, 15, 60, 100])
-    tile_of = np.random.default_rng(0).integers(0, 3, 101)
-    columns = [("number", np.int64), ("odd", np.bool_), ("area", np.float64)]
-    with temporary_rows(np.dtype(columns), Place(str(tmp_path))) as rows:
-        for tile in (2, 0, 1, 3):
-            rows.put(made_rows(np.setdiff1d(numbers[tile_of[numbers] == tile], late)))
-        write_parquet(tmp_path / "table.parquet", rows, made_rows(late), 100)
-    found = parquet.read_table(tmp_path / "table.parquet")
-    assert found["number"].to_pylist() == numbers.tolist()
-    assert found["area"].to_pylist() == (numbers / 2).tolist()
-    assert found["odd"].to_pylist() == (numbers % 2 == 1).tolist()
-
-
-def made_rows(numbers):
-    return {"number": numbers, "odd": numbers % 2 == 1, "area": numbers / 2}
 
 
 @given(data=st.data())

@@ -214,7 +214,8 @@ class Segmentation:
 
         maker = RegionTable(self._regions, self.image, self.image.source.scale)
         table = np.zeros(self._regions.count, maker.dtype)
-        put_rows(table, maker.collect(lambda rows: put_rows(table, rows), Watch()))
+        rows = maker.row_maker
+        put_rows(table, maker.collect(lambda *inner: put_rows(table, rows.of(*inner)), Watch()))
         return table
 
     @cached_property

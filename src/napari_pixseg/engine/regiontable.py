@@ -35,7 +35,8 @@ _ROWS_AT_ONCE = 1 << 16
 Columns: TypeAlias = dict[str, NDArray[Any]]
 
 
-Put: TypeAlias = Callable[[Columns], None]
+# Called with measures, and which of them are wanted, ascending by number.
+Put: TypeAlias = Callable[[Tally, NDArray[np.intp]], None]
 
 
 class Table(Protocol):
@@ -177,12 +178,12 @@ class RegionTable:
         write: LabelWriter | None = None,
         label_dtype: Any = np.uint32,
     ) -> Columns:
-        """Measure every tile; hand over the rows of regions inside of tiles, return the others.
+        """Measure every tile; hand over the regions inside of tiles, return rows of the others.
 
         Parameters
         ----------
         put : callable
-            Takes rows of one tile, ascending by number; may be called from several threads.
+            Takes regions of one tile, ascending by number; may be called from several threads.
         watch : Watch
         write : callable, optional
             Also takes the regions of every tile as labels.
@@ -204,8 +205,8 @@ class RegionTable:
         for batch in _batches(components):
             step, part = self._step(batch, write, label_dtype), watch.part(done, len(components))
             measured = run_tiles(source.part(batch), step, STAGE, part)
-            for rows, crossing in measured:
-                gathering.put(rows)
+            for inner, crossing in measured:
+                gathering.put(inner, np.arange(len(inner)))
                 gathering.add(crossing)
             done += len(batch)
         return self.row_maker.of(gathering.merged())
@@ -234,7 +235,7 @@ def put_rows(table: Table, columns: Columns, first: int = 1) -> None:
 
 
 class _Gathering:
-    """Hands rows on and keeps the parts of regions that cross seams, joined from time to time."""
+    """Hands regions on and keeps the parts of those that cross seams, joined from time to time."""
 
     def __init__(self, put: Put) -> None:
         self.put, self._lock = put, threading.Lock()
@@ -252,7 +253,7 @@ class _Gathering:
 
 @dataclass(frozen=True)
 class _GatherHere:
-    """Measures a tile and hands its rows on at once, so that those of few tiles are in memory."""
+    """Measures a tile and hands it on at once, so that the rows of few tiles are in memory."""
 
     measure: _MeasureTile
     gathering: _Gathering
@@ -261,8 +262,7 @@ class _GatherHere:
         tally, inner, crossing = self.measure.measured(block, number)
         self.gathering.add(crossing)
         for start in range(0, len(inner), _ROWS_AT_ONCE):
-            part = inner[start : start + _ROWS_AT_ONCE]
-            self.gathering.put(self.measure.maker.of(tally, part))
+            self.gathering.put(tally, inner[start : start + _ROWS_AT_ONCE])
 
 
 def _batches(components: Sequence[int]) -> Iterator[list[int]]:
@@ -280,7 +280,7 @@ def _batches(components: Sequence[int]) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class _MeasureTile:
-    """Measures a tile: rows of its own regions, and the parts of those that cross a seam."""
+    """Measures a tile: its own regions, and the parts of those that cross a seam."""
 
     maker: Rows
     relabels: dict[int, Relabel]
@@ -288,9 +288,9 @@ class _MeasureTile:
     write: LabelWriter | None
     label_dtype: Any
 
-    def __call__(self, block: Block, number: int) -> tuple[Columns, Tally]:
+    def __call__(self, block: Block, number: int) -> tuple[Tally, Tally]:
         tally, inner, crossing = self.measured(block, number)
-        return self.maker.of(tally, inner), crossing
+        return tally.take(inner), crossing
 
     def measured(self, block: Block, number: int) -> tuple[Tally, NDArray[np.intp], Tally]:
         """Return the measures, which of them are whole regions, and the parts of the others."""

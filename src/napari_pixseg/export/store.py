@@ -25,7 +25,8 @@ from napari_pixseg.export.done import done_tiles
 from napari_pixseg.export.kept import KeptTiles
 from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.place import Place
-from napari_pixseg.export.table import TABLE_NAME, RowFiles, temporary_rows, write_parquet
+from napari_pixseg.export.rows import RowFiles, temporary_rows
+from napari_pixseg.export.table import TABLE_NAME, write_parquet
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
@@ -214,7 +215,7 @@ class StoreWriter:
         else:
             writer = _LabelWriter(labels, done)
             later = runs_here() and isinstance(regions.feed, _FeedOfKept) and regions.feed.has_all
-            with temporary_rows(maker.dtype, self.place) as rows:
+            with temporary_rows(maker.row_maker, self.place) as rows:
                 more = maker.collect(rows.put, self.watch, None if later else writer, dtype)
                 # Arrow compresses beside Python, and by one thread.
                 with ThreadPoolExecutor(1) as beside:

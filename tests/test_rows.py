@@ -11,6 +11,7 @@ from napari_pixseg.engine.regiontable import Rows
 from napari_pixseg.engine.seams import Layout
 from napari_pixseg.engine.tally import Tally
 from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.export import rows as rows_module
 from napari_pixseg.export import table as table_module
 from napari_pixseg.export.place import ROWS_NAME, Place
 from napari_pixseg.export.rows import temporary_rows
@@ -61,7 +62,10 @@ def test_measures_on_disk_become_the_same_rows(
     with temporary_rows(maker, place) as rows:
         for tile in range(3):
             rows.put(tally, np.flatnonzero(tile_of == tile))
-        found = rows.group(start, stop)
+        # In steps that are shorter than groups, and longer.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rows_module, "_AT_ONCE", 1 + seed)
+            found = rows.group(start, stop)
     assert not list(place.local.iterdir())
     wanted = np.arange(start, stop) - 1
     expected, put = maker.of(tally, wanted), tile_of[wanted] < 3

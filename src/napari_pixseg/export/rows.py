@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from napari_pixseg.export.place import ROWS_NAME, Place
 from napari_pixseg.model.compile import compiled
 
 Longs = NDArray[np.int64]
+_Content: TypeAlias = tuple[NDArray[Any], NDArray[np.float64]]
+_AT_ONCE = 1 << 15
 _NARROW, _WIDE = np.dtype(np.uint32), np.dtype(np.int64)
 
 
@@ -38,7 +40,7 @@ class _Part:
     wholes: int
     reals: int
 
-    def read(self) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    def read(self) -> _Content:
         """Return (n, wholes) and (n, reals) from the disk, as they are wanted."""
         # As it may be written: kernels for arrays that cannot would have to be compiled besides.
         content = np.memmap(self.path, np.uint8, "c")
@@ -81,18 +83,28 @@ class RowFiles:
 
     def group(self, start: int, stop: int) -> Columns:
         """Return rows start <= number < stop in order; those that were not put are undefined."""
-        parts = [part for part in self._parts.values() if part.first < stop and part.last >= start]
+        found = [part for part in self._parts.values() if part.first < stop and part.last >= start]
+        parts = [part.read() for part in found]
+        # Few at a time, which the processor's cache holds until rows are made of them.
+        starts = range(start, max(stop, start + 1), _AT_ONCE)
+        blocks = [self._block(parts, first, min(first + _AT_ONCE, stop)) for first in starts]
+        return {
+            name: np.concatenate([block[name] for block in blocks])
+            for name in self.maker.dtype.names or ()
+        }
+
+    def _block(self, parts: Sequence[_Content], start: int, stop: int) -> Columns:
         count, axes, channels = stop - start, len(self.maker.axes), self.maker.channels
-        reals = parts[0].reals if parts else 0
+        reals = parts[0][1].shape[1] if parts else 0
         # Of no region, too, means are taken: of an area that is not 0.
         numbers, classes, areas = np.ones((3, count), np.int64)
         low, high, sums = (np.zeros((count, axes), np.int64) for _ in range(3))
         whole_totals = np.zeros((count, channels - reals), np.int64)
         totals = np.zeros((count, reals))
-        for part in parts:
+        for wholes, others in parts:
             _lay(
-                *part.read(), start, stop, numbers, classes, areas, low, high, sums, whole_totals,
-                totals,
+                wholes, others, start, stop, numbers, classes, areas, low, high, sums,
+                whole_totals, totals,
             )  # fmt: skip
         used = totals if reals else whole_totals
         return self.maker.of(Tally(numbers, classes, areas, low, high, sums, used))

@@ -16,7 +16,6 @@ from napari_pixseg.engine.classify import Counted, check_parameters
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.peak import refuse_memory
 from napari_pixseg.engine.run import Listener, Watch, compute_array
-from napari_pixseg.engine.skips import without_damage
 from napari_pixseg.engine.tiling import plan_tiles
 from napari_pixseg.errors import CorruptInput, ParameterError
 from napari_pixseg.export.checks import OnError, Wish, check_on_error, check_outputs
@@ -402,6 +401,8 @@ class Segmentation:
             if on_error == "raise" or (counted_before and not resume):
                 raise
             wish = after_failure(path, wish, error.manifest)  # type: ignore[attr-defined]
+        from napari_pixseg.engine.skips import without_damage
+
         image = without_damage(self.image, self.counted.tiling, watch)
         counted = Counted(image, self.counted.tiling, self.counted.parameters)
         job = Segmentation(counted, self.parameters)._job()

@@ -10,7 +10,6 @@ filters, steps) is left to zarr.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -144,7 +143,7 @@ class ChunkFiles:
         content = chunk if self.codec is None else self.codec.encode(chunk)
         path = self._path(index)
         # As zarr does: whole or not at all, under a name that is swept up after a crash.
-        partial = f"{os.path.splitext(path)[0]}.{uuid.uuid4().hex}.partial"
+        partial = f"{os.path.splitext(path)[0]}.{os.urandom(16).hex()}.partial"
         try:
             try:
                 _put(partial, content)

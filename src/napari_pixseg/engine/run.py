@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -280,7 +279,7 @@ def tile_graph(
     feed: Feed, function: Callable[[Any, int], Any], stage: str
 ) -> tuple[dict[Any, Any], list[Any]]:
     """Return the graph that applies a function to every tile, and the keys of its results."""
-    name = f"{stage.replace(' ', '-')}-{uuid.uuid4().hex}"
+    name = f"{stage.replace(' ', '-')}-{os.urandom(16).hex()}"
     graph: dict[Any, Any] = dict(feed.graph)
     job = _job_key(name)
     graph[job] = _Job(feed, function)

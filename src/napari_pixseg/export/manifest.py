@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import sys
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -130,7 +129,7 @@ class Manifest:
 
 def new_id() -> str:
     """Return an unguessable, unique id."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def now() -> str:

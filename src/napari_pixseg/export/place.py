@@ -10,7 +10,6 @@ import glob
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ class Place:
 
     def beside(self) -> Path:
         """A name of its own in the same folder, for a file that is to be renamed."""
-        return self.local.with_name(f".{self.name}.{uuid.uuid4().hex[:8]}.partial{self.suffix}")
+        return self.local.with_name(f".{self.name}.{os.urandom(4).hex()}.partial{self.suffix}")
 
     def exists(self) -> bool:
         """Whether there is a file, or a folder with anything in it."""
@@ -210,7 +209,7 @@ class Place:
         else:
             import tempfile
 
-            partial = Path(tempfile.gettempdir()) / f"{uuid.uuid4().hex}{self.suffix}"
+            partial = Path(tempfile.gettempdir()) / f"{os.urandom(16).hex()}{self.suffix}"
         try:
             yield partial
             if self.is_local:

@@ -174,17 +174,17 @@ def classify(
     result: NDArray[np.uint16],
 ) -> None:
     """Give each color the class of its box; see :func:`kernels.classify`."""
-    # One more number, for colors that lie in no box.
-    numbers = np.append(numbers, -1)
+    # One more number, to which those of colors that lie in no box are clipped.
+    numbers = np.concatenate([[-1], numbers])
     ways = _ways(first, last, shape)
     for rows in _blocks(len(colors)):
         block = colors[rows]
         boxes = _boxes(block, ways[0])
-        found = numbers[np.maximum(boxes, -1)]
+        found = numbers.take(boxes + 1, mode="clip")
         # A color that is in no first box is in no other; of margins that overlap, some are.
         for offsets in ways[1:]:
             left = np.flatnonzero((found < 0) & (boxes >= 0))
-            found[left] = numbers[np.maximum(_boxes(block[left], offsets), -1)]
+            found[left] = numbers.take(_boxes(block[left], offsets) + 1, mode="clip")
         result[rows] = found + 1
 
 
@@ -213,11 +213,12 @@ def nearest(colors: Bytes, centers: NDArray[np.int64], result: NDArray[np.uint16
     weights = np.empty((len(centers), 4), kind)
     weights[:, :3] = (-2 * centers) << bits
     weights[:, 3] = ((centers**2).sum(axis=1) << bits) | np.arange(len(centers))
+    whole: Any = np.int32 if kind is np.float32 else np.int64
     for rows in _blocks(len(colors), min(max(_CACHED // len(centers), 16), 1 << 13)):
         planes = np.ones((4, len(colors[rows])), kind)
         planes[:3] = colors[rows].T
         best = np.minimum.reduce(weights @ planes, axis=0)
-        result[rows] = (best.astype(np.int64) & ((1 << bits) - 1)) + 1
+        result[rows] = (best.astype(whole) & ((1 << bits) - 1)) + 1
 
 
 def look_up(packed: Colors, table: NDArray[Any], result: NDArray[Any]) -> int:

@@ -101,23 +101,26 @@ def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint
     block = _BLOCK if len(shares(len(srgb), _SHARED_FROM)) == 1 else _SHARED_BLOCK
 
     def convert_part(part: slice) -> None:
+        planes = np.empty((3, min(block, part.stop - part.start)))
         for start in range(part.start, part.stop, block):
             rows = slice(start, min(start + block, part.stop))
-            planes = np.multiply(srgb[rows].T, 257.0, order="C")
-            for channel, values in enumerate(convert(planes[0], planes[1], planes[2])):
-                result[rows, channel] = _rounded_bytes(values)
+            samples = planes[:, : rows.stop - start]
+            samples[...] = srgb[rows].T
+            samples *= 257.0
+            for channel, values in enumerate(convert(samples[0], samples[1], samples[2])):
+                result[rows, channel] = _to_bytes(values)
 
     over_slices(convert_part, len(srgb), _SHARED_FROM)
     return result
 
 
-def _rounded_bytes(values: Real) -> NDArray[np.uint8]:
-    """Round to quanta, and these to bytes: ``to_byte(quantum(values))``, in fewer passes."""
+def _to_bytes(values: Real) -> Real:
+    """Return ``to_byte(quantum(values))``, in fewer passes, with fractions to be cut off."""
     quanta = quantum(values)
     # The rounded quotient by 257 is never near a half.
     quanta *= 1.0 / 257.0
     quanta += 0.5
-    return quanta.astype(np.uint8)
+    return quanta
 
 
 def inverse(

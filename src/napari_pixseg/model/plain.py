@@ -60,13 +60,12 @@ def distinct(packed: Colors) -> tuple[Colors, Counts]:
     if len(parts) > 1:
         packed.partition([part.start for part in parts[1:]])
     runs = over_slices(lambda part: _runs(packed[part]), packed.size)
-    for (left, left_counts), (right, right_counts) in pairwise(runs):
+    for i, ((left, left_counts), (right, right_counts)) in enumerate(pairwise(runs)):
         if left[-1] == right[0]:
             right_counts[0] += left_counts[-1]
-            left_counts[-1] = 0
+            runs[i] = left[:-1], left_counts[:-1]
     colors, counts = (np.concatenate(lists) for lists in zip(*runs, strict=True))
-    whole = counts > 0
-    return (colors, counts) if whole.all() else (colors[whole], counts[whole])
+    return colors, counts
 
 
 def _runs(values: Colors) -> tuple[Colors, Counts]:

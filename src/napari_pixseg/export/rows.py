@@ -85,13 +85,14 @@ class RowFiles:
         """Return rows start <= number < stop in order; those that were not put are undefined."""
         found = [part for part in self._parts.values() if part.first < stop and part.last >= start]
         parts = [part.read() for part in found]
+        dtype = self.maker.dtype
+        group = {name: np.empty(stop - start, dtype[name]) for name in dtype.names or ()}
         # Few at a time, which the processor's cache holds until rows are made of them.
-        starts = range(start, max(stop, start + 1), _AT_ONCE)
-        blocks = [self._block(parts, first, min(first + _AT_ONCE, stop)) for first in starts]
-        return {
-            name: np.concatenate([block[name] for block in blocks])
-            for name in self.maker.dtype.names or ()
-        }
+        for first in range(start, stop, _AT_ONCE):
+            after = min(first + _AT_ONCE, stop)
+            for name, column in self._block(parts, first, after).items():
+                group[name][first - start : after - start] = column
+        return group
 
     def _block(self, parts: Sequence[_Content], start: int, stop: int) -> Columns:
         count, axes, channels = stop - start, len(self.maker.axes), self.maker.channels

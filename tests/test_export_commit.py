@@ -15,7 +15,7 @@ from PIL import Image
 from resume_tools import remount, small_device
 
 from napari_pixseg import Manifest, segment
-from napari_pixseg.engine import classify, tiling, window
+from napari_pixseg.engine import classify, ranges, tiling
 from napari_pixseg.errors import (
     Cancelled,
     ClassError,
@@ -98,7 +98,7 @@ def full_manifest(self, data):
 
 WRITE = Place.write_bytes
 STAGES = {
-    "range": (window, "run_tiles", crash),
+    "range": (ranges, "run_tiles", crash),
     "counting": (classify, "run_tiles", crash),
     "groups": (ngff, "create_group", at_call(2, ngff.create_group)),
     "arrays": (ngff.Pyramid, "create", at_call(2, ngff.Pyramid.create)),

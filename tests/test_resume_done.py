@@ -8,7 +8,7 @@ import pytest
 import zarr
 from resume_tools import ALL, cancelled_at, make_small, same, segmented, source
 
-from napari_pixseg.engine import classify, window
+from napari_pixseg.engine import classify, ranges
 from napari_pixseg.engine.image import Image
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.errors import Cancelled
@@ -192,7 +192,7 @@ def test_the_window_is_not_measured_again(tmp_path, output, whole, monkeypatch):
     expected, _ = whole(path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(26))
-    monkeypatch.setattr(window, "run_tiles", None)
+    monkeypatch.setattr(ranges, "run_tiles", None)
     segmented(path).export(output, ALL, resume=True)
     same(output, expected)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,12 +41,14 @@ class _Part:
     wholes: int
     reals: int
 
-    def read(self) -> _Content:
-        """Return (n, wholes) and (n, reals) from the disk, as they are wanted."""
-        # As it may be written: kernels for arrays that cannot would have to be compiled besides.
-        content = np.memmap(self.path, np.uint8, "c")
+    def read(self, start: int, stop: int) -> _Content:
+        """Return (n, wholes) and (n, reals) of regions start <= number < stop."""
+        content = np.memmap(self.path, np.uint8, "r")
         wholes = np.ndarray((self.count, self.wholes), self.dtype, content)
-        return wholes, np.ndarray((self.count, self.reals), np.float64, content, wholes.nbytes)
+        reals = np.ndarray((self.count, self.reals), np.float64, content, wholes.nbytes)
+        # Copied: pages of files that stay mapped are memory of this process.
+        rows = slice(bisect_left(wholes[:, 0], start), bisect_left(wholes[:, 0], stop))
+        return wholes[rows].copy(), reals[rows].copy()
 
 
 class RowFiles:
@@ -84,7 +87,7 @@ class RowFiles:
     def group(self, start: int, stop: int) -> Columns:
         """Return rows start <= number < stop in order; those that were not put are undefined."""
         found = [part for part in self._parts.values() if part.first < stop and part.last >= start]
-        parts = [part.read() for part in found]
+        parts = [part.read(start, stop) for part in found]
         dtype = self.maker.dtype
         group = {name: np.empty(stop - start, dtype[name]) for name in dtype.names or ()}
         # Few at a time, which the processor's cache holds until rows are made of them.

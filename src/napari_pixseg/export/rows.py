@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.engine.regiontable import Columns, Rows
+from napari_pixseg.engine.seams import Longs
 from napari_pixseg.engine.tally import Tally
 from napari_pixseg.export.place import ROWS_NAME, Place
 from napari_pixseg.model.compile import compiled
 
-Longs = NDArray[np.int64]
 _Content: TypeAlias = tuple[NDArray[Any], NDArray[np.float64]]
 _AT_ONCE = 1 << 15
 _NARROW, _WIDE = np.dtype(np.uint32), np.dtype(np.int64)
@@ -47,7 +47,7 @@ class _Part:
         wholes = np.ndarray((self.count, self.wholes), self.dtype, content)
         reals = np.ndarray((self.count, self.reals), np.float64, content, wholes.nbytes)
         # Copied: pages of files that stay mapped are memory of this process.
-        rows = slice(bisect_left(wholes[:, 0], start), bisect_left(wholes[:, 0], stop))
+        rows = _between(wholes, start, stop)
         return wholes[rows].copy(), reals[rows].copy()
 
 
@@ -106,12 +106,19 @@ class RowFiles:
         whole_totals = np.zeros((count, channels - reals), np.int64)
         totals = np.zeros((count, reals))
         for wholes, others in parts:
+            rows = _between(wholes, start, stop)
             _lay(
-                wholes, others, start, stop, numbers, classes, areas, low, high, sums,
+                wholes[rows], others[rows], start, numbers, classes, areas, low, high, sums,
                 whole_totals, totals,
             )  # fmt: skip
         used = totals if reals else whole_totals
         return self.maker.of(Tally(numbers, classes, areas, low, high, sums, used))
+
+
+def _between(wholes: NDArray[Any], start: int, stop: int) -> slice:
+    """Where the regions start <= number < stop are: numbers ascend."""
+    numbers = wholes[:, 0]
+    return slice(bisect_left(numbers, start), bisect_left(numbers, stop))
 
 
 def _compact(tally: Tally, sums: Longs, which: NDArray[np.intp]) -> NDArray[Any]:
@@ -154,24 +161,14 @@ def _gather(
 
 @compiled
 def _lay(
-    wholes: NDArray[Any], reals: NDArray[np.float64], start: int, stop: int, numbers: Longs,
+    wholes: NDArray[Any], reals: NDArray[np.float64], start: int, numbers: Longs,
     classes: Longs, areas: Longs, low: Longs, high: Longs, sums: Longs, whole_totals: Longs,
     totals: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """Write the measures of regions start <= number < stop where their numbers say."""
+    """Write the measures of regions where their numbers say, the region ``start`` being row 0."""
     axes = low.shape[1]
-    # Numbers ascend: the first that is wanted is searched by halves.
-    first, after = 0, wholes.shape[0]
-    while first < after:
-        middle = (first + after) // 2
-        if np.int64(wholes[middle, 0]) < start:
-            first = middle + 1
-        else:
-            after = middle
-    for row in range(first, wholes.shape[0]):
+    for row in range(wholes.shape[0]):
         number = np.int64(wholes[row, 0])
-        if number >= stop:
-            break
         i = number - start
         numbers[i], classes[i], areas[i] = number, wholes[row, 1], wholes[row, 2]
         for a in range(axes):

@@ -71,6 +71,16 @@ def test_sums_of_parts_are_sums_of_the_whole(shape, cuts, dtype, seed):
     np.testing.assert_array_equal(sum_samples(components, parts), expected)
 
 
+@pytest.mark.parametrize("wider", [0, 1])
+def test_sums_of_the_longest_line_of_bytes_are_exact(wider):
+    width = (1 << 24) + wider
+    classes = np.ones((1, 1, 1, width), np.uint8)
+    classes[..., :2] = 2
+    white = np.broadcast_to(np.uint8(255), (*classes.shape, 3))
+    totals = sum_samples(find_components(classes, 1), [((0, 0, 0, 0), white)])
+    np.testing.assert_array_equal(totals[1:, 0], [2 * 255, (width - 2) * 255])
+
+
 @pytest.mark.parametrize("chunks", [(5, 7, 3), (16, 16, 3), (64, 64, 3)])
 def test_what_comes_of_them_is_what_comes_of_the_picture(tmp_path, monkeypatch, chunks):
     rng = np.random.default_rng(1)

@@ -28,6 +28,12 @@ BYTES_PER_RUN = 10
 BYTES_PER_COMPONENT = 26
 Ints = NDArray[np.int32]
 Offsets = NDArray[np.int64]
+# Places in arrays are unsigned in the innermost loops: at any other number the compiled code
+# looks each time whether it counts from the end, and a sum with a signed one is not whole.
+At = np.uintp
+_NEXT = At(1)
+# The sum of so many bytes fits 32 bits.
+_LONGEST_SUM = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -166,10 +172,12 @@ def sum_samples(
     # The run at which the next part of a line begins.
     runs = components.first_runs[:-1].copy()
     lines = np.arange(len(runs)).reshape(components.shape[:-1])
+    is_color = dtype == np.uint8 and channels == 3
     for first, samples in parts:
         pairs = zip(first[:-1], samples.shape[:3], strict=True)
         here = np.ascontiguousarray(lines[tuple(slice(at, at + n) for at, n in pairs)])
-        _add_samples(
+        add = _add_colors if is_color and samples.shape[3] <= _LONGEST_SUM else _add_samples
+        add(
             here.reshape(-1), first[-1], components.first_runs, components.starts,
             components.numbers, samples.reshape(-1, *samples.shape[-2:]), runs, totals,
         )  # fmt: skip
@@ -203,16 +211,15 @@ def _count_runs(rows: NDArray[Any], first_runs: Offsets) -> None:
 def _cut_runs(rows: NDArray[Any], first_runs: Offsets, starts: Ints, values: NDArray[Any]) -> None:
     """Write down where every run begins, and its class."""
     for y in range(rows.shape[0]):
-        line, run = rows[y], first_runs[y]
-        if line.size:
-            starts[run] = 0
-            run += 1
+        line, mine = rows[y], starts[first_runs[y] : first_runs[y + 1] + 1]
+        mine[0], run = 0, _NEXT
         for x in range(1, line.size):
             # Without a branch, which would be guessed wrong at the end of every run.
-            starts[run] = x
-            run += line[x] != line[x - 1]
-        for run in range(first_runs[y], first_runs[y + 1]):
-            values[run] = line[starts[run]]
+            mine[run] = x
+            run += At(line[x] != line[x - 1])
+        classes = values[first_runs[y] : first_runs[y + 1]]
+        for i in range(classes.size):
+            classes[i] = line[At(mine[i])]
 
 
 @compiled
@@ -227,15 +234,18 @@ def _add_runs(
 
 
 @compiled
-def _root(parents: Ints, run: int) -> int:
-    while parents[run] != run:
-        parents[run] = parents[parents[run]]
-        run = parents[run]
+def _root(parents: Ints, run: At) -> At:
+    parent = At(parents[run])
+    while parent != run:
+        above = parents[parent]
+        parents[run] = above
+        run = At(above)
+        parent = At(parents[run])
     return run
 
 
 @compiled
-def _join(parents: Ints, first: int, second: int) -> None:
+def _join(parents: Ints, first: At, second: At) -> None:
     """Unite two sets under the earlier root."""
     a, b = _root(parents, first), _root(parents, second)
     if a < b:
@@ -250,21 +260,21 @@ def _join_lines(
     values: NDArray[Any], parents: Ints,
 ) -> None:  # fmt: skip
     """Join the runs of a line with those of an earlier one that they touch."""
-    here, here_end = first_runs[line], first_runs[line + 1]
-    there, there_end = first_runs[other], first_runs[other + 1]
+    here, here_end = At(first_runs[line]), At(first_runs[line + 1])
+    there, there_end = At(first_runs[other]), At(first_runs[other + 1])
     while here < here_end and there < there_end:
         if values[here] == values[there] and values[here] != 0:
             _join(parents, there, here)
-        stop = starts[here + 1] if here + 1 < here_end else width
-        other_stop = starts[there + 1] if there + 1 < there_end else width
+        stop = starts[here + _NEXT] if here + _NEXT < here_end else width
+        other_stop = starts[there + _NEXT] if there + _NEXT < there_end else width
         if stop == other_stop and reach > 0 and stop < width:
             # Both end here: across the corner each touches what follows the other.
-            if values[here] == values[there + 1] and values[here] != 0:
-                _join(parents, there + 1, here)
-            if values[here + 1] == values[there] and values[there] != 0:
-                _join(parents, there, here + 1)
-        here += stop <= other_stop
-        there += other_stop <= stop
+            if values[here] == values[there + _NEXT] and values[here] != 0:
+                _join(parents, there + _NEXT, here)
+            if values[here + _NEXT] == values[there] and values[there] != 0:
+                _join(parents, there, here + _NEXT)
+        here += At(stop <= other_stop)
+        there += At(other_stop <= stop)
 
 
 @compiled
@@ -293,7 +303,7 @@ def _number_roots(values: NDArray[Any], numbers: Ints) -> int:
             count += 1
             numbers[run] = count
         else:
-            numbers[run] = numbers[numbers[run]]
+            numbers[run] = numbers[At(numbers[run])]
     return count
 
 
@@ -327,9 +337,9 @@ def _paint_lines(
             run += 1
         while x < width:
             stop = min(starts[run + 1] - left, width) if run + 1 < end else width
-            value = values[numbers[run]]
-            for i in range(x, stop):
-                result[row, i] = value
+            value, pixels = values[numbers[run]], result[row, x:stop]
+            for i in range(pixels.size):
+                pixels[i] = value
             x, run = stop, run + 1
 
 
@@ -351,17 +361,39 @@ def _add_samples(
             stop = starts[run + 1] - left if run + 1 < end else width
             run += stop <= width and run + 1 < end
             stop = min(stop, width)
-            if channels == 3:
-                # Sums in registers: most images have three channels.
-                a, b, c = total[0], total[1], total[2]
-                for i in range(x, stop):
-                    a += rows[row, i, 0]
-                    b += rows[row, i, 1]
-                    c += rows[row, i, 2]
-                total[0], total[1], total[2] = a, b, c
-            else:
-                for i in range(x, stop):
-                    for channel in range(channels):
-                        total[channel] += rows[row, i, channel]
+            for i in range(x, stop):
+                for channel in range(channels):
+                    total[channel] += rows[row, i, channel]
+            x = stop
+        runs[line] = run
+
+
+@compiled
+def _add_colors(
+    lines: NDArray[np.int64], left: int, first_runs: Offsets, starts: Ints, numbers: Ints,
+    rows: NDArray[np.uint8], runs: Offsets, totals: NDArray[Any],
+) -> None:  # fmt: skip
+    """Do what :func:`_add_samples` does with three bytes, of which most images are made.
+
+    The sums of a run are what those of its line have grown by, which are made without a branch.
+    """
+    width = At(rows.shape[1])
+    sums = np.zeros((width + _NEXT, 3), np.uint32)
+    for row in range(lines.size):
+        colors, a, b, c = rows[row], np.uint32(0), np.uint32(0), np.uint32(0)
+        for i in range(colors.shape[0]):
+            a += np.uint32(colors[i, 0])
+            b += np.uint32(colors[i, 1])
+            c += np.uint32(colors[i, 2])
+            sums[i + 1, 0], sums[i + 1, 1], sums[i + 1, 2] = a, b, c
+        line, x = lines[row], At(0)
+        run, end = At(runs[line]), At(first_runs[line + 1])
+        while x < width:
+            total, later = totals[At(numbers[run])], run + _NEXT
+            stop = At(starts[later] - left) if later < end else width
+            run += At(stop <= width and later < end)
+            stop = min(stop, width)
+            for channel in range(3):
+                total[channel] += sums[stop, channel] - sums[x, channel]
             x = stop
         runs[line] = run

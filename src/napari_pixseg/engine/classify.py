@@ -104,8 +104,8 @@ class Pixels:
             )  # fmt: skip
         blocks = self.image.blocks(self.tiling.chunks)
         return blocks.map_blocks(
-            _encode, encoding=self.encoding, dtype=np.uint32, drop_axis=blocks.ndim - 1,
-            meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
+            _encode, encoding=self.encoding, packs=self.radius > 0, dtype=np.uint32,
+            drop_axis=blocks.ndim - 1, meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
         )  # fmt: skip
 
     def read(self, region: Region) -> Packed:
@@ -261,8 +261,8 @@ class _Adding:
             self.counter.add_packed(colors)
 
 
-def _encode(block: NDArray[Any], encoding: Encoding) -> Packed:
-    return encoding.encode(block)
+def _encode(block: NDArray[Any], encoding: Encoding, packs: bool) -> Colors:
+    return encoding.encode(block) if packs else encoding.of_block(block)
 
 
 def _unchanged(colors: Colors) -> Colors:

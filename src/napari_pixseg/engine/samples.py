@@ -105,10 +105,20 @@ class Encoding:
         """Read a region and :meth:`encode` it, but for bytes that are colors already."""
         if self.space is not None or self.window is not None:
             return self.encode(image.read(region))
-        parts = image.read_parts(region)
-        if is_masked(parts[0][1]):
-            return self.encode(parts[0][1])
-        return ByteColors.of(tuple(part.stop - part.start for part in region), parts)
+        return self._taken(
+            tuple(part.stop - part.start for part in region), image.read_parts(region)
+        )
+
+    def of_block(self, block: NDArray[Any]) -> Colors:
+        """:meth:`encode` (..., c) samples, but for bytes that are colors already."""
+        if self.space is not None or self.window is not None:
+            return self.encode(block)
+        shape = block.shape[:-1]
+        return self._taken(shape, [(tuple(slice(0, n) for n in shape), block)])
+
+    def _taken(self, shape: tuple[int, ...], parts: Sequence[Part]) -> Colors:
+        samples = parts[0][1]
+        return self.encode(samples) if is_masked(samples) else ByteColors.of(shape, parts)
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
         """Turn (..., c) samples into (...) packed colors; masked ones have no data."""

@@ -89,6 +89,15 @@ def test_a_plane_is_cut_into_tiles_of_a_few_megapixels(plan):
     assert rows * columns <= max(4 * TILE_PIXELS, 4 * stored, TILE_SIDE * max(chunk[-2:]) * 2)
 
 
+@pytest.mark.parametrize("rows", [64, 256, 512, 1024, 1026, 1500, 2048, 4096])
+@pytest.mark.parametrize("columns", [512, 640, 1024, 1026, 2048, 9000])
+def test_half_a_tile_is_whole_chunks_of_the_next_level(rows, columns):
+    tiles = plan_tiles(SimpleNamespace(shape=(9000, 9000), chunks=(rows, columns)))
+    for tile, unit in zip(tiles.tile, tiles.write_chunk, strict=True):
+        # A strip of fewer rows is half as high as two small chunks.
+        assert tile % (2 * unit) == 0 or tile >= 9000 or columns == 9000 > 9 * rows
+
+
 @pytest.mark.parametrize("side", [64, 128, 256])
 def test_a_tile_of_deep_chunks_is_no_larger_than_a_flat_one(side):
     image = SimpleNamespace(shape=(1024,) * 3, chunks=(side,) * 3)
@@ -103,8 +112,10 @@ def test_a_tile_of_deep_chunks_is_no_larger_than_a_flat_one(side):
         ((10_000, 10_000), (1000, 1000), (2000, 2000), (1000, 1000)),
         ((10_000, 10_000), (64, 64), (2048, 2048), (1024, 1024)),
         ((10_000, 10_000), (4096, 4096), (4096, 4096), (2048, 2048)),
+        ((10_000, 10_000), (2048, 2048), (2048, 2048), (1024, 1024)),
+        ((10_000, 10_000), (1111, 1026), (1111, 1026), (1111, 513)),
         ((50, 5000, 5000), (1, 512, 512), (1, 2048, 2048), (1, 512, 512)),
-        ((5000, 5000), (1, 5000), (1024, 5120), (1024, 1024)),
+        ((5000, 5000), (1, 5000), (1024, 5120), (512, 1024)),
     ],
 )
 def test_plans_as_they_are_expected(shape, chunks, tile, write):

@@ -17,7 +17,7 @@ from napari_pixseg.engine.peak import peak_memory
 TILE_SIDE = 2048
 TILE_PIXELS = TILE_SIDE * TILE_SIDE
 WRITE_SIDE = 1024
-_SMALLEST_UNIT = 256
+_SMALLEST_UNIT, _SMALLEST_HALF = 256, 512
 # Larger chunks are no help for tiling: one would fill the memory.
 _LARGEST_CHUNK = 1 << 26
 
@@ -107,7 +107,8 @@ def plan_tiles(image: Image) -> Tiling:
     column_unit = _write_unit(columns, shape[-1], goal)
     width = _tile_length(columns, column_unit, shape[-1], side)
     height = _tile_length(rows, row_unit, shape[-2], min(budget // width, TILE_SIDE))
-    return Tiling(shape, (*depth, height, width), (*depth, row_unit, column_unit))
+    written = _halved(row_unit, height, shape[-2]), _halved(column_unit, width, shape[-1])
+    return Tiling(shape, (*depth, height, width), (*depth, *written))
 
 
 def _write_unit(chunk: int, length: int, goal: int) -> int:
@@ -123,9 +124,18 @@ def _write_unit(chunk: int, length: int, goal: int) -> int:
 
 
 def _tile_length(chunk: int, unit: int, length: int, wanted: int) -> int:
-    """Whole units, near the wanted length but never less than a storage chunk."""
-    units = max(wanted // unit, math.ceil(chunk / unit), 1)
+    """Whole units, an even number near the wanted length, but never less than a storage chunk."""
+    units = max(wanted // (2 * unit) * 2, math.ceil(chunk / unit), 1)
     return min(units, math.ceil(length / unit)) * unit
+
+
+def _halved(unit: int, tile: int, length: int) -> int:
+    """Halve a unit of which a tile has an odd number, if that leaves no small chunks.
+
+    Half of the tile is then whole chunks of the next level, which need not be made of read ones.
+    """
+    odd = tile < length and tile % (2 * unit) > 0
+    return unit // 2 if odd and unit % 2 == 0 and unit >= 2 * _SMALLEST_HALF else unit
 
 
 @dataclass(frozen=True)

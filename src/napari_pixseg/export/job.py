@@ -146,8 +146,11 @@ def _is_missing_target(error: OSError, place: Place) -> bool:
     """Whether a folder of the output can be neither found nor made, as below /proc."""
     if error.errno not in (errno.ENOENT, errno.ENOTDIR) or not error.filename:
         return False
-    missing = Path(os.fsdecode(error.filename))
-    return missing in (place.local, *place.local.parents) or place.local in missing.parents
+    # Names of which one has been resolved and the other still goes up and down.
+    missing, local = (
+        Path(os.path.abspath(os.fsdecode(name))) for name in (error.filename, place.local)
+    )
+    return missing in (local, *local.parents) or local in missing.parents
 
 
 # A picture ---------------------------------------------------------------------

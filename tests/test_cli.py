@@ -322,9 +322,10 @@ def test_an_ending_of_another_format_is_refused(run, picture, tmp_path, name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's.")
-@pytest.mark.parametrize("name", ["a.png", "a.ome.zarr", "../nope/a.zarr"])
-def test_a_folder_that_cannot_be_made_is_named(run, picture, name):
-    status, error = refused(run("segment", picture, f"/proc/nope/{name}"))
+@pytest.mark.parametrize("folder", ["/proc/nope", "/usr/../proc/nope"])
+@pytest.mark.parametrize("name", ["a.png", "a.ome.zarr"])
+def test_a_folder_that_cannot_be_made_is_named(run, picture, folder, name):
+    status, error = refused(run("segment", picture, f"{folder}/{name}"))
     assert status == 507
     assert "/proc/nope" in error
 

@@ -182,22 +182,27 @@ def test_people_are_told_what_was_guessed_and_what_to_doubt(run, tmp_path):
     [
         (["--ct=101"], "ct = 101"),
         (["--ct=nan"], "ct = nan"),
-        (["--ct=many"], "--ct"),
+        (["--ct=many"], "ct = 'many' is not a finite number; it must be 0 to 100"),
+        (["--st=1,5"], "st = '1,5' is not a finite number; it must be above 0, to 255"),
         (["--cs=0"], "cs = '0'"),
         (["--st=0"], "st = 0"),
         (["--denoise=33"], "denoise = 33"),
-        (["--denoise=1.5"], "--denoise"),
+        (["--denoise=1.5"], "denoise = '1.5' must be a whole number, 0 to 32"),
         (["--window=9:3"], "low above high"),
         (["--window=wide"], "window"),
-        (["--window=5"], "window"),
+        (["--window=5"], "'5' must be dtype, minmax, LOW:HIGH"),
+        (["--window=5:6:7"], "'5:6:7' must be dtype, minmax, LOW:HIGH"),
         (["--axes=yxq"], "axes = 'yxq'"),
         (["--axes=zyxc"], "3"),
-        (["--channels=0,x"], "channels"),
+        (["--channels=0,x"], "channels = '0,x' must be one to three indices from 0"),
         (["--channels=3"], "channels 0 to 2"),
         (["--connectivity=3"], "1 to 2"),
+        (["--connectivity=all"], "connectivity = 'all' must be a whole number, 1 to 3"),
         (["--background=0"], "background = 0"),
-        (["--background=small"], "background"),
+        (["--background=large"], "background = 'large' must be 'largest', or class numbers"),
         (["--min-size=-1"], "min_size = -1"),
+        (["--min-size=1e3"], "min_size = '1e3' must be a whole number, 0 or more"),
+        (["--key-file=secret"], "give --endpoint, too"),
         (["--semantics=gimp"], "--semantics"),
         (["--outputs=pony"], "'pony'"),
         (["--outputs="], "nothing"),
@@ -322,12 +327,13 @@ def test_an_ending_of_another_format_is_refused(run, picture, tmp_path, name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's.")
-@pytest.mark.parametrize("folder", ["/proc/nope", "/usr/../proc/nope"])
+@pytest.mark.parametrize("folder", ["/proc", "/proc/nope", "/usr/../proc/nope"])
 @pytest.mark.parametrize("name", ["a.png", "a.ome.zarr"])
-def test_a_folder_that_cannot_be_made_is_named(run, picture, folder, name):
+def test_a_folder_that_cannot_be_written_or_made_is_named(run, picture, folder, name):
     status, error = refused(run("segment", picture, f"{folder}/{name}"))
     assert status == 507
-    assert "/proc/nope" in error
+    assert f"{folder}/{name} cannot be written" in error
+    assert "choose another path" in error
 
 
 def test_the_version_is_said(capsys):

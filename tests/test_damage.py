@@ -124,6 +124,19 @@ def test_a_damaged_tiff_tile_is_named(tmp_path, output):
         segmented(path).export(output, ALL)
 
 
+def test_an_uncompressed_tiff_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, output):
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, picture(), photometric="rgb", rowsperstrip=8)
+    rows, columns, channels = picture().shape
+    with tifffile.TiffFile(path) as file:
+        first = file.pages[0].dataoffsets[0]
+    path.write_bytes(path.read_bytes()[: first + 20 * columns * channels])
+    with pytest.raises(CorruptInput, match=r"in\.tif is damaged: tile [234]/0/0, .*skip"):
+        segmented(path).export(output, ALL)
+    segmented(path).export(output, ALL, on_error="skip")
+    assert_left_out(output, [((16, rows), (0, columns))])
+
+
 def test_a_damaged_chunk_of_a_shard_is_named_with_the_file(tmp_path, output):
     path = zarr_of(tmp_path, picture(), shards=(16, 16, 3))
     truncated(path / "c/1/0/0")

@@ -181,6 +181,12 @@ def test_where_there_is_none_it_says_that_the_output_is_unfinished(name, picture
         Manifest.load(tmp_path / name)
 
 
+def test_a_file_of_another_kind_is_no_manifest(tmp_path):
+    (tmp_path / "note.txt").write_text("{}")
+    with pytest.raises(ParameterError, match=r"note\.txt is no manifest"):
+        Manifest.load(tmp_path / "note.txt")
+
+
 GARBAGE = [
     b"", b"{", b"\xff\xfe", b"[]", b"7", b"null", b'"text"', b"{}", b'{"status": 200}',
     b'{"id": "a"}', b'{"status": "fine", "id": "a"}', b'{"status": 200, "id": "a", "details": [1]}',

@@ -501,3 +501,32 @@ def test_files_are_listed_before_all_is_read_and_not_before_a_part(tmp_path, mon
     assert not listed
     assert segmentation.color_table == ColorTable.from_pixels(pixels)
     assert listed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda block: block[:-1], r"should have the shape \(40, 30\), but has \(36, 30\); give"),
+        (lambda block: block * np.float32(1.5), "says that it is uint8, but a block .* float32; g"),
+        (
+            lambda block: block.astype(">u2"),
+            "says that it is uint8, but a block of it is >u2; give",
+        ),
+    ],
+)
+def test_a_dask_array_that_is_not_what_it_says_is_refused(change, words):
+    blocks = da.from_array(np.arange(3600, dtype=np.uint8).reshape(40, 30, 3), chunks=(10, -1, -1))
+    changed = blocks.map_blocks(change, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    with pytest.raises(NotAnImage, match=words):
+        _ = segment(changed, ct=0, st=1).table
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", ">f4"])
+def test_a_dask_array_may_bring_other_floats_than_it_says(dtype):
+    picture = np.random.default_rng(0).random((40, 30, 3)).astype(np.float32)
+    blocks = da.from_array(picture, chunks=(10, -1, -1))
+    changed = blocks.map_blocks(lambda block: block.astype(dtype), dtype="f8",
+                                meta=np.empty((0, 0, 0), "f8"))  # fmt: skip
+    ours = segment(changed, ct=0, st=1, window=(0, 1))
+    whole = segment(picture, ct=0, st=1, window=(0, 1))
+    np.testing.assert_array_equal(ours.classes, whole.classes)

@@ -702,7 +702,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         builtins, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no"))
     )
-    with pytest.raises(NotAnImage, match=r"a\.png cannot be read: no"):
+    with pytest.raises(InputNotFound, match=r"a\.png may not be read by this user; see to its"):
         open_source(tmp_path / "a.png")
 
 
@@ -719,7 +719,7 @@ def test_a_file_that_cannot_be_looked_at_is_not_said_to_be_missing(
         return usual(path, *args, **options)
 
     monkeypatch.setattr(os, "stat", stat)
-    with pytest.raises(NotAnImage, match=r"a\.zarr cannot be read: Permission denied"):
+    with pytest.raises(InputNotFound, match=r"a\.zarr may not be read by this user; see to its"):
         open_source(missing)
 
 
@@ -753,6 +753,9 @@ def test_paths_may_be_relative_or_file_urls(
 def _write_all(folder: Path) -> None:
     Image.fromarray(RGB).save(folder / "a.png")
     tifffile.imwrite(folder / "a.tif", RGB, photometric="rgb", tile=(16, 16), compression="zlib")
+    # What tifffile would also write to, if the file could be.
+    tifffile.imwrite(folder / "b.tif", RGB, photometric="rgb", rowsperstrip=7)
+    tifffile.imwrite(folder / "c.tif", RGB, photometric="rgb", tile=(16, 16))
     group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
     group.create_array("s0", shape=RGB.shape, chunks=(16, 16, 3), dtype="u1")[:] = RGB
     names = [{"name": name} for name in ("y", "x", "c")]
@@ -761,7 +764,10 @@ def _write_all(folder: Path) -> None:
     whole[:] = RGB
 
 
-NAMES = {"a.png": "picture", "a.tif": "tiff", "a.zarr": "ome-zarr", "b.zarr": "zarr"}
+NAMES = {
+    "a.png": "picture", "a.tif": "tiff", "b.tif": "tiff", "c.tif": "tiff", "a.zarr": "ome-zarr",
+    "b.zarr": "zarr",
+}  # fmt: skip
 
 
 @pytest.fixture

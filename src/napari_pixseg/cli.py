@@ -136,16 +136,16 @@ def _add_segment(commands: Any) -> None:
     parser.add_argument("input", metavar="INPUT", help="path or URL")
     parser.add_argument("output", metavar="OUTPUT", help="an OME-Zarr, or .png .jpg .tif")
     add = parser.add_argument
-    add("--ct", type=float, help="smallest share of a class, percent (default 1)")
+    add("--ct", type=_number, help="smallest share of a class, percent (default 1)")
     add("--cs", help="color space, number or name (default 11, YUV)")
-    add("--st", type=float, help="smoothing of the histogram (default 1.5)")
+    add("--st", type=_number, help="smoothing of the histogram (default 1.5)")
     add("--semantics", choices=SEMANTICS)
-    add("--denoise", type=int, metavar="RADIUS", help="radius of a median filter, 0 to 32")
+    add("--denoise", type=_whole, metavar="RADIUS", help="radius of a median filter, 0 to 32")
     add("--window", type=_window, help="dtype, minmax, LOW:HIGH, or one LOW:HIGH per channel")
     _add_reading(parser)
-    add("--connectivity", type=int, help="1 (faces) to the number of spatial axes (corners)")
+    add("--connectivity", type=_whole, help="1 (faces) to the number of spatial axes (corners)")
     add("--background", type=_background, help="'largest' or class numbers, 1,2,...")
-    add("--min-size", type=int, metavar="PIXELS", help="drop regions of fewer pixels")
+    add("--min-size", type=_whole, metavar="PIXELS", help="drop regions of fewer pixels")
     add("--parameters", metavar="MANIFEST", help="start from the parameters of a manifest")
     add("--outputs", default=_OUTPUTS, help=f"what to write (default {_OUTPUTS})")
     add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
@@ -165,20 +165,36 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=_indices, help="one to three channels, 0,1,2")
 
 
-def _indices(text: str) -> tuple[int, ...]:
+# What is no number is left to Parameters, which knows what is allowed.
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _whole(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _indices(text: str) -> tuple[int, ...] | str:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be whole numbers with commas between them, such as 0,1,2"
-        ) from None
+        return text
 
 
 def _window(text: str) -> Any:
     if text in ("dtype", "minmax"):
         return text
     try:
-        return tuple(tuple(float(end) for end in pair.split(":")) for pair in text.split(","))
+        pairs = [pair.split(":") for pair in text.split(",")]
+        return tuple((float(low), float(high)) for low, high in pairs)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} must be dtype, minmax, LOW:HIGH, or one LOW:HIGH per channel with commas "
@@ -201,6 +217,11 @@ def _segment(options: argparse.Namespace) -> None:
         raise ParameterError(
             "An output is written to a path, and standard output is for the manifest; give a "
             "path, for example out.ome.zarr (or ./- for one of this name)."
+        )
+    if options.key_file and not options.endpoint:
+        raise ParameterError(
+            f"--key-file {options.key_file} is for an endpoint; give --endpoint, too, or leave it "
+            "out."
         )
     if options.endpoint:
         _say(segment_there(options, _beyond_an_endpoint(options)))

@@ -268,7 +268,9 @@ def _channels(value: object) -> tuple[int, ...] | None:
         return None
     indices = [value] if isinstance(value, Integral) else value
     if isinstance(indices, str) or not isinstance(indices, Sequence) or not 1 <= len(indices) <= 3:
-        raise ParameterError(f"channels = {value!r} must be one to three indices, from 0.")
+        raise ParameterError(
+            f"channels = {value!r} must be one to three indices from 0, for example 0,1,2."
+        )
     remark = "; channels are counted from 0"
     return tuple(_whole("channels", index, 0, None, remark) for index in indices)
 
@@ -279,6 +281,8 @@ def _background(value: object) -> Background:
         return cast(Background, value)
     numbers = [value] if isinstance(value, Integral) else value
     if isinstance(numbers, str) or not isinstance(numbers, Sequence):
-        raise ParameterError(f"background = {value!r} must be None, 'largest' or class numbers.")
+        raise ParameterError(
+            f"background = {value!r} must be 'largest', or class numbers from 1, for example 1,2."
+        )
     remark = "; classes are counted from 1"
     return tuple(_whole("background", number, 1, None, remark) for number in numbers)

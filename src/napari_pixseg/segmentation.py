@@ -178,7 +178,7 @@ class Segmentation:
 
     @cached_property
     def recolored(self) -> da.Array:
-        """``palette[classes]``, lazily: (..., 3) uint8; gray for gray input."""
+        """``palette[classes]``, lazily: (..., 3) uint8; for gray input three times the same."""
         import dask
 
         classes, palette = self.classes, self.palette

@@ -29,7 +29,7 @@ from napari_pixseg.endpoint.settings import Settings, is_loopback
 from napari_pixseg.endpoint.uploads import Body, read_body, read_query
 from napari_pixseg.endpoint.wish import Wanted, understood
 from napari_pixseg.engine.location import public_uri
-from napari_pixseg.errors import KeyRefused, ParameterError, status_of
+from napari_pixseg.errors import CorruptInput, KeyRefused, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest, new_id
 from napari_pixseg.export.place import Place
 
@@ -181,6 +181,9 @@ class _Server:
 
     def _refusal(self, error: Exception, job: str) -> Manifest:
         status, sentence = status_of(error), str(error)
+        if isinstance(error, CorruptInput):
+            # Its own remedy is for whoever has the command.
+            sentence = "A part cannot be decoded; repair the image, or save it anew."
         places = (str(self._folder), self._settings.storage, self._storage.place.uri)
         if status in (409, 500, 507) or any(place in sentence for place in places):
             _log.error("The job %s failed", job, exc_info=error)

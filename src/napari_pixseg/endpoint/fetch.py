@@ -151,7 +151,7 @@ def _joined(url: str, location: str) -> str:
 def too_many_bytes(limit: int) -> TooLarge:
     """Return the error for an image of too many bytes."""
     return TooLarge(
-        f"The image has more than {limit / 2**20:g} MiB, which is this server's limit; send a "
+        f"The image has more than {limit / 2**20:.4g} MiB, which is this server's limit; send a "
         "smaller one."
     )
 

@@ -29,7 +29,7 @@ from napari_pixseg.engine.samples import (
 )
 from napari_pixseg.engine.tiling import Tiling
 from napari_pixseg.engine.window import resolve_window
-from napari_pixseg.errors import InputChanged, ParameterError, RecountNeeded
+from napari_pixseg.errors import InputChanged, NotAnImage, ParameterError, RecountNeeded
 from napari_pixseg.model import kernels
 from napari_pixseg.model.classes import refuse_foreign
 from napari_pixseg.model.colortable import NO_DATA, ColorTable, release_counters
@@ -104,8 +104,9 @@ class Pixels:
             )  # fmt: skip
         blocks = self.image.blocks(self.tiling.chunks)
         return blocks.map_blocks(
-            _encode, encoding=self.encoding, packs=self.radius > 0, dtype=np.uint32,
-            drop_axis=blocks.ndim - 1, meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
+            _encode, encoding=self.encoding, packs=self.radius > 0, said=blocks.dtype,
+            dtype=np.uint32, drop_axis=blocks.ndim - 1,
+            meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
         )  # fmt: skip
 
     def read(self, region: Region) -> Packed:
@@ -261,8 +262,19 @@ class _Adding:
             self.counter.add_packed(colors)
 
 
-def _encode(block: NDArray[Any], encoding: Encoding, packs: bool) -> Colors:
+def _encode(block: NDArray[Any], encoding: Encoding, packs: bool, said: np.dtype[Any]) -> Colors:
+    _refuse_other_dtype(block.dtype, said)
     return encoding.encode(block) if packs else encoding.of_block(block)
+
+
+def _refuse_other_dtype(found: np.dtype[Any], said: np.dtype[Any]) -> None:
+    """Refuse a block that is not of the type its array has promised, except other floats."""
+    both_real = found.kind == said.kind == "f"
+    if not both_real and found.newbyteorder("=") != said.newbyteorder("="):
+        raise NotAnImage(
+            f"The Dask array says that it is {said}, but a block of it is {found}; give "
+            "map_blocks, or whatever made it, the dtype of what its function returns."
+        )
 
 
 def _unchanged(colors: Colors) -> Colors:

@@ -114,8 +114,14 @@ class Location:
     def unreachable(self, error: Exception) -> Exception:
         """Return the error for the caller in place of one that may quote secrets."""
         if isinstance(error, ImportError):
-            return InputNotFound(f"{self.shown} needs a package that is missing: {error}.")
+            is_s3 = self.uri.startswith("s3:")
+            missing = "s3fs; install napari-pixseg[s3]" if is_s3 else str(error).rstrip(".")
+            return InputNotFound(f"{self.shown} needs a package that is missing: {missing}.")
         if not self.remote:
+            if isinstance(error, PermissionError):
+                return InputNotFound(
+                    f"{self.shown} may not be read by this user; see to its permissions."
+                )
             reason = error.strerror if isinstance(error, OSError) else None
             return NotAnImage(f"{self.shown} cannot be read: {reason or error}.")
         if isinstance(error, ValueError) and "Protocol not known" in str(error):

@@ -54,8 +54,8 @@ def _measure(feed: Callable[[], Feed], watch: Watch | None) -> Extent:
     extent: Extent = run_tiles(feed(), Extent.of, STAGE, watch, Extent.merge)
     if extent.infinite:
         raise NotAnImage(
-            f"The image holds {extent.infinite} infinite values; replace them by numbers, "
-            "or by NaN where there is no data."
+            f"The image holds {extent.infinite} infinite values; give a window (low, high) that "
+            "takes them for its ends, or replace them by numbers, or by NaN for no data."
         )
     return extent
 

@@ -17,7 +17,7 @@ from napari_pixseg.engine.cluster import ClusterRun, active_client, tell_client
 from napari_pixseg.engine.here import MergeTree, dask_is_wanted, each
 from napari_pixseg.engine.memory import FreedMemory, give_back, share_arenas
 from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.errors import CANCELLED, Cancelled
+from napari_pixseg.errors import CANCELLED, Cancelled, NotAnImage
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -83,6 +83,8 @@ class Watch:
 class Feed:
     """Where tiles come from: keys of a graph, or a function, and which tiles are wanted.
 
+    With a tiling, the blocks of the graph are held against it: Dask believes what it is told.
+
     A Dask array brings its own graph; a reader is asked for each tile inside
     the task that uses it, which keeps huge graphs at one task a tile. Where a key
     is None, the reader is asked.
@@ -92,6 +94,7 @@ class Feed:
     graph: Mapping[Any, Any]
     keys: Sequence[Any] | None
     read: Callable[[int], Any] | None
+    tiling: Tiling | None = None
     is_ordered: bool = False
 
     @classmethod
@@ -103,7 +106,7 @@ class Feed:
         trailing = (0,) * (array.ndim - len(tiling.shape))
         numbers = range(len(tiling))
         keys = [(optimized.name, *tiling.position(number), *trailing) for number in numbers]
-        return cls(numbers, dict(optimized.__dask_graph__()), keys, None)
+        return cls(numbers, dict(optimized.__dask_graph__()), keys, None, tiling)
 
     @classmethod
     def of_reader(cls, read: Callable[[int], Any], tiling: Tiling) -> Feed:
@@ -149,11 +152,12 @@ class _Job:
     """What is done with a tile; one object that all tasks share."""
 
     def __init__(self, feed: Feed, function: Callable[[Any, int], Any]) -> None:
-        self._read, self._function = feed.read, function
+        self._read, self._function, self._tiling = feed.read, function, feed.tiling
         self.at_work = _AtWork()
         self.topic: str | None = None
 
     def on_block(self, block: Any, number: int) -> Any:
+        self._refuse_other_shape(block, number)
         with self.at_work:
             return self._function(block, number)
 
@@ -161,6 +165,18 @@ class _Job:
         assert self._read is not None
         with self.at_work:
             return self._function(self._read(number), number)
+
+    def _refuse_other_shape(self, block: Any, number: int) -> None:
+        shape = getattr(block, "shape", None)
+        if self._tiling is None or shape is None:
+            return
+        wanted = tuple(part.stop - part.start for part in self._tiling.region(number))
+        if shape[: len(wanted)] != wanted:
+            raise NotAnImage(
+                f"Tile {number} of the Dask array should have the shape {wanted}, but has "
+                f"{shape[: len(wanted)]}; give map_blocks, or whatever made it, the chunks that "
+                "its function returns."
+            )
 
 
 class _AtWork:

@@ -83,8 +83,8 @@ class TiffArray(FileArray):
         try:
             series = tiff.series[0]
             palette = _palette(series.keyframe) if colored else None
-            view = None if self._location.remote else _memory_map(tiff, series)
-            if view is not None:
+            if _is_mapped(series, self._location):
+                view = _memory_map(tiff, series)
                 tiff.close()
                 return view, palette
             view = _zarr_view(series)
@@ -196,9 +196,15 @@ def _palette(page: Any) -> NDArray[Any]:
     return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8).T
 
 
+def _is_mapped(series: Any, location: Location) -> bool:
+    """Whether all pixels lie one after the other in a file; of one that is cut off some do not."""
+    if location.remote or series.dataoffset is None or series.is_multifile:
+        return False
+    size: int = series.keyframe.parent.filehandle.size
+    return bool(series.dataoffset + series.nbytes <= size)
+
+
 def _memory_map(tiff: Any, series: Any) -> Any:
-    if series.dataoffset is None or series.is_multifile:
-        return None
     dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
     path = tiff.filehandle.path
     return np.memmap(path, dtype, "r", series.dataoffset, tuple(series.shape))
@@ -226,6 +232,12 @@ def _keeping(store: Any, blocks: int) -> Any:
             super().__init__(store)
             self.kept: OrderedDict[str, asyncio.Future[Any]] = OrderedDict()
 
+        @property
+        def read_only(self) -> bool:
+            # tifffile's own can be written where the TIFF is uncompressed and its file writable,
+            # as uploads and those in memory are; zarr then does not open it for reading.
+            return True
+
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             if byte_range is not None or ".z" in key:
                 return await self._store.get(key, prototype, byte_range)
@@ -243,8 +255,8 @@ def _keeping(store: Any, blocks: int) -> Any:
 
 
 def _chunks(series: Any, kept: Key, colored: bool, location: Location) -> tuple[int, ...] | None:
-    if series.dataoffset is not None and not location.remote and not series.is_multifile:
-        return None  # Memory-mapped.
+    if _is_mapped(series, location):
+        return None
     page = series.keyframe
     block = (1,) * (len(series.shape) - len(page.chunks)) + tuple(page.chunks)
     return tuple(block[i] for i in kept) + ((3,) if colored else ())

@@ -10,8 +10,8 @@ from napari_pixseg.errors import OutputConflict, ParameterError
 from napari_pixseg.export.lock import only_writer
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.painter import color_channels
-from napari_pixseg.export.picture import PICTURES, refuse_format
-from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.picture import refuse_format
+from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, PICTURES, RECORD_NAME, Place
 from napari_pixseg.export.record import load_record, refuse_living_run, unreadable
 
 OnError: TypeAlias = Literal["raise", "skip"]

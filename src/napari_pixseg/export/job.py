@@ -30,8 +30,8 @@ from napari_pixseg.export.details import decided_details, details_of
 from napari_pixseg.export.lock import only_writer
 from napari_pixseg.export.manifest import Manifest, new_id, now
 from napari_pixseg.export.painter import Painter
-from napari_pixseg.export.picture import PICTURES, write_picture
-from napari_pixseg.export.place import Place
+from napari_pixseg.export.picture import write_picture
+from napari_pixseg.export.place import PICTURES, Place
 from napari_pixseg.export.record import load_record
 from napari_pixseg.model.classes import Classes
 from napari_pixseg.parameters import Parameters
@@ -138,7 +138,10 @@ def _clear_os_errors(place: Place) -> Iterator[None]:
             raise ParameterError(f"{place.name} is too long a name; give a shorter one.") from error
         if error.errno in _UNWRITABLE or not place.is_local or _is_missing_target(error, place):
             reason = public_uri(error.strerror or str(error))
-            raise NoSpace(f"{place.uri} cannot be written: {reason}.") from error
+            raise NoSpace(
+                f"{place.uri} cannot be written: {reason.rstrip('.')}; choose another path, or see "
+                "that this one may be written."
+            ) from error
         raise
 
 
@@ -150,7 +153,9 @@ def _is_missing_target(error: OSError, place: Place) -> bool:
     missing, local = (
         Path(os.path.abspath(os.fsdecode(name))) for name in (error.filename, place.local)
     )
-    return missing in (local, *local.parents) or local in missing.parents
+    # Its lock, and what it is written to first, lie beside it.
+    beside = missing.parent == local.parent and missing.name.startswith(f".{local.name}")
+    return beside or missing in (local, *local.parents) or local in missing.parents
 
 
 # A picture ---------------------------------------------------------------------

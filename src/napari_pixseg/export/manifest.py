@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from napari_pixseg.errors import InputNotFound, ParameterError
-from napari_pixseg.export.place import MANIFEST_NAME, Place
+from napari_pixseg.export.place import MANIFEST_NAME, PICTURES, Place
 from napari_pixseg.parameters import Parameters
 
 _SOFTWARE = ("napari-pixseg", "numpy", "dask", "zarr", "numba")
@@ -108,6 +108,11 @@ class Manifest:
                 raise InputNotFound(f"{candidate.uri} cannot be read: {error.strerror}.") from None
             if content is not None:
                 return cls.from_json(content, candidate.uri)
+        if place.is_file() and place.suffix not in PICTURES:
+            raise ParameterError(
+                f"{place.uri} is no manifest, whose name would end in .json; give one, or the "
+                "output that it belongs to."
+            )
         raise InputNotFound(
             f"There is no manifest at {place.uri}; an output without one is unfinished."
         )

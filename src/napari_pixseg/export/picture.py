@@ -18,7 +18,6 @@ from napari_pixseg.export.painter import Painter, color_channels
 if TYPE_CHECKING:
     import dask.array as da
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 STAGE = "picture"
 _PALETTE = 256
 # Flat colors are runs: looking for nothing else (zlib's Z_RLE) is fastest, and made files of

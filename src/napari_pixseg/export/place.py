@@ -24,6 +24,8 @@ from napari_pixseg.export.localfiles import LocalFiles
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
+# An output whose name ends otherwise is a store.
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
 # These four are only in an unfinished store.

@@ -73,12 +73,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", [*CASES, "16 bits"])
+DTYPES = {"16 bits": np.uint16, "floats": np.float32}
+
+
+@pytest.mark.parametrize("name", [*CASES, *DTYPES])
 def test_an_output_is_the_same_whether_components_were_kept_or_not(
     name, tmp_path, small_tiles, monkeypatch
 ):
-    options, outputs, with_totals = CASES.get(name, ({}, OUTPUTS, False))
-    image = picture(np.uint16 if name == "16 bits" else np.uint8)
+    options, outputs, with_totals = CASES.get(name, ({}, OUTPUTS, True))
+    image = picture(DTYPES.get(name, np.uint8))
     with monkeypatch.context() as patch:
         patch.setattr(KeptTiles, "keep", lambda *_: None)
         expected = exported(tmp_path, "without.zarr", image, outputs, **options)

@@ -25,6 +25,7 @@ from napari_pixseg.engine.samples import (
     median,
     packed_colors,
     reflect_margin,
+    samples_of,
     with_halo,
 )
 from napari_pixseg.engine.tiling import Tiling
@@ -259,7 +260,7 @@ class _Adding:
             for _, part in colors.parts:
                 self.counter.add_pixels(part)
         else:
-            self.counter.add_packed(colors)
+            self.counter.add_packed(packed_colors(colors))
 
 
 def _encode(block: NDArray[Any], encoding: Encoding, packs: bool, said: np.dtype[Any]) -> Colors:
@@ -288,9 +289,9 @@ def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
             _look_up_part(part, table.table, result[there]) for there, part in colors.parts
         )
     else:
-        flat = result.reshape(-1)
-        zeros = kernels.look_up(np.ascontiguousarray(colors).reshape(-1), table.table, flat)
-        unknown = bool(zeros and ((result == 0) & (colors != NO_DATA)).any())
+        flat, packed = result.reshape(-1), packed_colors(colors)
+        zeros = kernels.look_up(np.ascontiguousarray(packed).reshape(-1), table.table, flat)
+        unknown = bool(zeros and ((result == 0) & (packed != NO_DATA)).any())
     if unknown:
         raise InputChanged(
             "The input holds colors that were not there when they were counted: it has changed "
@@ -310,9 +311,9 @@ def _look_up_part(part: NDArray[np.uint8], table: NDArray[Any], result: NDArray[
 
 
 def _see(colors: Colors, table: _Lookup) -> Seen | NDArray[Any]:
-    classes = _look_up(colors, table)
-    # Denoised colors, and those of other samples, are not the samples.
-    return Seen(classes, colors.parts) if isinstance(colors, ByteColors) else classes
+    classes, samples = _look_up(colors, table), samples_of(colors)
+    # Of denoised colors they are not at hand.
+    return classes if samples is None else Seen(classes, samples)
 
 
 def _on_tile(

@@ -63,7 +63,26 @@ def read_only(samples: NDArray[Any]) -> NDArray[Any]:
     return samples
 
 
-Colors: TypeAlias = Packed | ByteColors
+@dataclass(frozen=True)
+class Encoded:
+    """Colors, and the samples that they were made of, which are needed again.
+
+    Attributes
+    ----------
+    packed : (...) ndarray of uint32
+    samples : (..., c) ndarray
+    """
+
+    packed: Packed
+    samples: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the colors."""
+        return self.packed.shape
+
+
+Colors: TypeAlias = Packed | ByteColors | Encoded
 
 
 @dataclass(frozen=True)
@@ -73,17 +92,33 @@ class Seen:
     Attributes
     ----------
     classes : (...) ndarray of uint8 or uint16
-    samples : sequence of (region, (..., c) ndarray of uint8)
+    samples : sequence of (region, (..., c) ndarray)
         Where each part is, and its samples.
     """
 
     classes: NDArray[Any]
     samples: Sequence[Part]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the classes."""
+        return self.classes.shape
+
 
 def packed_colors(colors: Colors) -> Packed:
     """Return colors packed."""
+    if isinstance(colors, Encoded):
+        return colors.packed
     return colors.packed() if isinstance(colors, ByteColors) else colors
+
+
+def samples_of(colors: Colors) -> Sequence[Part] | None:
+    """Return the samples that colors were made of, where they are at hand, and where each is."""
+    if isinstance(colors, ByteColors):
+        return colors.parts
+    if isinstance(colors, Encoded):
+        return [(_all_of(colors.shape), read_only(colors.samples))]
+    return None
 
 
 @dataclass(frozen=True)
@@ -104,7 +139,7 @@ class Encoding:
     def colors(self, image: Image, region: Region) -> Colors:
         """Read a region and :meth:`encode` it, but for bytes that are colors already."""
         if self.space is not None or self.window is not None:
-            return self.encode(image.read(region))
+            return self._encoded(image.read(region))
         return self._taken(
             tuple(part.stop - part.start for part in region), image.read_parts(region)
         )
@@ -112,9 +147,14 @@ class Encoding:
     def of_block(self, block: NDArray[Any]) -> Colors:
         """:meth:`encode` (..., c) samples, but for bytes that are colors already."""
         if self.space is not None or self.window is not None:
-            return self.encode(block)
+            return self._encoded(block)
         shape = block.shape[:-1]
-        return self._taken(shape, [(tuple(slice(0, n) for n in shape), block)])
+        return self._taken(shape, [(_all_of(shape), block)])
+
+    def _encoded(self, samples: NDArray[Any]) -> Colors:
+        packed = self.encode(samples)
+        # What is masked has values that must not be averaged.
+        return packed if is_masked(samples) else Encoded(packed, samples)
 
     def _taken(self, shape: tuple[int, ...], parts: Sequence[Part]) -> Colors:
         samples = parts[0][1]
@@ -134,6 +174,10 @@ class Encoding:
         if pixels.dtype.kind == "f":
             packed[np.isnan(pixels).any(axis=-1)] = NO_DATA
         return packed
+
+
+def _all_of(shape: tuple[int, ...]) -> Region:
+    return tuple(slice(0, length) for length in shape)
 
 
 def _in_space(pixels: NDArray[np.uint16], space: ColorSpace) -> NDArray[np.uint8]:

@@ -364,6 +364,18 @@ def test_no_preview_stays_that_is_not_kept_up_to_date(opened, viewer, qtbot):
     assert len([layer for layer in viewer.layers if isinstance(layer, Labels)]) == 1
 
 
+def test_a_chosen_layer_may_get_another_name(opened, viewer, qtbot):
+    widget = opened(PICTURE, rgb=True)
+    layer, preview, said = widget.img.value, widget.preview, widget.status.value
+    layer.name = "another"
+    qtbot.wait(50)
+    assert widget.img.value is layer
+    assert widget.img.current_choice == "another"
+    assert widget.preview is preview
+    assert preview in viewer.layers
+    assert widget.status.value == said
+
+
 def test_five_dimensions_are_refused_in_one_sentence(viewer, qtbot, told):
     viewer.add_image(np.zeros((2, 2, 2, 8, 8), np.uint8))
     widget = SegmentWidget(viewer)
@@ -427,6 +439,14 @@ def test_a_knob_without_a_class_tells_one_sentence(opened, qtbot, told):
     settle(widget, qtbot, ct=2.0)
 
 
+def test_a_slider_dragged_too_far_is_told_once(opened, qtbot, told):
+    widget = opened(PICTURE, rgb=True)
+    for value in (97, 98, 99):
+        widget.fields.ct._box.value = value
+        qtbot.waitUntil(lambda v=value: f"ct = {v}" in widget.status.value, timeout=LONG)
+    assert len(sentences(told)) == 1
+
+
 def test_an_impossible_value_tells_one_sentence(opened, told):
     widget = opened(PICTURE, rgb=True)
     widget.fields.st._box.value = 0
@@ -458,6 +478,32 @@ def test_the_contrast_limits_of_the_layer_can_be_the_window(opened, qtbot):
     settle(widget, qtbot, window=((300.0, 5000.0),))
     wanted = segment(STACK, window=(300, 5000)).classes
     np.testing.assert_array_equal(finest(widget.preview), np.asarray(wanted))
+
+
+def test_contrast_limits_are_those_of_the_layer_that_is_chosen(opened, viewer, qtbot):
+    widget = opened(STACK, contrast_limits=(300, 5000))
+    widget.fields.window.value = "contrast limits"
+    settle(widget, qtbot, window=((300.0, 5000.0),))
+    widget.img.value = viewer.add_image(STACK, contrast_limits=(100, 900))
+    settle(widget, qtbot, window=((100.0, 900.0),))
+    # A color image has none.
+    widget.img.value = viewer.add_image(PICTURE, rgb=True)
+    settle(widget, qtbot, window=None)
+    assert widget.fields.window.value == "automatic"
+    np.testing.assert_array_equal(finest(widget.preview), np.asarray(segment(PICTURE).classes))
+
+
+def test_a_window_of_numbers_is_asked_for_when_it_is_run(opened, qtbot, told, tmp_path):
+    widget = opened(GRAY)
+    widget.fields.window.value = "low, high"
+    assert sentences(told) == []
+    assert not widget.fields.window_numbers.native.isHidden()
+    widget.run_fields.path.value = str(tmp_path / "out.ome.zarr")
+    widget.run_button.native.click()
+    assert "two numbers" in sentences(told)[0]
+    widget.fields.window_numbers.value = "100,900"
+    settle(widget, qtbot, window=((100.0, 900.0),))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("name", "text"), [("channels", "0,1"), ("background", "largest")])
@@ -668,6 +714,55 @@ def test_a_run_to_a_path_adds_the_finished_layers_from_disk(opened, viewer, qtbo
     assert not sentences(told)
     qtbot.waitUntil(lambda: not widget.cancel_button.enabled, timeout=LONG)
     assert widget._bar is None
+    assert widget.status.value == f"Written: out.ome.zarr in {tmp_path}"
+    assert widget.run_button.enabled
+
+
+def test_a_second_click_does_not_run_a_second_time(opened, qtbot, tmp_path, told):
+    widget = opened(PICTURE, rgb=True)
+    widget.run_fields.path.value = str(tmp_path / "out.ome.zarr")
+    written = []
+    widget.controller.exported.connect(lambda manifest: written.append(manifest))
+    for _ in range(3):
+        widget.run_button.native.click()
+    assert not widget.run_button.enabled
+    qtbot.waitUntil(lambda: bool(written) and widget.run_button.enabled, timeout=LONG)
+    qtbot.wait(50)
+    assert len(written) == 1
+    assert not sentences(told)
+
+
+def test_a_field_that_means_nothing_is_not_run_with_what_it_said_before(opened, told, tmp_path):
+    widget = opened(PICTURE, rgb=True)
+    widget.run_fields.path.value = str(tmp_path / "out.ome.zarr")
+    widget.fields.background.value = "1;2"
+    widget.run_button.native.click()
+    assert "'1;2'" in sentences(told)[0]
+    assert widget.run_button.enabled
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_gone_when_it_is_to_be_shown_gives_one_sentence(opened, told, tmp_path):
+    widget = opened(PICTURE, rgb=True)
+    gone = Manifest(200, "0" * 32, (tmp_path / "gone.ome.zarr").as_uri())
+    widget._on_exported(gone)
+    assert len(sentences(told)) == 1
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_run_goes_on_when_its_layer_is_removed(opened, viewer, qtbot, tmp_path, told):
+    gate = Gate(GRAY)
+    widget = opened(gate, contrast_limits=(0, 255))
+    path = tmp_path / "out.ome.zarr"
+    widget.run_fields.path.value = str(path)
+    gate.close()
+    widget.run_button.native.click()
+    qtbot.waitUntil(gate.asked.is_set, timeout=LONG)
+    viewer.layers.remove(widget.img.value)
+    gate.open()
+    qtbot.waitUntil(lambda: (path / "manifest.json").exists(), timeout=LONG)
+    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
+    assert not sentences(told)
 
 
 @pytest.mark.parametrize("kind", ["NumPy RGB", "3-D stack", "multiscale", "time"])
@@ -728,13 +823,16 @@ def test_an_existing_output_is_refused_and_replaced_on_request(opened, qtbot, tm
     fields, path = widget.run_fields, tmp_path / "out.ome.zarr"
     fields.path.value, fields.regions.value = str(path), False
     widget.run_button.native.click()
-    qtbot.waitUntil(lambda: (path / "manifest.json").exists(), timeout=LONG)
+    qtbot.waitUntil(lambda: widget.status.value.startswith("Written"), timeout=LONG)
     first = Manifest.load(path).id
+    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
     widget.run_button.native.click()
     qtbot.waitUntil(lambda: bool(sentences(told)), timeout=LONG)
     assert "exists already" in sentences(told)[0]
+    assert "check “replace an existing output”" in sentences(told)[0]
     assert Manifest.load(path).id == first
     fields.overwrite.value = True
+    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
     widget.run_button.native.click()
     qtbot.waitUntil(
         lambda: (path / "manifest.json").exists() and Manifest.load(path).id != first, timeout=LONG
@@ -773,6 +871,7 @@ def test_a_run_can_be_cancelled_and_leaves_no_manifest(opened, viewer, qtbot, tm
     assert len(viewer.layers) == before
     assert widget._bar is None
     assert not sentences(told)
+    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
     widget.run_fields.resume.value = True
     widget.run_button.native.click()
     qtbot.waitUntil(lambda: len(viewer.layers) == before + 3, timeout=LONG)

@@ -96,6 +96,7 @@ class Controller:
     exported = Signal(Manifest)
     computed = Signal(Computed)
     busy = Signal(bool)
+    running = Signal(bool)
     stopped = Signal(str)
     parameters_changed = Signal(Parameters)
 
@@ -120,16 +121,23 @@ class Controller:
 
     # Choosing ----------------------------------------------------------------
 
-    def choose(self, reopen: Callable[[Parameters], Sequence[Image]]) -> None:
-        """Take another image: forget the old one and count the colors of the new."""
+    def choose(
+        self,
+        reopen: Callable[[Parameters], Sequence[Image]],
+        parameters: Parameters | None = None,
+    ) -> None:
+        """Take another image, and parameters that go with it: count the colors of the new."""
         if self._closed:
             return
         self._reopen = reopen
+        if parameters is not None and parameters != self.parameters:
+            self.parameters = parameters
+            self.parameters_changed.emit(parameters)
         self._count()
 
     def forget(self) -> None:
-        """Stop all work and drop the image."""
-        self.cancel()
+        """Drop the image and stop counting; a run goes on, it was asked for."""
+        self._cancel_count.set()
         with self._lock:
             self._generation += 1
             self._reopen = self._counted = self._table = self.decision = None
@@ -346,13 +354,21 @@ class Controller:
                 run()
             except Cancelled as error:
                 self.stopped.emit(str(error))
+            finally:
+                self.running.emit(False)
 
+        # At once: it may have to wait for a count.
+        self.running.emit(True)
         self._submit(told)
 
     def _chosen(self) -> Segmentation | None:
         segmentation = self.segmentation
         if segmentation is None:
-            self.failed.emit("There is no image to segment; choose a layer or open a path first.")
+            self.failed.emit(
+                "There is no image to segment; choose a layer or open a path first."
+                if self._reopen is None
+                else "The image is being opened with these parameters; run it in a moment."
+            )
         return segmentation
 
     def cancel(self) -> None:
@@ -363,6 +379,7 @@ class Controller:
     def close(self) -> None:
         """Stop all work and the threads; nothing is done any more."""
         self._closed = True
+        self.cancel()
         self.forget()
         for executor in (self._executor, self._decider):
             executor.shutdown(wait=False, cancel_futures=True)

@@ -101,7 +101,9 @@ class Fields:
     def _show_numbers(self) -> None:
         self.window_numbers.visible = self.window.value == _NUMBERS
 
-    def parameters(self, before: Parameters, limits: tuple[float, float] | None) -> Parameters:
+    def parameters(
+        self, before: Parameters, limits: tuple[float, float] | None, complete: bool = False
+    ) -> Parameters:
         """Return what the fields say.
 
         Parameters
@@ -109,7 +111,9 @@ class Fields:
         before : Parameters
             Gives what has no field: axes, and a window of numbers.
         limits : (low, high) or None
-            The layer's contrast limits.
+            The layer's contrast limits, if it has any.
+        complete : bool
+            Whether a window of numbers that are still to be typed is refused.
 
         Raises
         ------
@@ -121,7 +125,7 @@ class Fields:
             st=self.st.number,
             semantics=self.semantics.value,
             denoise=self.denoise.value,
-            window=self._window(before, limits),
+            window=self._window(before, limits, complete),
             axes=before.axes,
             channels=_channels(self.channels.value),
             connectivity=self.connectivity.value,
@@ -129,11 +133,15 @@ class Fields:
             min_size=self.min_size.value,
         )
 
-    def _window(self, before: Parameters, limits: tuple[float, float] | None) -> Any:
+    def _window(
+        self, before: Parameters, limits: tuple[float, float] | None, complete: bool
+    ) -> Any:
         choice = self.window.value
         if choice == CONTRAST_LIMITS:
-            return before.window if limits is None else (limits,)
+            return None if limits is None else (limits,)
         if choice == _NUMBERS:
+            if not (complete or self.window_numbers.value.strip()):
+                return before.window
             return _pairs(self.window_numbers.value)
         return None if choice == "automatic" else choice
 

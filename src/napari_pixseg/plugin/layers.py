@@ -97,7 +97,7 @@ def axes_of_layer(layer: LayerView) -> str:
     else:
         raise NotAnImage(
             f"The layer {layer.name!r} has {ndim} dimensions; two to four (t, z, y, x) can be "
-            "segmented, so slice it first."
+            "segmented: give its file in the field for a path, or slice it first."
         )
     return axes + "c" if layer.rgb else axes
 

@@ -144,7 +144,8 @@ class HistogramView(QWidget):
         for center, color in zip(self._centers.tolist(), self._colors.tolist(), strict=True):
             painter.setPen(QPen(text, 0.5))
             painter.setBrush(QColor(*color))
-            painter.drawEllipse(QRectF((center + 0.5) * step - 4, height + 1, 8, 8))
+            left = min(max((center + 0.5) * step - 4, 0.0), self.width() - 8.0)
+            painter.drawEllipse(QRectF(left, height + 1, 8, 8))
 
 
 class PanelEvents(SignalGroup):

@@ -100,6 +100,7 @@ class RemoteJob:
     done = Signal(Sent)
     failed = Signal(str)
     busy = Signal(bool)
+    running = Signal(bool)
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "pixseg-remote")
@@ -142,7 +143,9 @@ class RemoteJob:
                 self.failed.emit(f"Something unforeseen went wrong ({kind}: {error}).")
             finally:
                 self.busy.emit(False)
+                self.running.emit(False)
 
+        self.running.emit(True)
         self._executor.submit(work)
 
     def cancel(self) -> None:

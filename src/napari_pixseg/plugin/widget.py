@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QSizePolicy
 from napari_pixseg.engine.run import Progress
 from napari_pixseg.errors import PixsegError
 from napari_pixseg.export.manifest import Manifest
+from napari_pixseg.export.place import PICTURES
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.browse import add_browse
 from napari_pixseg.plugin.controller import Controller, Decision
@@ -40,7 +42,12 @@ _TYPING_MS = 400
 _AT_ONCE = 150_000
 # Above this, a result in memory is refused: it is to be written.
 _LARGEST_IN_MEMORY = 64_000_000
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# The same trouble is not told anew within so many seconds.
+_SAME_SECONDS = 3.0
+_CLICKED = {
+    "(overwrite=True, --overwrite)": "(check “replace an existing output”)",
+    "(resume=True, --resume)": "(check “continue an unfinished output”)",
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class SegmentWidget(Container[Any]):
         self._shown: Any = (None, None)
         self._target: _Target | None = None
         self._bar: Any = None
+        self._running, self._told = False, ("", 0.0)
         self.img = ComboBox(
             name="img", label="image (img)", choices=self._image_layers, nullable=True,
             tooltip="The image to segment; its colors are counted in the background.",
@@ -121,7 +129,7 @@ class SegmentWidget(Container[Any]):
     def _connect(self) -> None:
         self.img.changed.connect(self._on_layer)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            event.connect(self._on_layers)
+            event.connect(self.reset_choices)
         self.path.native.returnPressed.connect(self._open_path)
         self._typing = QTimer(self.native)
         self._typing.setSingleShot(True)
@@ -150,13 +158,15 @@ class SegmentWidget(Container[Any]):
             "exported": self._on_exported,
             "computed": self._on_computed,
             "busy": self._on_busy,
+            "running": self._on_running,
             "stopped": self._on_stopped,
             "parameters_changed": self._on_parameters,
         }
         self._mailbox = Mailbox(self.native, frozenset({"decided", "progressed"}))
         self._mailbox.connect_to(self.controller, slots)
         there: dict[str, Callable[..., None]] = {
-            "done": self._on_sent, "failed": self._on_failed, "busy": self._on_busy
+            "done": self._on_sent, "failed": self._on_failed, "busy": self._on_busy,
+            "running": self._on_running,
         }  # fmt: skip
         self._mailbox.connect_to(self.remote_job, there)
 
@@ -165,6 +175,7 @@ class SegmentWidget(Container[Any]):
         self._mailbox.close()
         self._stop()
         self._on_busy(False)
+        self._on_running(False)
         self._layer = None
 
     def _stop(self) -> None:
@@ -178,8 +189,17 @@ class SegmentWidget(Container[Any]):
 
         return [layer for layer in self.viewer.layers if isinstance(layer, Image)]
 
-    def _on_layers(self) -> None:
-        self.img.reset_choices()
+    def reset_choices(self, *_: Any) -> None:
+        """Offer the layers there are, under their names; the chosen one stays chosen.
+
+        napari calls it, also when a layer gets another name: of its own accord the field would
+        then choose none, as the text it knew is gone.
+        """
+        with self.img.changed.blocked():
+            self.img.reset_choices()
+            if self._layer in self.img.choices:
+                self.img.value = self._layer
+        self._on_layer(self.img.value)
 
     def _on_layer(self, layer: Any) -> None:
         if layer is self._layer:
@@ -194,7 +214,15 @@ class SegmentWidget(Container[Any]):
             return
         self.status.value = "Counting colors ..."
         view = LayerView.of(layer)
-        self.controller.choose(lambda parameters: images_of_layer(view, parameters))
+
+        def reopen(parameters: Parameters) -> Any:
+            return images_of_layer(view, parameters)
+
+        if self.fields.window.value == CONTRAST_LIMITS:
+            # Those of the layer before are not its own.
+            self.controller.choose(reopen, self._meant())
+        else:
+            self.controller.choose(reopen)
 
     def _follow_limits(self, layer: Any) -> None:
         """Hear of the contrast limits of another layer; while they move, they are not final."""
@@ -229,17 +257,22 @@ class SegmentWidget(Container[Any]):
         """Take what was typed so far, if it makes sense."""
         self._take_fields(lambda _sentence: None)
 
-    def _take_fields(self, refuse: Callable[[str], None]) -> None:
+    def _take_fields(self, refuse: Callable[[str], None], complete: bool = False) -> bool:
+        """Take what the fields say; return whether they say something that can be meant."""
+        try:
+            parameters = self._meant(complete)
+        except PixsegError as error:
+            refuse(str(error))
+            return False
+        self.controller.restore(parameters)
+        return True
+
+    def _meant(self, complete: bool = False) -> Parameters:
         limits = None
         if self._layer is not None and not self._layer.rgb:
             low, high = self._layer.contrast_limits
             limits = float(low), float(high)
-        try:
-            parameters = self.fields.parameters(self.controller.parameters, limits)
-        except PixsegError as error:
-            refuse(str(error))
-            return
-        self.controller.restore(parameters)
+        return self.fields.parameters(self.controller.parameters, limits, complete)
 
     def _on_parameters(self, parameters: Parameters) -> None:
         """Show other parameters; most often the fields are where they come from."""
@@ -298,6 +331,10 @@ class SegmentWidget(Container[Any]):
 
     def _run(self) -> None:
         fields = self.run_fields
+        # What stands there in red is not what was run with before.
+        self._typing.stop()
+        if self._running or not self._take_fields(self._on_failed, complete=True):
+            return
         if self.remote.is_remote:
             self._run_there()
             return
@@ -322,6 +359,7 @@ class SegmentWidget(Container[Any]):
             self._on_failed(str(error))
             return
         view, parameters = LayerView.of(self._layer), self.controller.parameters
+        self.status.value = f"Sending {self._layer.name} to the endpoint ..."
         self.remote_job.run(
             endpoint, lambda: images_of_layer(view, parameters)[0], parameters,
             self._layer.name, placement(self._layer),
@@ -331,6 +369,7 @@ class SegmentWidget(Container[Any]):
         from napari.layers import Layer
 
         self.viewer.add_layer(Layer.create(*sent.layer()))
+        self.status.value = "Done; the picture of the endpoint is a new layer, in memory."
 
     def _run_in_memory(self) -> None:
         segmentation = self.controller.segmentation
@@ -361,13 +400,26 @@ class SegmentWidget(Container[Any]):
         from napari.utils.notifications import show_info
 
         link = str(manifest.link)
-        show_info(f"Written: {_spoken(link)}")
-        if link.lower().endswith(_PICTURES):
+        written = f"Written: {_spoken(link)}"
+        show_info(written)
+        self.status.value = written
+        if link.lower().endswith(PICTURES):
             return
         from napari_pixseg.plugin.reader import layers_of_output
 
-        for data in layers_of_output(link):
+        try:
+            layers = layers_of_output(link)
+        except PixsegError as error:
+            # Somebody has removed or replaced it meanwhile.
+            self._on_failed(str(error))
+            return
+        for data in layers:
             self.viewer.add_layer(Layer.create(*data))
+
+    def _on_running(self, running: bool) -> None:
+        """Take one run at a time: a second click is one too many."""
+        self._running = running
+        self.run_button.enabled = not running
 
     def _on_busy(self, busy: bool) -> None:
         self.cancel_button.enabled = busy
@@ -387,9 +439,9 @@ class SegmentWidget(Container[Any]):
             self._bar = progress(total=step.total, desc=step.stage)
         self._bar.update(max(step.done - self._bar.n, 0))
         self._preview.freshen()
-        if self.controller.decision is None:
+        if self.controller.decision is None and not self._running:
             self.status.value = f"Counting colors: tile {step.done} of {step.total}"
-        elif not self.controller.is_counting:
+        elif self._running or not self.controller.is_counting:
             self.status.value = f"Running, {step.stage}: tile {step.done} of {step.total}"
 
     def _on_stopped(self, sentence: str) -> None:
@@ -398,8 +450,20 @@ class SegmentWidget(Container[Any]):
     def _on_failed(self, sentence: str) -> None:
         from napari.utils.notifications import show_error
 
+        sentence = _for_a_window(sentence)
         self.status.value = sentence
-        show_error(sentence)
+        (kind, value, _), (before, then) = sentence.partition("="), self._told
+        self._told = kind, time.monotonic()
+        # A slider that is dragged too far says the same of every value.
+        if not value or kind != before or time.monotonic() > then + _SAME_SECONDS:
+            show_error(sentence)
+
+
+def _for_a_window(sentence: str) -> str:
+    """Name what is to be clicked on instead of what is to be typed."""
+    for typed, clicked in _CLICKED.items():
+        sentence = sentence.replace(typed, clicked)
+    return sentence.replace("file:///", "/")
 
 
 def _spoken(link: str) -> str:

@@ -289,6 +289,7 @@ NONE = {
     "tiff of no pages": b"II*\0\0\0\0\0",
     "jpeg 2000": bytes(imagecodecs.jpeg2k_encode(PICTURE)),
     "jpeg in tiff": tiff(PICTURE, compression="jpeg", photometric="rgb"),
+    "complex tiff": tiff(np.ones((20, 30), np.complex64), photometric="minisblack"),
     "pcx": encoded(PICTURE, "PCX"),
 }
 

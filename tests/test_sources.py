@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import json
 import os
 import pickle
@@ -10,8 +11,9 @@ import struct
 import subprocess
 import sys
 import threading
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +30,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
+from napari_pixseg.engine.image import open_image
 from napari_pixseg.engine.location import public_uri
 from napari_pixseg.engine.sources import Source, open_source
 from napari_pixseg.errors import InputNotFound, NotAnImage
@@ -909,3 +912,116 @@ def test_importing_the_sources_imports_no_reader() -> None:
 def test_a_source_opens_as_itself() -> None:
     source = open_source(RGB)
     assert open_source(source) is source
+
+
+# Chains, archives, and files that are parts --------------------------------------------
+
+
+def archive(path: Path, compression: int) -> Path:
+    _write_all(path.parent)
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for one in sorted(path.parent.rglob("*")):
+            if one.is_file() and one != path:
+                file.write(one, one.relative_to(path.parent))
+    return path
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_in_an_archive_opens_like_files(
+    tmp_path: Path, name: str, compression: int
+) -> None:
+    path = archive(tmp_path / "all.zip", compression)
+    for inside in (path, path.as_uri()):
+        source = open_source(f"zip://{name}::{inside}")
+        assert (source.kind, source.name) == (NAMES[name], name)
+        gc.collect()
+        np.testing.assert_array_equal(pixels(source), RGB)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_zipped_store_opens_by_its_url(tmp_path: Path, zarr_format: Any) -> None:
+    path = tmp_path / "in.zarr.zip"
+    store = zarr.storage.ZipStore(path, mode="w")
+    zarr.create_array(store, data=RGB, chunks=(16, 16, 3), zarr_format=zarr_format)
+    store.close()
+    np.testing.assert_array_equal(pixels(open_source(f"zip://::{path}")), RGB)
+    with pytest.raises(NotAnImage, match=r"give a zarr store as zip://::/.*in\.zarr\.zip, and"):
+        open_source(path)
+
+
+def test_an_archive_that_is_none_is_refused() -> None:
+    with pytest.raises(InputNotFound, match="zip:// cannot be opened"):
+        open_source("zip://")
+
+
+def test_chains_of_fsspec_are_urls(tmp_path: Path) -> None:
+    _write_all(tmp_path)
+    url = f"simplecache::{(tmp_path / 'a.png').as_uri()}"
+    source = open_source(url)
+    assert (source.name, source.uri) == ("a.png", url)
+    np.testing.assert_array_equal(pixels(source), RGB)
+
+
+def test_no_part_of_a_chain_tells_its_secrets() -> None:
+    url = "zip://b.png::simplecache::https://user:secret@host/a.zip?token=secret"
+    assert public_uri(url) == "zip://b.png::simplecache::https://host/a.zip"
+    assert public_uri("http://[::1]:80/a.png?x=1") == "http://[::1]:80/a.png?x=1"
+
+
+@pytest.mark.parametrize("scheme", ["FILE://", "File:", "file:"])
+def test_file_urls_are_written_in_any_way(tmp_path: Path, scheme: str) -> None:
+    _write_all(tmp_path)
+    np.testing.assert_array_equal(pixels(open_source(f"{scheme}{tmp_path}/a.png")), RGB)
+
+
+def test_schemes_are_written_in_any_case(memory: str) -> None:
+    source = open_source(f"{memory}/a.png".replace("memory", "MEMORY"))
+    assert source.uri == f"{memory}/a.png"
+
+
+def part_of_many(folder: Path, name: str, names: Sequence[str], planes: int) -> Path:
+    """An OME-TIFF of one plane, of an image of several that are said to be in other files."""
+    identities = [f"urn:uuid:00000000-0000-0000-0000-{i:012}" for i in range(len(names))]
+    where = "".join(
+        f'<TiffData FirstZ="{z}" FirstT="0" FirstC="0" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{one}">{identity}</UUID></TiffData>'
+        for z, (one, identity) in enumerate(zip(names, identities, strict=True))
+    )
+    own = identities[names.index(name)]
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        f'UUID="{own}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+        f'Type="uint8" SizeX="30" SizeY="20" SizeZ="{planes}" SizeC="1" SizeT="1">{where}'
+        "</Pixels></Image></OME>"
+    )
+    plane = np.full((20, 30), 50 * (names.index(name) + 1), np.uint8)
+    tifffile.imwrite(folder / name, plane, description=xml, metadata=None)
+    return folder / name
+
+
+def test_an_image_of_several_files_is_whole_or_refused(tmp_path: Path) -> None:
+    names = ["a.ome.tif", "b.ome.tif"]
+    first, second = (part_of_many(tmp_path, name, names, 2) for name in names)
+    found = pixels(open_source(first))
+    assert found[0].max() == 50
+    assert found[1].max() == 100
+    filesystem = fsspec.filesystem("memory")
+    for path in (first, second):
+        filesystem.pipe(f"/many/{path.name}", path.read_bytes())
+    with pytest.raises(NotAnImage, match=r"is one of 2 files of an image, and b\.ome\.tif cannot"):
+        open_source("memory://many/a.ome.tif")
+    second.unlink()
+    with pytest.raises(NotAnImage, match=r"is one of 2 files of an image, and b\.ome\.tif cannot"):
+        open_source(first)
+    filesystem.rm("/many", recursive=True)
+
+
+def test_planes_that_were_never_written_are_told_of(tmp_path: Path) -> None:
+    path = part_of_many(tmp_path, "a.ome.tif", ["a.ome.tif"], 3)
+    opened = open_image(path)
+    assert opened.shape == (3, 20, 30)
+    assert "2 of 3 planes are not in the file" in opened.notes[0]
+    # Another name is no other file.
+    renamed = path.rename(tmp_path / "b.ome.tif")
+    assert open_image(renamed).notes == opened.notes

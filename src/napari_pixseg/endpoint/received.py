@@ -12,7 +12,7 @@ from typing import IO, Any
 from napari_pixseg.engine import pictures, tiff
 from napari_pixseg.engine.image import Image, open_image
 from napari_pixseg.engine.location import Location
-from napari_pixseg.engine.sources import Source, is_tiff, open_source
+from napari_pixseg.engine.sources import Source, checked, is_tiff
 from napari_pixseg.errors import NotAnImage, TooLarge
 
 _NAME = "the-image"
@@ -84,7 +84,7 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
         source = pictures.open_picture(location, head)
     else:
         raise NotAnImage(f"The image is of a format that is not accepted; {_KNOWN}.")
-    source = open_source(replace(source, uri=uri, name="the image"))
+    source = checked(replace(source, uri=uri, name="the image"))
     _refuse_large(open_image(source), max_pixels)
     return source
 

@@ -230,7 +230,7 @@ def open_image(
     array = opened.array
     named, notes = _named_axes(opened, axes)
     members, alpha, more = _members(array.shape, named, channels, opened)
-    return Image(opened, named, members, alpha, (*notes, *more))
+    return Image(opened, named, members, alpha, (*opened.notes, *notes, *more))
 
 
 def _named_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Of fsspec's chains, such as simplecache::https://host/a.tif, each part is one.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 _SECRET = re.compile(r"key|token|sig|secret|pass|pwd|cred|auth|session|policy|jwt", re.IGNORECASE)
 # s3fs reads 50 MB at a time unless told; metadata and tiles are small.
 _BLOCK = 1 << 20
@@ -41,8 +43,13 @@ class Location:
     @property
     def name(self) -> str:
         """Last part of the path, as people call the file."""
-        path = urlsplit(self.uri).path.rstrip("/")
-        return unquote(path.rpartition("/")[2]) or self.uri
+        links = _links(self.uri)
+        parts = urlsplit(next((link for link in links if "://" in link), self.uri))
+        name = parts.path.rstrip("/").rpartition("/")[2]
+        if not name and len(links) > 1:
+            # At the top of an archive.
+            name = parts.netloc
+        return unquote(name) or self.uri
 
     @property
     def shown(self) -> str:
@@ -54,6 +61,14 @@ class Location:
         """The directory above."""
         if not self.remote:
             return locate(os.path.dirname(self.address))
+        first, *others = _links(self.address)
+        if others:
+            # The first link with a path in it has the directories.
+            rest = "::".join(others)
+            if "://" not in first:
+                return locate(f"{first}::{locate(rest).parent.address}")
+            above = first.rstrip("/").rpartition("/")[0]
+            return self if above.endswith((":", "/")) else locate(f"{above}::{rest}")
         parts = urlsplit(self.address)
         path = parts.path.rstrip("/").rpartition("/")[0]
         return locate(urlunsplit(parts._replace(path=path)))
@@ -145,6 +160,8 @@ class Location:
         except (ValueError, OSError, TypeError):
             file.close()
             return _download(filesystem, path)
+        # Of an archive it is closed with its file system.
+        weakref.finalize(file, _let_go, filesystem)
         return file
 
 
@@ -159,9 +176,11 @@ def locate(path: str | os.PathLike[str]) -> Location:
     text = os.fspath(path)
     if not isinstance(text, str):
         raise NotAnImage(f"A path must be text, but {type(text).__name__} was given.")
-    if text.lower().startswith("file://"):
+    if text.lower().startswith("file:/"):
         text = path_of_url(text)
-    if _URL.match(text):
+    if found := _URL.match(text):
+        # Schemes are written in any case, but known in one.
+        text = found.group().lower() + text[found.end() :]
         return Location(text, public_uri(text), remote=True)
     if not text or "\0" in text:
         raise InputNotFound(f"{text!r} is no path: give the path or URL of an image.")
@@ -193,13 +212,24 @@ def public_uri(url: str) -> str:
     str
         The URL that may go into a manifest, a log or an error message.
     """
+    if len(links := _links(url)) > 1:
+        return "::".join(public_uri(link) if "://" in link else link for link in links)
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     # In abfs://container@account the first part is no user.
     netloc = parts.netloc if parts.scheme.startswith(("abfs", "wasb")) and ":" not in user else host
     fields = parse_qsl(parts.query, keep_blank_values=True)
     query = "" if any(_SECRET.search(name) for name, _ in fields) else parts.query
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    public = urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    # Without a host the two slashes would be left out, which would be another address.
+    lone = f"{parts.scheme}:"
+    empty = "://" in url and not netloc and not public.startswith(f"{lone}//")
+    return f"{lone}//{public.removeprefix(lone)}" if empty else public
+
+
+def _links(url: str) -> list[str]:
+    """Cut a chain of fsspec; the colons of an IPv6 address are none of its."""
+    return re.split(r"::(?![^\[\]]*\])", url)
 
 
 def _identity_of(info: dict[str, Any]) -> dict[str, Any]:
@@ -263,6 +293,10 @@ def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
                 # One may go while others are looked at.
                 with suppress(FileNotFoundError):
                     yield inner, entry.stat()
+
+
+def _let_go(_filesystem: object) -> None:
+    """Do nothing; what was kept for this call until now may go."""
 
 
 def _download(filesystem: Any, path: str) -> IO[bytes]:

@@ -149,8 +149,20 @@ def _image(file: IO[bytes], location: Location, head: bytes) -> Any:
         kind = "a text file" if text else "no image that can be read"
         if image is not None:
             kind = f"{image.format} and no picture made of pixels"
-        raise NotAnImage(f"{location.shown} is {kind}: {ACCEPTED}.") from None
+        raise NotAnImage(f"{location.shown} is {kind}: {_remedy(location, head)}.") from None
     return image
+
+
+def _remedy(location: Location, head: bytes) -> str:
+    if head.startswith(b"PK"):
+        where = location.shown
+        return (
+            f"of an archive, give a zarr store as zip://::{where}, and a file in it as "
+            f"zip://NAME::{where}"
+        )
+    if head.startswith(b"\x93NUMPY"):
+        return "load the array with numpy.load, and give that"
+    return ACCEPTED
 
 
 def _axes(layout: _Layout) -> str:

@@ -56,6 +56,8 @@ class Source:
     state : callable, optional
         Tells the state of its files, as text: another once one of them was written, added or
         removed. None where that cannot be known, as in memory and on servers.
+    notes : tuple of str
+        What people should know of it, in sentences.
     """
 
     array: Any
@@ -70,6 +72,7 @@ class Source:
     kind: str = "array"
     name: str = "array"
     state: Callable[[], str] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_dask(self) -> bool:
@@ -102,8 +105,8 @@ def open_source(source: object) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return _checked(_open_location(locate(source)))
-    return _checked(_open_object(source))
+        return checked(_open_location(locate(source)))
+    return checked(_open_object(source))
 
 
 def axes_of_names(names: object, ndim: int) -> str | None:
@@ -274,7 +277,14 @@ class ArrayLike:
         return np.asarray(self._wrapped[key], self.dtype)
 
 
-def _checked(source: Source) -> Source:
+def checked(source: Source) -> Source:
+    """Return a source, if it is an image.
+
+    Raises
+    ------
+    NotAnImage
+        If its samples are no numbers, or it has too few dimensions, or none in one.
+    """
     dtype, shape = np.dtype(source.array.dtype), tuple(source.array.shape)
     if dtype.kind not in "buif":
         raise NotAnImage(

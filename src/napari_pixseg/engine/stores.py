@@ -24,7 +24,10 @@ def is_store(location: Location) -> bool:
         return any(os.path.isfile(os.path.join(location.address, name)) for name in _DOCUMENTS)
     if "?" in location.address:
         return False  # A document's name would become part of the query.
-    filesystem, path = location.filesystem()
+    try:
+        filesystem, path = location.filesystem()
+    except Exception as error:  # noqa: BLE001 - every protocol has its own
+        raise location.unreachable(error) from None
     return any(_is_document(filesystem, f"{path.rstrip('/')}/{name}") for name in _DOCUMENTS)
 
 

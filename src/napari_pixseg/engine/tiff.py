@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections import OrderedDict
 from contextlib import closing
@@ -67,8 +68,10 @@ def open_tiff(location: Location) -> Source:
     except PixsegError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
-        reason = type(error).__name__ if location.remote else error
-        raise NotAnImage(f"{location.shown} is no TIFF that can be read: {reason}.") from None
+        reason = type(error).__name__ if location.remote else f"{error}".rstrip(".")
+        raise NotAnImage(
+            f"{location.shown} is no TIFF that can be read: {reason}; copy or save it anew."
+        ) from None
 
 
 class TiffArray(FileArray):
@@ -118,6 +121,7 @@ def _open_file(location: Location) -> Any:
 def _described(location: Location, identity: dict[str, Any], tiff: Any) -> Source:
     series = tiff.series[0]
     page = series.keyframe
+    notes = _planes_that_are_missing(tiff, series, location)
     _refuse_unreadable(page, location)
     kept, letters = _kept_axes(series.axes, series.shape, location)
     colored = page.photometric == _PALETTE and not (tiff.is_imagej or tiff.is_ome)
@@ -138,7 +142,44 @@ def _described(location: Location, identity: dict[str, Any], tiff: Any) -> Sourc
         kind="tiff",
         name=location.name,
         state=location.state,
+        notes=notes,
     )
+
+
+def _planes_that_are_missing(tiff: Any, series: Any, location: Location) -> tuple[str, ...]:
+    """Refuse an OME-TIFF of which a part is in files that cannot be read; tell of other gaps.
+
+    tifffile reads as 0 what it does not find, and says so to its log only.
+    """
+    if not tiff.is_ome:
+        return ()
+    missing = sum(page is None for page in series.pages)
+    elsewhere = location.remote and series.is_multifile
+    names = sorted(_files_of(tiff.ome_metadata)) if missing or elsewhere else []
+    if len(names) > 1:
+        folder = None if location.remote else os.path.dirname(location.address)
+        others = [name for name in names if name != location.name]
+        gone = [n for n in others if folder is None or not os.path.exists(f"{folder}/{n}")]
+        raise NotAnImage(
+            f"{location.shown} is one of {len(names)} files of an image, and {(gone or others)[0]} "
+            "cannot be read with it; put all of them into one folder of a disk, and open one there."
+        )
+    if not missing:
+        return ()
+    return (
+        f"{missing} of {len(series.pages)} planes are not in the file, as of an acquisition that "
+        "was stopped; they are read as 0.",
+    )
+
+
+def _files_of(xml: str) -> set[str]:
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return set()
+    return {name for one in root.iterfind(".//{*}UUID") if (name := one.get("FileName"))}
 
 
 def _has_alpha(series: Any) -> bool:

@@ -291,3 +291,15 @@ def test_the_command_writes_regions_as_it_was_told(small, tmp_path, capsys):
     assert len(table) > 1
     assert table["area"].min() >= 5
     assert largest not in table["class"]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", [">u2", ">i4", ">f4", "f2", "longdouble", "?"])
+def test_samples_of_types_that_no_kernel_knows_are_measured_too(dtype, lazy):
+    array = np.random.default_rng(0).integers(0, 2, (12, 14, 3)).astype(dtype)
+    native = array.astype(np.float64)
+    given = da.from_array(array, chunks=(5, 14, 3)) if lazy else array
+    ours = segment(given, ct=0, st=1, window=(0, 1)).region_table
+    wanted = segment(native, ct=0, st=1, window=(0, 1)).region_table
+    for name in wanted.dtype.names:
+        np.testing.assert_array_equal(ours[name], wanted[name])

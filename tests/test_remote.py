@@ -24,6 +24,7 @@ class Heard:
     done: list = field(default_factory=list)
     failed: list = field(default_factory=list)
     busy: list = field(default_factory=list)
+    stopped: list = field(default_factory=list)
 
     def ended(self):
         return self.busy[-1:] == [False]
@@ -37,6 +38,7 @@ def job():
     running.done.connect(lambda value: heard.done.append(value))
     running.failed.connect(lambda value: heard.failed.append(value))
     running.busy.connect(lambda value: heard.busy.append(value))
+    running.stopped.connect(lambda value: heard.stopped.append(value))
     yield running, heard
     running.close()
 
@@ -90,6 +92,7 @@ def test_a_cancelled_job_is_heard_no_more_of(job, monkeypatch):
     running.cancel()
     until(heard.ended)
     assert (heard.done, heard.failed) == ([], [])
+    assert heard.stopped == ["Cancelled."]
 
 
 @pytest.mark.parametrize(

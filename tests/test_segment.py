@@ -1,5 +1,6 @@
 """segment(): chunk invariance, laziness, updates, axes, and refusals."""
 
+import sys
 import threading
 from fractions import Fraction
 from itertools import pairwise
@@ -18,6 +19,7 @@ from napari_pixseg import segment
 from napari_pixseg.engine import classify, tiling
 from napari_pixseg.engine.location import FilesState
 from napari_pixseg.engine.run import run_tiles
+from napari_pixseg.engine.samples import Encoding, packed_colors
 from napari_pixseg.engine.sources import Source
 from napari_pixseg.errors import (
     ClassError,
@@ -530,3 +532,24 @@ def test_a_dask_array_may_bring_other_floats_than_it_says(dtype):
     ours = segment(changed, ct=0, st=1, window=(0, 1))
     whole = segment(picture, ct=0, st=1, window=(0, 1))
     np.testing.assert_array_equal(ours.classes, whole.classes)
+
+
+@pytest.mark.parametrize("said", ["u2", "i4", "i8"])
+def test_a_dask_array_may_store_whole_numbers_otherwise_than_it_says(said):
+    picture = np.random.default_rng(0).integers(0, 900, (40, 30, 3))
+    blocks = da.from_array(picture, chunks=(10, -1, -1))
+    changed = blocks.map_blocks(lambda block: block, dtype=said, meta=np.empty((0, 0, 0), said))
+    ours = segment(changed, ct=0, st=1, window=(0, 900))
+    np.testing.assert_array_equal(
+        ours.classes, segment(picture, ct=0, st=1, window=(0, 900)).classes
+    )
+
+
+def test_counting_leaves_what_a_scheduler_brought_as_it_is():
+    samples = np.random.default_rng(0).integers(0, 900, (20, 30, 3)).astype(np.uint16)
+    encoding = Encoding(((0, 900),))
+    colors = encoding.of_block(samples)
+    before = packed_colors(colors).copy()
+    classify._TileCounter(encoding)(colors, 0)
+    np.testing.assert_array_equal(packed_colors(colors), before)
+    assert sys.getsizeof(colors) > samples.nbytes + before.nbytes

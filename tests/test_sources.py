@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from napari_pixseg.engine.image import open_image
-from napari_pixseg.engine.location import public_uri
+from napari_pixseg.engine.location import locate, public_uri
 from napari_pixseg.engine.sources import Source, open_source
 from napari_pixseg.errors import InputNotFound, NotAnImage
 
@@ -966,7 +966,35 @@ def test_chains_of_fsspec_are_urls(tmp_path: Path) -> None:
 def test_no_part_of_a_chain_tells_its_secrets() -> None:
     url = "zip://b.png::simplecache::https://user:secret@host/a.zip?token=secret"
     assert public_uri(url) == "zip://b.png::simplecache::https://host/a.zip"
-    assert public_uri("http://[::1]:80/a.png?x=1") == "http://[::1]:80/a.png?x=1"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:se::cret@host/a.tif", "https://host/a.tif"),
+        ("https://host/a.tif?sig=abc::secret", "https://host/a.tif"),
+        ("https://host/a.tif?token=ab::cret&y=2", "https://host/a.tif"),
+        ("http://[::1]:80/a.png?x=1", "http://[::1]:80/a.png?x=1"),
+    ],
+)
+def test_colons_elsewhere_make_no_chain(url: str, shown: str) -> None:
+    assert public_uri(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "parent"),
+    [
+        ("zip://a/b.png::/d/c.zip", "b.png", "zip://a::/d/c.zip"),
+        ("zip://b.png::/d/c.zip", "b.png", "zip://::/d/c.zip"),
+        ("zip://::/d/c.zip", "c.zip", "zip://::/d/c.zip"),
+        ("simplecache::https://host/d/a.tif", "a.tif", "simplecache::https://host/d"),
+        ("memory:///a.tif", "a.tif", "memory://"),
+    ],
+)
+def test_links_have_names_and_parents(url: str, name: str, parent: str) -> None:
+    location = locate(url)
+    assert (location.name, location.parent.uri) == (name, parent)
+    assert location.parent.remote
 
 
 @pytest.mark.parametrize("scheme", ["FILE://", "File:", "file:"])
@@ -980,7 +1008,9 @@ def test_schemes_are_written_in_any_case(memory: str) -> None:
     assert source.uri == f"{memory}/a.png"
 
 
-def part_of_many(folder: Path, name: str, names: Sequence[str], planes: int) -> Path:
+def part_of_many(
+    folder: Path, name: str, names: Sequence[str], planes: int, times: int = 1
+) -> Path:
     """An OME-TIFF of one plane, of an image of several that are said to be in other files."""
     identities = [f"urn:uuid:00000000-0000-0000-0000-{i:012}" for i in range(len(names))]
     where = "".join(
@@ -992,7 +1022,7 @@ def part_of_many(folder: Path, name: str, names: Sequence[str], planes: int) -> 
     xml = (
         '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
         f'UUID="{own}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
-        f'Type="uint8" SizeX="30" SizeY="20" SizeZ="{planes}" SizeC="1" SizeT="1">{where}'
+        f'Type="uint8" SizeX="30" SizeY="20" SizeZ="{planes}" SizeC="1" SizeT="{times}">{where}'
         "</Pixels></Image></OME>"
     )
     plane = np.full((20, 30), 50 * (names.index(name) + 1), np.uint8)
@@ -1015,6 +1045,15 @@ def test_an_image_of_several_files_is_whole_or_refused(tmp_path: Path) -> None:
     with pytest.raises(NotAnImage, match=r"is one of 2 files of an image, and b\.ome\.tif cannot"):
         open_source(first)
     filesystem.rm("/many", recursive=True)
+
+
+def test_several_files_may_lack_planes_too(tmp_path: Path) -> None:
+    names = ["a.ome.tif", "b.ome.tif"]
+    for name in names:
+        part_of_many(tmp_path, name, names, 2, times=3)
+    opened = open_image(tmp_path / "a.ome.tif")
+    assert "4 of 6 planes are not in the file" in opened.notes[0]
+    assert np.unique(pixels(opened.source)).tolist() == [0, 50, 100]
 
 
 def test_planes_that_were_never_written_are_told_of(tmp_path: Path) -> None:

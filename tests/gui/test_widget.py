@@ -493,6 +493,17 @@ def test_contrast_limits_are_those_of_the_layer_that_is_chosen(opened, viewer, q
     np.testing.assert_array_equal(finest(widget.preview), np.asarray(segment(PICTURE).classes))
 
 
+def test_another_layer_is_chosen_also_while_a_field_means_nothing(opened, viewer, qtbot, told):
+    widget = opened(STACK, contrast_limits=(300, 5000))
+    widget.fields.window.value = "contrast limits"
+    settle(widget, qtbot, window=((300.0, 5000.0),))
+    widget.fields.channels.value = "x"
+    layer = viewer.add_image(STACK[0], contrast_limits=(100, 900))
+    widget.img.value = layer
+    settle(widget, qtbot, window=((100.0, 900.0),))
+    assert widget.controller.segmentation.image.shape == STACK[0].shape
+
+
 def test_a_window_of_numbers_is_asked_for_when_it_is_run(opened, qtbot, told, tmp_path):
     widget = opened(GRAY)
     widget.fields.window.value = "low, high"

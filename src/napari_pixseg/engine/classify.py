@@ -242,7 +242,8 @@ class _TileCounter:
         packed = packed_colors(colors)
         if self.observer is not None:
             self.observer(packed, number)
-        is_ours = packed is not colors and self.observer is None
+        # What a scheduler brought may be needed again.
+        is_ours = isinstance(colors, ByteColors) and self.observer is None
         return ColorTable.from_packed(packed, self.encoding.space, in_place=is_ours)
 
 
@@ -269,9 +270,13 @@ def _encode(block: NDArray[Any], encoding: Encoding, packs: bool, said: np.dtype
 
 
 def _refuse_other_dtype(found: np.dtype[Any], said: np.dtype[Any]) -> None:
-    """Refuse a block that is not of the type its array has promised, except other floats."""
-    both_real = found.kind == said.kind == "f"
-    if not both_real and found.newbyteorder("=") != said.newbyteorder("="):
+    """Refuse a block that is not of the type its array has promised, if that makes a difference.
+
+    Bytes are taken as they are; of other numbers the type is only how they are stored.
+    """
+    kinds = {found.kind, said.kind}
+    alike = said != np.uint8 and (kinds == {"f"} or kinds <= {"i", "u"})
+    if found.newbyteorder("=") != said.newbyteorder("=") and not alike:
         raise NotAnImage(
             f"The Dask array says that it is {said}, but a block of it is {found}; give "
             "map_blocks, or whatever made it, the dtype of what its function returns."

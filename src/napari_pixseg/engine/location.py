@@ -10,12 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
 
 # Of fsspec's chains, such as simplecache::https://host/a.tif, each part is one.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+# What may stand before another link: caches by their name, archives with what is in them.
+_LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+|(zip|tar|libarchive|dir)://[^?#@\[\]]*", re.IGNORECASE)
+_FURTHER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*([A-Za-z][A-Za-z0-9+.-]+://|/)")
 _SECRET = re.compile(r"key|token|sig|secret|pass|pwd|cred|auth|session|policy|jwt", re.IGNORECASE)
 # s3fs reads 50 MB at a time unless told; metadata and tiles are small.
 _BLOCK = 1 << 20
@@ -44,12 +47,13 @@ class Location:
     def name(self) -> str:
         """Last part of the path, as people call the file."""
         links = _links(self.uri)
-        parts = urlsplit(next((link for link in links if "://" in link), self.uri))
-        name = parts.path.rstrip("/").rpartition("/")[2]
-        if not name and len(links) > 1:
-            # At the top of an archive.
-            name = parts.netloc
-        return unquote(name) or self.uri
+        if len(links) == 1:
+            inside = [urlsplit(self.uri).path]
+        else:
+            # Of an archive's top it is the archive's.
+            inside = [link.partition("://")[2] or link * link.startswith("/") for link in links]
+        names = (path.partition("?")[0].rstrip("/").rpartition("/")[2] for path in inside)
+        return unquote(next(filter(None, names), "")) or self.uri
 
     @property
     def shown(self) -> str:
@@ -61,17 +65,22 @@ class Location:
         """The directory above."""
         if not self.remote:
             return locate(os.path.dirname(self.address))
-        first, *others = _links(self.address)
-        if others:
-            # The first link with a path in it has the directories.
-            rest = "::".join(others)
-            if "://" not in first:
-                return locate(f"{first}::{locate(rest).parent.address}")
-            above = first.rstrip("/").rpartition("/")[0]
-            return self if above.endswith((":", "/")) else locate(f"{above}::{rest}")
+        links = _links(self.address)
+        if len(links) > 1:
+            return self._above(links)
         parts = urlsplit(self.address)
         path = parts.path.rstrip("/").rpartition("/")[0]
-        return locate(urlunsplit(parts._replace(path=path)))
+        return locate(_joined(parts._replace(path=path)))
+
+    def _above(self, links: list[str]) -> Location:
+        # The first link that is more than a scheme has the directories.
+        at = next(i for i, link in enumerate(links) if "://" in link or link.startswith("/"))
+        scheme, slashes, inside = links[at].rpartition("://")
+        if not inside.strip("/"):
+            return self
+        above = inside.rstrip("/").rpartition("/")[0]
+        text = "::".join([*links[:at], f"{scheme}{slashes}{above}", *links[at + 1 :]])
+        return Location(text, public_uri(text), remote=True)
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this file from a later one at the same place."""
@@ -220,16 +229,26 @@ def public_uri(url: str) -> str:
     netloc = parts.netloc if parts.scheme.startswith(("abfs", "wasb")) and ":" not in user else host
     fields = parse_qsl(parts.query, keep_blank_values=True)
     query = "" if any(_SECRET.search(name) for name, _ in fields) else parts.query
-    public = urlunsplit((parts.scheme, netloc, parts.path, query, ""))
-    # Without a host the two slashes would be left out, which would be another address.
-    lone = f"{parts.scheme}:"
-    empty = "://" in url and not netloc and not public.startswith(f"{lone}//")
-    return f"{lone}//{public.removeprefix(lone)}" if empty else public
+    return _joined(parts._replace(netloc=netloc, query=query, fragment=""))
+
+
+def _joined(parts: SplitResult) -> str:
+    """Put a URL together; without a host the two slashes would be left out."""
+    text = urlunsplit(parts)
+    bare = parts.scheme and not text.startswith(f"{parts.scheme}://")
+    return text.replace(":", "://", 1) if bare else text
 
 
 def _links(url: str) -> list[str]:
-    """Cut a chain of fsspec; the colons of an IPv6 address are none of its."""
-    return re.split(r"::(?![^\[\]]*\])", url)
+    """Cut a chain of fsspec; colons in an address, a password or a query are none of its."""
+    links: list[str] = []
+    rest = url
+    while True:
+        link, _, further = rest.partition("::")
+        if not (_LINK.fullmatch(link) and _FURTHER.match(further)):
+            return [*links, rest]
+        links.append(link)
+        rest = further
 
 
 def _identity_of(info: dict[str, Any]) -> dict[str, Any]:

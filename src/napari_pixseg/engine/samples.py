@@ -46,6 +46,10 @@ class ByteColors:
         """Take parts as they were read."""
         return cls(shape, [(there, read_only(part)) for there, part in parts])
 
+    def __sizeof__(self) -> int:
+        """Bytes of the parts, by which Dask's workers know when to spill."""
+        return object.__sizeof__(self) + sum(part.nbytes for _, part in self.parts)
+
     def packed(self) -> Packed:
         """Return the colors packed."""
         if len(self.parts) == 1:
@@ -57,8 +61,14 @@ class ByteColors:
 
 
 def read_only(samples: NDArray[Any]) -> NDArray[Any]:
-    """Return contiguous samples that cannot be written, of which kernels have one compiled form."""
-    samples = np.ascontiguousarray(samples).view()
+    """Return contiguous samples that cannot be written, of which kernels have one compiled form.
+
+    Of the types that kernels know: native ones, and floats of 32 or 64 bits.
+    """
+    dtype = samples.dtype.newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize not in (4, 8):
+        dtype = np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
+    samples = np.ascontiguousarray(samples, dtype).view()
     samples.flags.writeable = False
     return samples
 
@@ -75,6 +85,10 @@ class Encoded:
 
     packed: Packed
     samples: NDArray[Any]
+
+    def __sizeof__(self) -> int:
+        """Bytes of both, as of :class:`ByteColors`."""
+        return object.__sizeof__(self) + self.packed.nbytes + self.samples.nbytes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,6 +112,11 @@ class Seen:
 
     classes: NDArray[Any]
     samples: Sequence[Part]
+
+    def __sizeof__(self) -> int:
+        """Bytes of both, as of :class:`ByteColors`."""
+        samples = sum(part.nbytes for _, part in self.samples)
+        return object.__sizeof__(self) + self.classes.nbytes + samples
 
     @property
     def shape(self) -> tuple[int, ...]:

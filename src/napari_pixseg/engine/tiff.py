@@ -154,15 +154,14 @@ def _planes_that_are_missing(tiff: Any, series: Any, location: Location) -> tupl
     if not tiff.is_ome:
         return ()
     missing = sum(page is None for page in series.pages)
-    elsewhere = location.remote and series.is_multifile
-    names = sorted(_files_of(tiff.ome_metadata)) if missing or elsewhere else []
-    if len(names) > 1:
-        folder = None if location.remote else os.path.dirname(location.address)
-        others = [name for name in names if name != location.name]
-        gone = [n for n in others if folder is None or not os.path.exists(f"{folder}/{n}")]
+    names = sorted(_files_of(tiff.ome_metadata)) if missing or series.is_multifile else []
+    others = [name for name in names if name != location.name]
+    folder = os.path.dirname(location.address)
+    gone = [n for n in others if location.remote or not os.path.exists(os.path.join(folder, n))]
+    if len(names) > 1 and gone:
         raise NotAnImage(
-            f"{location.shown} is one of {len(names)} files of an image, and {(gone or others)[0]} "
-            "cannot be read with it; put all of them into one folder of a disk, and open one there."
+            f"{location.shown} is one of {len(names)} files of an image, and {gone[0][:80]} cannot "
+            "be read with it; put all of them into one folder of a disk, and open one there."
         )
     if not missing:
         return ()

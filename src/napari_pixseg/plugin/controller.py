@@ -348,6 +348,8 @@ class Controller:
 
     def _submit_run(self, run: Callable[[], None]) -> None:
         """Run, and tell of a cancel: that of a count goes without saying."""
+        if self._closed:
+            return
 
         def told() -> None:
             try:

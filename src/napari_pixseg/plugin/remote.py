@@ -101,6 +101,7 @@ class RemoteJob:
     failed = Signal(str)
     busy = Signal(bool)
     running = Signal(bool)
+    stopped = Signal(str)
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "pixseg-remote")
@@ -134,8 +135,8 @@ class RemoteJob:
             try:
                 picture = sent(endpoint, open_image(), parameters, cancel)
                 self.done.emit(Sent(picture, name, placement))
-            except Cancelled:
-                pass
+            except Cancelled as error:
+                self.stopped.emit(str(error))
             except PixsegError as error:
                 self.failed.emit(str(error))
             except Exception as error:  # noqa: BLE001

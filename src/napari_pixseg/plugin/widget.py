@@ -166,7 +166,7 @@ class SegmentWidget(Container[Any]):
         self._mailbox.connect_to(self.controller, slots)
         there: dict[str, Callable[..., None]] = {
             "done": self._on_sent, "failed": self._on_failed, "busy": self._on_busy,
-            "running": self._on_running,
+            "running": self._on_running, "stopped": self._on_stopped,
         }  # fmt: skip
         self._mailbox.connect_to(self.remote_job, there)
 
@@ -220,7 +220,9 @@ class SegmentWidget(Container[Any]):
 
         if self.fields.window.value == CONTRAST_LIMITS:
             # Those of the layer before are not its own.
-            self.controller.choose(reopen, self._meant())
+            limits = self._limits()
+            window = None if limits is None else (limits,)
+            self.controller.choose(reopen, self.controller.parameters.replace(window=window))
         else:
             self.controller.choose(reopen)
 
@@ -268,11 +270,14 @@ class SegmentWidget(Container[Any]):
         return True
 
     def _meant(self, complete: bool = False) -> Parameters:
-        limits = None
-        if self._layer is not None and not self._layer.rgb:
-            low, high = self._layer.contrast_limits
-            limits = float(low), float(high)
-        return self.fields.parameters(self.controller.parameters, limits, complete)
+        return self.fields.parameters(self.controller.parameters, self._limits(), complete)
+
+    def _limits(self) -> tuple[float, float] | None:
+        """Return the contrast limits of the layer, if it has any."""
+        if self._layer is None or self._layer.rgb:
+            return None
+        low, high = self._layer.contrast_limits
+        return float(low), float(high)
 
     def _on_parameters(self, parameters: Parameters) -> None:
         """Show other parameters; most often the fields are where they come from."""
@@ -373,17 +378,15 @@ class SegmentWidget(Container[Any]):
 
     def _run_in_memory(self) -> None:
         segmentation = self.controller.segmentation
-        if segmentation is None:
-            self._on_failed("There is no image to segment; choose a layer or open a path first.")
-            return
-        pixels = int(np.prod(segmentation.image.shape))
+        pixels = 0 if segmentation is None else int(np.prod(segmentation.image.shape))
         if pixels > _LARGEST_IN_MEMORY:
             self._on_failed(
                 f"The image has {pixels / 1e6:.0f} megapixels, too many for a result in memory; "
                 "give a path to write to."
             )
             return
-        self._target = _Target(self._layer.name, placement(self._layer))
+        if self._layer is not None:
+            self._target = _Target(self._layer.name, placement(self._layer))
         self.controller.compute(self.run_fields.outputs)
 
     def _on_computed(self, computed: Computed) -> None:

@@ -72,13 +72,15 @@ def test_sums_of_parts_are_sums_of_the_whole(shape, cuts, dtype, seed):
 
 
 @pytest.mark.parametrize("wider", [0, 1])
-def test_sums_of_the_longest_line_of_bytes_are_exact(wider):
-    width = (1 << 24) + wider
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_sums_of_the_longest_line_are_exact(dtype, wider):
+    most = np.iinfo(dtype).max
+    width = (1 << 32 - 8 * np.dtype(dtype).itemsize) + wider
     classes = np.ones((1, 1, 1, width), np.uint8)
     classes[..., :2] = 2
-    white = np.broadcast_to(np.uint8(255), (*classes.shape, 3))
+    white = np.broadcast_to(dtype(most), (*classes.shape, 3))
     totals = sum_samples(find_components(classes, 1), [((0, 0, 0, 0), white)])
-    np.testing.assert_array_equal(totals[1:, 0], [2 * 255, (width - 2) * 255])
+    np.testing.assert_array_equal(totals[1:, 0], [2 * most, (width - 2) * most])
 
 
 @pytest.mark.parametrize("chunks", [(5, 7, 3), (16, 16, 3), (64, 64, 3)])

@@ -165,28 +165,20 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=_indices, help="one to three channels, 0,1,2")
 
 
-# What is no number is left to Parameters, which knows what is allowed.
+def _or_text(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Leave what cannot be parsed to Parameters, which knows what is allowed."""
+
+    def parsed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError:
+            return text
+
+    return parsed
 
 
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _whole(text: str) -> int | str:
-    try:
-        return int(text)
-    except ValueError:
-        return text
-
-
-def _indices(text: str) -> tuple[int, ...] | str:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        return text
+_number, _whole = _or_text(float), _or_text(int)
+_indices = _or_text(lambda text: tuple(int(part) for part in text.split(",")))
 
 
 def _window(text: str) -> Any:

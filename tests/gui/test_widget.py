@@ -987,7 +987,7 @@ def test_a_late_decision_for_the_layer_before_does_no_harm(opened, viewer, monke
     widget = opened(PICTURE, rgb=True)
     late = widget.controller.decision
     # As it is between choosing another layer and opening it in the worker.
-    monkeypatch.setattr(widget.controller, "choose", lambda _reopen: None)
+    monkeypatch.setattr(widget.controller, "choose", lambda *_: None)
     monkeypatch.setattr(type(widget.controller), "segmentation", None)
     widget.img.value = viewer.add_image(GRAY, name="gray")
     widget._on_decided(late)

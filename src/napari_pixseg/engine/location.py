@@ -47,12 +47,9 @@ class Location:
     def name(self) -> str:
         """Last part of the path, as people call the file."""
         links = _links(self.uri)
-        if len(links) == 1:
-            inside = [urlsplit(self.uri).path]
-        else:
-            # Of an archive's top it is the archive's.
-            inside = [link.partition("://")[2] or link * link.startswith("/") for link in links]
-        names = (path.partition("?")[0].rstrip("/").rpartition("/")[2] for path in inside)
+        # Of an archive's top it is the archive's.
+        paths = [urlsplit(self.uri).path] if len(links) == 1 else map(_inside, links)
+        names = (path.rstrip("/").rpartition("/")[2] for path in paths)
         return unquote(next(filter(None, names), "")) or self.uri
 
     @property
@@ -75,11 +72,12 @@ class Location:
     def _above(self, links: list[str]) -> Location:
         # The first link that is more than a scheme has the directories.
         at = next(i for i, link in enumerate(links) if "://" in link or link.startswith("/"))
-        scheme, slashes, inside = links[at].rpartition("://")
+        inside = _inside(links[at])
         if not inside.strip("/"):
             return self
-        above = inside.rstrip("/").rpartition("/")[0]
-        text = "::".join([*links[:at], f"{scheme}{slashes}{above}", *links[at + 1 :]])
+        before = links[at].partition("?")[0].removesuffix(inside)
+        above = before + inside.rstrip("/").rpartition("/")[0]
+        text = "::".join([*links[:at], above, *links[at + 1 :]])
         return Location(text, public_uri(text), remote=True)
 
     def identity(self) -> dict[str, Any]:
@@ -230,6 +228,12 @@ def public_uri(url: str) -> str:
     fields = parse_qsl(parts.query, keep_blank_values=True)
     query = "" if any(_SECRET.search(name) for name, _ in fields) else parts.query
     return _joined(parts._replace(netloc=netloc, query=query, fragment=""))
+
+
+def _inside(link: str) -> str:
+    """Return the path of a link, with the host if it has one; nothing of a bare scheme."""
+    path = link if link.startswith("/") else link.partition("://")[2]
+    return path.partition("?")[0]
 
 
 def _joined(parts: SplitResult) -> str:

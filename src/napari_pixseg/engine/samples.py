@@ -79,21 +79,31 @@ class Encoded:
 
     Attributes
     ----------
-    packed : (...) ndarray of uint32
+    colors : (...) ndarray of uint32
+        Packed.
     samples : (..., c) ndarray
     """
 
-    packed: Packed
+    colors: Packed
     samples: NDArray[Any]
 
     def __sizeof__(self) -> int:
         """Bytes of both, as of :class:`ByteColors`."""
-        return object.__sizeof__(self) + self.packed.nbytes + self.samples.nbytes
+        return object.__sizeof__(self) + self.colors.nbytes + self.samples.nbytes
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the colors."""
-        return self.packed.shape
+        return self.colors.shape
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The samples, as :class:`ByteColors` has them."""
+        return [(_all_of(self.shape), read_only(self.samples))]
+
+    def packed(self) -> Packed:
+        """Return the colors packed."""
+        return self.colors
 
 
 Colors: TypeAlias = Packed | ByteColors | Encoded
@@ -126,18 +136,12 @@ class Seen:
 
 def packed_colors(colors: Colors) -> Packed:
     """Return colors packed."""
-    if isinstance(colors, Encoded):
-        return colors.packed
-    return colors.packed() if isinstance(colors, ByteColors) else colors
+    return colors if isinstance(colors, np.ndarray) else colors.packed()
 
 
 def samples_of(colors: Colors) -> Sequence[Part] | None:
     """Return the samples that colors were made of, where they are at hand, and where each is."""
-    if isinstance(colors, ByteColors):
-        return colors.parts
-    if isinstance(colors, Encoded):
-        return [(_all_of(colors.shape), read_only(colors.samples))]
-    return None
+    return None if isinstance(colors, np.ndarray) else colors.parts
 
 
 @dataclass(frozen=True)

@@ -172,13 +172,19 @@ def _planes_that_are_missing(tiff: Any, series: Any, location: Location) -> tupl
 
 
 def _files_of(xml: str) -> set[str]:
+    found = [one.get("FileName") for one in _elements(xml, "UUID")]
+    return {name for name in found if name}
+
+
+def _elements(xml: str, path: str) -> list[Any]:
+    """Return the elements at a path of OME's metadata; none if they cannot be read."""
     from xml.etree import ElementTree
 
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
-        return set()
-    return {name for one in root.iterfind(".//{*}UUID") if (name := one.get("FileName"))}
+        return []
+    return root.findall(".//" + "/".join(f"{{*}}{name}" for name in path.split("/")))
 
 
 def _has_alpha(series: Any) -> bool:
@@ -322,15 +328,10 @@ def _calibration(tiff: Any, axes: str) -> tuple[dict[str, float], dict[str, str]
 
 
 def _ome_sizes(xml: str) -> dict[str, tuple[float, str]]:
-    from xml.etree import ElementTree
-
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
+    found = _elements(xml, "Image/Pixels")
+    if not found:
         return {}
-    pixels = root.find(".//{*}Image/{*}Pixels")
-    if pixels is None:
-        return {}
+    pixels = found[0]
     names = {axis: (f"PhysicalSize{axis.upper()}", "µm") for axis in "xyz"}
     names["t"] = ("TimeIncrement", "s")
     return {

@@ -32,8 +32,6 @@ Offsets = NDArray[np.int64]
 # looks each time whether it counts from the end, and a sum with a signed one is not whole.
 At = np.uintp
 _NEXT = At(1)
-# The sum of so many bytes fits 32 bits.
-_LONGEST_SUM = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -172,11 +170,12 @@ def sum_samples(
     # The run at which the next part of a line begins.
     runs = components.first_runs[:-1].copy()
     lines = np.arange(len(runs)).reshape(components.shape[:-1])
-    is_color = dtype == np.uint8 and channels == 3
+    # Sums of whole lines of them fit 32 bits.
+    longest = 1 << 32 - 8 * dtype.itemsize if dtype in (np.uint8, np.uint16) else 0
     for first, samples in parts:
         pairs = zip(first[:-1], samples.shape[:3], strict=True)
         here = np.ascontiguousarray(lines[tuple(slice(at, at + n) for at, n in pairs)])
-        add = _add_colors if is_color and samples.shape[3] <= _LONGEST_SUM else _add_samples
+        add = _add_colors if channels == 3 and samples.shape[3] <= longest else _add_samples
         add(
             here.reshape(-1), first[-1], components.first_runs, components.starts,
             components.numbers, samples.reshape(-1, *samples.shape[-2:]), runs, totals,
@@ -361,9 +360,18 @@ def _add_samples(
             stop = starts[run + 1] - left if run + 1 < end else width
             run += stop <= width and run + 1 < end
             stop = min(stop, width)
-            for i in range(x, stop):
-                for channel in range(channels):
-                    total[channel] += rows[row, i, channel]
+            if channels == 3:
+                # Sums in registers: most images have three channels.
+                a, b, c = total[0], total[1], total[2]
+                for i in range(x, stop):
+                    a += rows[row, i, 0]
+                    b += rows[row, i, 1]
+                    c += rows[row, i, 2]
+                total[0], total[1], total[2] = a, b, c
+            else:
+                for i in range(x, stop):
+                    for channel in range(channels):
+                        total[channel] += rows[row, i, channel]
             x = stop
         runs[line] = run
 
@@ -371,9 +379,9 @@ def _add_samples(
 @compiled
 def _add_colors(
     lines: NDArray[np.int64], left: int, first_runs: Offsets, starts: Ints, numbers: Ints,
-    rows: NDArray[np.uint8], runs: Offsets, totals: NDArray[Any],
+    rows: NDArray[Any], runs: Offsets, totals: NDArray[Any],
 ) -> None:  # fmt: skip
-    """Do what :func:`_add_samples` does with three bytes, of which most images are made.
+    """Do what :func:`_add_samples` does with three channels of 8 or 16 bits, as most images have.
 
     The sums of a run are what those of its line have grown by, which are made without a branch.
     """

@@ -130,7 +130,7 @@ class Controller:
         if self._closed:
             return
         self._reopen = reopen
-        if parameters is not None and parameters != self.parameters:
+        if parameters not in (None, self.parameters):
             self.parameters = parameters
             self.parameters_changed.emit(parameters)
         self._count()

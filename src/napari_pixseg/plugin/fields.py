@@ -8,7 +8,14 @@ from typing import Any
 from magicgui.widgets import CheckBox, ComboBox, Container, LineEdit, SpinBox
 
 from napari_pixseg.errors import ParameterError
-from napari_pixseg.parameters import MAX_DENOISE, MAX_SMOOTHING, SEMANTICS, ColorSpace, Parameters
+from napari_pixseg.parameters import (
+    MAX_DENOISE,
+    MAX_SMOOTHING,
+    SEMANTICS,
+    ColorSpace,
+    Interval,
+    Parameters,
+)
 from napari_pixseg.plugin.numbers import LogNumber
 
 CONTRAST_LIMITS = "contrast limits"
@@ -102,7 +109,7 @@ class Fields:
         self.window_numbers.visible = self.window.value == _NUMBERS
 
     def parameters(
-        self, before: Parameters, limits: tuple[float, float] | None, complete: bool = False
+        self, before: Parameters, shown: tuple[Interval] | None, complete: bool = False
     ) -> Parameters:
         """Return what the fields say.
 
@@ -110,7 +117,7 @@ class Fields:
         ----------
         before : Parameters
             Gives what has no field: axes, and a window of numbers.
-        limits : (low, high) or None
+        shown : tuple of (low, high), or None
             The layer's contrast limits, if it has any.
         complete : bool
             Whether a window of numbers that are still to be typed is refused.
@@ -125,7 +132,7 @@ class Fields:
             st=self.st.number,
             semantics=self.semantics.value,
             denoise=self.denoise.value,
-            window=self._window(before, limits, complete),
+            window=self._window(before, shown, complete),
             axes=before.axes,
             channels=_channels(self.channels.value),
             connectivity=self.connectivity.value,
@@ -133,12 +140,10 @@ class Fields:
             min_size=self.min_size.value,
         )
 
-    def _window(
-        self, before: Parameters, limits: tuple[float, float] | None, complete: bool
-    ) -> Any:
+    def _window(self, before: Parameters, shown: tuple[Interval] | None, complete: bool) -> Any:
         choice = self.window.value
         if choice == CONTRAST_LIMITS:
-            return None if limits is None else (limits,)
+            return shown
         if choice == _NUMBERS:
             if not (complete or self.window_numbers.value.strip()):
                 return before.window

@@ -17,7 +17,7 @@ from napari_pixseg.engine.run import Progress
 from napari_pixseg.errors import PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.place import PICTURES
-from napari_pixseg.parameters import Parameters
+from napari_pixseg.parameters import Interval, Parameters
 from napari_pixseg.plugin.browse import add_browse
 from napari_pixseg.plugin.controller import Controller, Decision
 from napari_pixseg.plugin.fields import CONTRAST_LIMITS, Fields, RunFields
@@ -218,13 +218,11 @@ class SegmentWidget(Container[Any]):
         def reopen(parameters: Parameters) -> Any:
             return images_of_layer(view, parameters)
 
+        parameters = self.controller.parameters
         if self.fields.window.value == CONTRAST_LIMITS:
             # Those of the layer before are not its own.
-            limits = self._limits()
-            window = None if limits is None else (limits,)
-            self.controller.choose(reopen, self.controller.parameters.replace(window=window))
-        else:
-            self.controller.choose(reopen)
+            parameters = parameters.replace(window=self._shown_window())
+        self.controller.choose(reopen, parameters)
 
     def _follow_limits(self, layer: Any) -> None:
         """Hear of the contrast limits of another layer; while they move, they are not final."""
@@ -270,14 +268,14 @@ class SegmentWidget(Container[Any]):
         return True
 
     def _meant(self, complete: bool = False) -> Parameters:
-        return self.fields.parameters(self.controller.parameters, self._limits(), complete)
+        return self.fields.parameters(self.controller.parameters, self._shown_window(), complete)
 
-    def _limits(self) -> tuple[float, float] | None:
-        """Return the contrast limits of the layer, if it has any."""
+    def _shown_window(self) -> tuple[Interval] | None:
+        """Return the contrast limits of the layer, if it has any, as a window."""
         if self._layer is None or self._layer.rgb:
             return None
         low, high = self._layer.contrast_limits
-        return float(low), float(high)
+        return ((float(low), float(high)),)
 
     def _on_parameters(self, parameters: Parameters) -> None:
         """Show other parameters; most often the fields are where they come from."""

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import measure
-from napari_pixseg.model.classes import decide
-from napari_pixseg.model.colortable import COLORS, ColorTable
+from napari_pixseg.algorithm.classes import decide
+from napari_pixseg.algorithm.color_table import COLORS, ColorTable
 from napari_pixseg.parameters import ColorSpace, Parameters
 
 REPEATS = 7

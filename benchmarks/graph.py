@@ -21,10 +21,13 @@ PASSES = ("colors", "seams", "regions")
 
 def build(stage: str, tiles: str) -> None:
     """Build the graph of one pass over so many tiles, and count its tasks."""
-    from napari_pixseg.engine import run
-    from napari_pixseg.engine.run import Feed, tile_graph
-    from napari_pixseg.engine.seams import Layout, Rules, number_regions
-    from napari_pixseg.engine.tiling import TILE_SIDE, WRITE_SIDE, Tiling
+    from napari_pixseg.execution import progress
+    from napari_pixseg.execution import scheduler as run
+    from napari_pixseg.execution.scheduler import tile_graph
+    from napari_pixseg.execution.tile_source import Feed
+    from napari_pixseg.execution.tiling import TILE_SIDE, WRITE_SIDE, Tiling
+    from napari_pixseg.regions.layout import Layout, Rules
+    from napari_pixseg.regions.numbering import number_regions
 
     rows, columns = int(tiles) // 100, 100
     shape = (rows * TILE_SIDE, columns * TILE_SIDE)
@@ -39,11 +42,11 @@ def build(stage: str, tiles: str) -> None:
     before = psutil.Process().memory_info().rss
     with clock:
         if stage == "seams":
-            from napari_pixseg.engine import seams
+            from napari_pixseg.regions import numbering
 
-            seams.compute_graph = take
+            numbering.compute_graph = take
             with suppress(_BuiltError):
-                number_regions(feed, Layout(tiling, "yx"), Rules(1, (), 0), run.Watch())
+                number_regions(feed, Layout(tiling, "yx"), Rules(1, (), 0), progress.Watch())
         else:
             graph, keys = tile_graph(feed, _nothing, stage)
             if stage == "colors":

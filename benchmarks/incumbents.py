@@ -155,7 +155,7 @@ class Bench:
         """Run every program on a case, each incumbent after ours in its semantics."""
         from PIL import Image
 
-        from napari_pixseg.model.colorspaces import forward_bytes
+        from napari_pixseg.algorithm.colorspaces.convert import forward_bytes
         from napari_pixseg.parameters import ColorSpace
 
         source, in_space = self.folder / "in.ppm", self.folder / "in-space.ppm"

@@ -14,7 +14,7 @@ import dask
 import zarr
 
 from benchmarks.measure import Clock
-from napari_pixseg.engine.tiling import TILE_SIDE
+from napari_pixseg.execution.tiling import TILE_SIDE
 from napari_pixseg.segmentation import segment
 
 THREADS = 2

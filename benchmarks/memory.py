@@ -12,7 +12,7 @@ import shutil
 from benchmarks import measure
 from benchmarks.floor import OUTPUTS
 from benchmarks.pictures import write_zarr
-from napari_pixseg.engine.seams import BYTES_PER_SEAM_COMPONENT
+from napari_pixseg.regions.numbering import BYTES_PER_SEAM_COMPONENT
 
 SMALL, FULL = (16, 64), (64, 256, 1024)
 BYTES_PER_COLOR = 24

@@ -17,10 +17,12 @@ import numpy as np
 import psutil
 
 from benchmarks import measure
-from napari_pixseg.engine.run import FAN_IN
-from napari_pixseg.engine.seams import Layout, Rules, TileSeams, resolve
-from napari_pixseg.engine.tiling import TILE_SIDE, Tiling
-from napari_pixseg.model.colortable import COLORS, ColorTable
+from napari_pixseg.algorithm.color_table import COLORS, ColorTable
+from napari_pixseg.execution.scheduler import FAN_IN
+from napari_pixseg.execution.tiling import TILE_SIDE, Tiling
+from napari_pixseg.regions.layout import Layout, Rules
+from napari_pixseg.regions.numbering import resolve
+from napari_pixseg.regions.seams import TileSeams
 
 PIXELS = 1e15 / 3
 TILE_PIXELS = TILE_SIDE**2

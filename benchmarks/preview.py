@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.decide import table_of
-from napari_pixseg.model.classes import decide
-from napari_pixseg.model.colortable import ColorTable, unpack_colors
+from napari_pixseg.algorithm.classes import decide
+from napari_pixseg.algorithm.color_table import ColorTable, unpack_colors
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.levels import Lookup
+from napari_pixseg.plugin.layers.class_lookup import Lookup
 
 REPEATS = 9
 VIEW = (1000, 1400)
@@ -96,7 +96,7 @@ def measure_in_window(colors: int) -> dict[str, float]:
     from qtpy.QtCore import QEventLoop
     from qtpy.QtWidgets import QApplication
 
-    from napari_pixseg.plugin.widget import SegmentWidget
+    from napari_pixseg.plugin.widget.segment_widget import SegmentWidget
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:

@@ -53,7 +53,7 @@ class Window:
     def __init__(self, scratch: Path) -> None:
         import napari
 
-        from napari_pixseg.plugin.widget import SegmentWidget
+        from napari_pixseg.plugin.widget.segment_widget import SegmentWidget
 
         self.scratch = scratch
         self.viewer = napari.Viewer(show=False)
@@ -120,14 +120,14 @@ class Window:
 
 def choose_and_preview(window: Window) -> None:
     """Choose the histology picture; the preview is there."""
-    from napari_pixseg.plugin.samples import histology
+    from napari_pixseg.plugin.sample_data import histology
 
     window.add(histology)
 
 
 def see_why(window: Window) -> None:
     """Look at histograms, regions and classes of a photograph, with all parameters in sight."""
-    from napari_pixseg.plugin.samples import photograph
+    from napari_pixseg.plugin.sample_data import photograph
 
     window.add(photograph)
     window.widget.fields.cs.value = 5
@@ -138,7 +138,7 @@ def see_why(window: Window) -> None:
 
 def highlight_a_class(window: Window) -> None:
     """Click a row of the table."""
-    from napari_pixseg.plugin.samples import histology
+    from napari_pixseg.plugin.sample_data import histology
 
     window.add(histology)
     window.widget.panel._table.selectRow(1)
@@ -146,7 +146,7 @@ def highlight_a_class(window: Window) -> None:
 
 def run_to_disk(window: Window) -> None:
     """Run, and look at the regions that come back from disk."""
-    from napari_pixseg.plugin.samples import histology
+    from napari_pixseg.plugin.sample_data import histology
 
     window.add(histology)
     window.unfold("Run at full resolution")
@@ -162,7 +162,7 @@ def run_to_disk(window: Window) -> None:
 
 def segment_a_stack(window: Window) -> None:
     """Look at a plane in the middle of a 16-bit stack."""
-    from napari_pixseg.plugin.samples import nuclei
+    from napari_pixseg.plugin.sample_data import nuclei
 
     window.add(nuclei)
     window.viewer.dims.set_point(0, 18.0)
@@ -171,7 +171,7 @@ def segment_a_stack(window: Window) -> None:
 def restore_a_manifest(window: Window) -> None:
     """Restore all fields from the manifest of a finished output."""
     from napari_pixseg import segment
-    from napari_pixseg.plugin.samples import histology
+    from napari_pixseg.plugin.sample_data import histology
 
     (data, _, _), *_ = histology()
     path = window.scratch / "earlier.ome.zarr"
@@ -186,7 +186,7 @@ def restore_a_manifest(window: Window) -> None:
 
 def compute_in_memory(window: Window) -> None:
     """Compute the results in memory, and look at the regions and their table."""
-    from napari_pixseg.plugin.samples import histology
+    from napari_pixseg.plugin.sample_data import histology
 
     window.add(histology)
     window.widget.fields.denoise.value = 3
@@ -205,7 +205,7 @@ def count_a_huge_slide(window: Window) -> None:
     """Open an image larger than memory; the answer is provisional while it is counted."""
     from napari.layers import Layer
 
-    from napari_pixseg.plugin.samples import slide
+    from napari_pixseg.plugin.sample_data import slide
 
     for data in slide():
         layer = window.viewer.add_layer(Layer.create(*data))
@@ -243,7 +243,7 @@ def make_large(path: Path) -> None:
     """Write a part of the computed slide as one zarr array."""
     import zarr
 
-    from napari_pixseg.plugin.samples import SlideLevel
+    from napari_pixseg.plugin.sample_data import SlideLevel
 
     level, chunk = SlideLevel(2), 1024
     shape = (LARGE, LARGE, 3)

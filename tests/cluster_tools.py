@@ -11,10 +11,10 @@ from pathlib import Path
 
 from resume_tools import make_small
 
-from napari_pixseg.engine import run
+from napari_pixseg.execution import scheduler
 
 START_SECONDS = 60
-_apply = run._apply
+_apply = scheduler._apply
 
 
 def environment():
@@ -86,7 +86,7 @@ def slow_down(seconds):
         time.sleep(seconds)
         return _apply(*arguments)
 
-    run._apply = slowly if seconds else _apply
+    scheduler._apply = slowly if seconds else _apply
 
 
 def command(seconds, *arguments):

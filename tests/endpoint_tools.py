@@ -24,7 +24,7 @@ pytest.importorskip("python_multipart", reason="the extra napari-pixseg[server] 
 import uvicorn
 
 from napari_pixseg.endpoint.app import make_app
-from napari_pixseg.endpoint.command import configuration
+from napari_pixseg.endpoint.cli import configuration
 from napari_pixseg.endpoint.settings import Settings
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

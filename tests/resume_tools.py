@@ -13,9 +13,9 @@ import pytest
 import zarr
 
 from napari_pixseg import Manifest, segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.export import ngff
-from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME
+from napari_pixseg.execution import tiling
+from napari_pixseg.export import pyramid
+from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME
 
 SHAPE = (40, 36, 3)
 ALL = ("classes", "regions", "recolored")
@@ -27,7 +27,7 @@ def make_small(setattr_=setattr):
     setattr_(tiling, "WRITE_SIDE", 8)
     setattr_(tiling, "TILE_SIDE", 16)
     setattr_(tiling, "TILE_PIXELS", 256)
-    setattr_(ngff, "COARSEST_SIDE", 12)
+    setattr_(pyramid, "COARSEST_SIDE", 12)
 
 
 def picture(dtype=np.uint8):

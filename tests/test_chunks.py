@@ -11,9 +11,9 @@ import zarr.codecs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_pixseg.engine.chunks import ChunkFiles, quick, whole_chunks
-from napari_pixseg.engine.location import locate
-from napari_pixseg.engine.stores import open_store
+from napari_pixseg.sources.location import locate
+from napari_pixseg.sources.zarr_chunks import ChunkFiles, quick, whole_chunks
+from napari_pixseg.sources.zarr_store import open_store
 
 COMPRESSORS = {
     2: {"zstd": "auto", "none": None},

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as some
 
+from napari_pixseg.algorithm import classes as model
+from napari_pixseg.algorithm.classes import Partition, decide
+from napari_pixseg.algorithm.color_table import COLORS, ColorTable, pack_colors
+from napari_pixseg.algorithm.colorspaces.convert import forward, from_byte, inverse, to_byte
 from napari_pixseg.errors import ClassError, ParameterError, RecountNeeded
-from napari_pixseg.model import classes as model
-from napari_pixseg.model.classes import Partition, decide
-from napari_pixseg.model.colorspaces import forward, from_byte, inverse, to_byte
-from napari_pixseg.model.colortable import COLORS, ColorTable, pack_colors
 from napari_pixseg.parameters import ColorSpace, Parameters
 
 SRGB = ColorSpace.sRGB

@@ -32,9 +32,9 @@ from resume_tools import (
 from resume_tools import source as zarr_source
 
 from napari_pixseg import cli
-from napari_pixseg.engine.cluster import connected
 from napari_pixseg.errors import Cancelled, ClusterLost, NoSpace, ParameterError
-from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME
+from napari_pixseg.execution.dask_cluster import connected
+from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME
 
 pytest.importorskip("distributed")
 SOAK = bool(os.environ.get("PIXSEG_SOAK"))
@@ -222,7 +222,7 @@ def tasks_done(client):
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "carrier-pigeon://roof:1"])
 def test_an_address_where_no_scheduler_answers_is_one_sentence(address, monkeypatch, tmp_path):
-    monkeypatch.setattr("napari_pixseg.engine.cluster._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._CONNECT_SECONDS", 1)
     sentence = pytest.raises(ParameterError, match=r"No Dask scheduler answers at .*check the addr")
     with sentence, connected(address):
         pytest.fail("connected to nothing")

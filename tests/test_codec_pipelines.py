@@ -7,8 +7,8 @@ import pytest
 import zarr
 
 from napari_pixseg import segment
-from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.export import ngff
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.export import pyramid as ngff
 
 ZARRS = "zarrs.ZarrsCodecPipeline"
 

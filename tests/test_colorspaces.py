@@ -14,7 +14,13 @@ from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from napari_pixseg.model.colorspaces import forward, forward_bytes, from_byte, inverse, to_byte
+from napari_pixseg.algorithm.colorspaces.convert import (
+    forward,
+    forward_bytes,
+    from_byte,
+    inverse,
+    to_byte,
+)
 from napari_pixseg.parameters import ColorSpace
 
 S = ColorSpace

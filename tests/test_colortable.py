@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
 
-from napari_pixseg.model.colorspaces import forward_bytes
-from napari_pixseg.model.colortable import COLORS, NO_DATA, ColorTable, pack_colors, unpack_colors
+from napari_pixseg.algorithm.color_table import (
+    COLORS,
+    NO_DATA,
+    ColorTable,
+    pack_colors,
+    unpack_colors,
+)
+from napari_pixseg.algorithm.colorspaces.convert import forward_bytes
 from napari_pixseg.parameters import ColorSpace
 
 # Few different values, so that colors repeat, and everything up to no data.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label
 
-from napari_pixseg.model.components import find_components
+from napari_pixseg.algorithm.components import find_components
 
 DTYPES = ("bool", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", ">u2", ">i4", ">u8")
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from napari_pixseg import Manifest, segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.engine.image import open_image
 from napari_pixseg.errors import PixsegError
+from napari_pixseg.execution import tiling
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin import controller as module
 from napari_pixseg.plugin.controller import Controller
+from napari_pixseg.sources.image import open_image
 
 LONG = 20
 KNOBS = {"ct": 3.0, "cs": "Lab", "st": 4.0}

@@ -2,16 +2,16 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import napari_pixseg.algorithm.color_counter as counter_module
+import napari_pixseg.algorithm.kernels.threads as threads
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import napari_pixseg.model.counter as counter_module
-import napari_pixseg.model.threads as threads
-from napari_pixseg.model.colortable import NO_DATA, ColorTable, pack_colors
-from napari_pixseg.model.counter import ColorCounter
+from napari_pixseg.algorithm.color_counter import ColorCounter
+from napari_pixseg.algorithm.color_table import NO_DATA, ColorTable, pack_colors
 from napari_pixseg.parameters import ColorSpace
 
 # Few colors, so that tiles share some; the first, the last, and none.

@@ -16,10 +16,10 @@ import zarr
 from resume_tools import ALL, SHAPE, make_small, picture, same, segmented
 
 from napari_pixseg import Manifest, cli, segment
-from napari_pixseg.engine import classify
-from napari_pixseg.engine.chunks import ChunkFiles
+from napari_pixseg.classification import pixels as classify
 from napari_pixseg.errors import Cancelled, CorruptInput, OutputConflict, ParameterError
-from napari_pixseg.export.place import MANIFEST_NAME
+from napari_pixseg.export.output_location import MANIFEST_NAME
+from napari_pixseg.sources.zarr_chunks import ChunkFiles
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs/manifest.schema.json").read_text())
 

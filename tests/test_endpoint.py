@@ -17,8 +17,8 @@ from PIL import Image
 
 from napari_pixseg import Manifest, segment
 from napari_pixseg.endpoint.keys import check_keys, load_keys, offered_keys
+from napari_pixseg.endpoint.request_parameters import understood
 from napari_pixseg.endpoint.settings import Settings
-from napari_pixseg.endpoint.wish import understood
 from napari_pixseg.errors import ClassError, KeyRefused, ParameterError
 
 PICTURE = scene(1)
@@ -455,7 +455,7 @@ def test_links_can_begin_with_a_public_address(tmp_path):
 
 
 def test_a_full_disk_is_507_and_a_fault_is_500_without_telling_where(server, monkeypatch):
-    from napari_pixseg.endpoint import results
+    from napari_pixseg.endpoint import result_storage
     from napari_pixseg.errors import NoSpace
 
     for error, status in (
@@ -467,7 +467,7 @@ def test_a_full_disk_is_507_and_a_fault_is_500_without_telling_where(server, mon
         def fail(*_arguments, error=error):
             raise error
 
-        monkeypatch.setattr(results, "open_segmentation", fail)
+        monkeypatch.setattr(result_storage, "open_segmentation", fail)
         refused(server.post(PNG), status)
 
 

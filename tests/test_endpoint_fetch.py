@@ -13,9 +13,9 @@ from endpoint_tools import LOOPBACK, encoded, picture_server, scene, sends, serv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_pixseg.endpoint.addresses import is_allowed, pinned, resolve
-from napari_pixseg.endpoint.fetch import Fetcher
+from napari_pixseg.endpoint.address_policy import is_allowed, pinned, resolve
 from napari_pixseg.endpoint.settings import Settings, network
+from napari_pixseg.endpoint.url_fetch import Fetcher
 from napari_pixseg.errors import (
     Cancelled,
     InputNotFound,

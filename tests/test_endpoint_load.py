@@ -22,7 +22,7 @@ from endpoint_tools import (
 
 from napari_pixseg import segment
 from napari_pixseg.endpoint import app as app_module
-from napari_pixseg.endpoint import results
+from napari_pixseg.endpoint import result_storage
 
 CLIENTS = 64
 ROUNDS = 20 if os.environ.get("PIXSEG_SOAK") else 2
@@ -93,7 +93,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path):
 def held(monkeypatch):
     """Jobs that wait until they are let go, or are cancelled; and which of these happened."""
     go, events = threading.Event(), []
-    real = results.write_picture
+    real = result_storage.write_picture
 
     def slow(path, source, parameters, cancel):
         events.append("began")
@@ -103,7 +103,7 @@ def held(monkeypatch):
                 break
         return real(path, source, parameters, cancel)
 
-    monkeypatch.setattr(results, "write_picture", slow)
+    monkeypatch.setattr(result_storage, "write_picture", slow)
     monkeypatch.setattr(app_module, "write_picture", slow)
     yield go, events
     go.set()

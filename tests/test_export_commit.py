@@ -15,7 +15,8 @@ from PIL import Image
 from resume_tools import remount, small_device
 
 from napari_pixseg import Manifest, segment
-from napari_pixseg.engine import classify, ranges, tiling
+from napari_pixseg.classification import intensity_window as ranges
+from napari_pixseg.classification import pixels as classify
 from napari_pixseg.errors import (
     Cancelled,
     ClassError,
@@ -27,8 +28,10 @@ from napari_pixseg.errors import (
     TooLarge,
     status_of,
 )
-from napari_pixseg.export import ngff, store
-from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.execution import tiling
+from napari_pixseg.export import ome_zarr as store
+from napari_pixseg.export import pyramid as ngff
+from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, Place
 
 SHAPE = (40, 36, 3)
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg import segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.engine.sources import Source
 from napari_pixseg.errors import NotAnImage
-from napari_pixseg.export import coarser, ngff
+from napari_pixseg.execution import tiling
+from napari_pixseg.export import downsample, pyramid
+from napari_pixseg.sources.source import Source
 
 with warnings.catch_warnings():
     # Their imports use what pydantic deprecates; what they say later is heard.
@@ -46,7 +46,7 @@ def small_tiles(patch, side=8):
     patch.setattr(tiling, "WRITE_SIDE", 8)
     patch.setattr(tiling, "TILE_SIDE", side)
     patch.setattr(tiling, "TILE_PIXELS", side * side)
-    patch.setattr(ngff, "COARSEST_SIDE", 7)
+    patch.setattr(pyramid, "COARSEST_SIDE", 7)
 
 
 def random_image(shape, seed=0):
@@ -134,8 +134,8 @@ def test_coarse_labels_are_nearest_neighbors_and_coarse_pictures_area_means(case
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_the_area_mean_is_that_of_the_pixels_that_exist(height, width, seed):
     plane = random_image((height, width), seed)
-    np.testing.assert_array_equal(coarser.area_mean(plane), halved(plane))
-    np.testing.assert_array_equal(coarser.area_mean(np.full_like(plane, 255)), 255)
+    np.testing.assert_array_equal(downsample.area_mean(plane), halved(plane))
+    np.testing.assert_array_equal(downsample.area_mean(np.full_like(plane, 255)), 255)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -9,7 +9,7 @@ from resume_tools import products, remount, same, segmented, small_device
 
 from napari_pixseg import Manifest, cli
 from napari_pixseg.errors import InputNotFound, NoSpace, OutputConflict
-from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME
+from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME
 
 SIZE = 20 << 20
 OUTPUTS = ("classes", "recolored")

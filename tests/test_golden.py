@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from reference_tools import GoldenCase, golden_cases
 
 from napari_pixseg import segment
-from napari_pixseg.model.classes import Classes, decide
-from napari_pixseg.model.colorspaces import forward, to_byte
-from napari_pixseg.model.colortable import ColorTable, pack_colors
+from napari_pixseg.algorithm.classes import Classes, decide
+from napari_pixseg.algorithm.color_table import ColorTable, pack_colors
+from napari_pixseg.algorithm.colorspaces.convert import forward, to_byte
 from napari_pixseg.parameters import ColorSpace, Parameters
 
 IMAGEMAGICK = golden_cases("imagemagick")

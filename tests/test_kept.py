@@ -1,18 +1,18 @@
 """Components kept between two passes: the same output, with or without them, and nothing left."""
 
+import napari_pixseg.execution.tiling as tiling
+import napari_pixseg.export.component_cache as kept_module
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-import napari_pixseg.engine.tiling as tiling
-import napari_pixseg.export.kept as kept_module
 from napari_pixseg import segment
-from napari_pixseg.engine.seams import KeptTile
-from napari_pixseg.export.kept import KeptTiles
-from napari_pixseg.export.place import Place
-from napari_pixseg.model.components import find_components, sum_samples
+from napari_pixseg.algorithm.components import find_components, sum_samples
+from napari_pixseg.export.component_cache import KeptTiles
+from napari_pixseg.export.output_location import Place
+from napari_pixseg.regions.tile_components import KeptTile
 
 pq = pytest.importorskip("pyarrow.parquet")
 OUTPUTS = ("classes", "regions", "recolored")
@@ -105,7 +105,7 @@ def test_components_kept_by_a_run_that_was_stopped_are_not_taken_by_the_next(
         raise RuntimeError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_pixseg.export.store.StoreWriter._write_regions", stops)
+        patch.setattr("napari_pixseg.export.ome_zarr.StoreWriter._write_regions", stops)
         with pytest.raises(RuntimeError, match="stopped"):
             exported(tmp_path, "out.zarr", picture())
     kept = tmp_path / "out.zarr/pixseg-components"

@@ -6,18 +6,19 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 
+import napari_pixseg.algorithm.color_table as colortable
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import napari_pixseg.model.colortable as colortable
-from napari_pixseg.engine.run import Watch
-from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.export import coarser, ngff
-from napari_pixseg.model import kernels
-from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.algorithm.color_table import ColorTable
+from napari_pixseg.algorithm.kernels import compiled as kernels
+from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.export import downsample
+from napari_pixseg.export import pyramid as ngff
 
 PIXELS = arrays(np.uint32, st.integers(0, 300), elements=st.integers(0, 1 << 24))
 
@@ -85,7 +86,7 @@ def test_a_look_up_says_how_many_are_zero(packed):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (61, 47), (3, 40, 33), (600, 530)])
-@pytest.mark.parametrize("reduce", [coarser.nearest, coarser.area_mean])
+@pytest.mark.parametrize("reduce", [downsample.nearest, downsample.area_mean])
 @pytest.mark.parametrize("chunk", [8, 16])
 def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, reduce, chunk):
     monkeypatch.setattr(ngff, "COARSEST_SIDE", 20)
@@ -113,7 +114,7 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
         return [np.asarray(level[:]) for level in made.levels]
 
     expected = pyramid(False)
-    for made in (pyramid(True), pyramid(True, coarser.Gathering())):
+    for made in (pyramid(True), pyramid(True, downsample.Gathering())):
         for one, other in zip(made, expected, strict=True):
             assert np.array_equal(one, other)
 
@@ -135,11 +136,11 @@ def test_gathered_chunks_are_handed_on_at_once_and_few_wait():
     most = {}
     for side in (256, 1024):
         tiling = Tiling((side, side), (16, 16), (8, 8))
-        gathering, waiting, seen = coarser.Gathering(), 0, 0
+        gathering, waiting, seen = downsample.Gathering(), 0, 0
         for number in tiling.nested():
-            part = coarser.halved(tiling.region(number))
+            part = downsample.halved(tiling.region(number))
             for level in (2, 3, 4):
-                part, shape = coarser.halved(part), (side >> level,) * 2
+                part, shape = downsample.halved(part), (side >> level,) * 2
                 block = np.ones([p.stop - p.start for p in part], np.uint8)
                 for there, whole in gathering.add(level, part, block, (8, 8), shape):
                     assert whole.shape == tuple(p.stop - p.start for p in there)
@@ -156,7 +157,7 @@ def test_gathered_chunks_are_handed_on_at_once_and_few_wait():
 def test_halving_is_the_mean_of_the_pixels_there_are_rounded_half_up(data):
     shape = tuple(data.draw(st.integers(1, longest)) for longest in (3, 9, 9))
     planes = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, shape, np.uint8)
-    found = coarser.area_mean(planes)
+    found = downsample.area_mean(planes)
     assert found.shape == (shape[0], (shape[1] + 1) // 2, (shape[2] + 1) // 2)
     for index in np.ndindex(found.shape):
         plane, y, x = index

@@ -11,11 +11,10 @@ from PIL import Image as PillowImage
 from pydantic.warnings import PydanticDeprecatedSince20
 
 from napari_pixseg import segment
-from napari_pixseg.engine.image import open_image
 from napari_pixseg.errors import InputNotFound, NotAnImage, ParameterError
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin import levels
-from napari_pixseg.plugin.layers import (
+from napari_pixseg.plugin.layers import level_image
+from napari_pixseg.plugin.layers.image_layers import (
     LayerView,
     axes_of_layer,
     image_layer_of_path,
@@ -24,7 +23,8 @@ from napari_pixseg.plugin.layers import (
     placement,
     preview_levels,
 )
-from napari_pixseg.plugin.levels import PreviewPixels
+from napari_pixseg.plugin.layers.lazy_levels import PreviewPixels
+from napari_pixseg.sources.image import open_image
 
 with warnings.catch_warnings():
     # npe2 and napari use what pydantic deprecates.
@@ -241,8 +241,8 @@ def test_a_file_of_another_order_keeps_it(tmp_path):
 
 
 def test_a_large_zarr_array_gets_levels(tmp_path, monkeypatch):
-    monkeypatch.setattr(levels, "LARGEST_PLANE", 1000)
-    monkeypatch.setattr(levels, "_COARSEST_SIDE", 16)
+    monkeypatch.setattr(level_image, "LARGEST_PLANE", 1000)
+    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 16)
     array = random((60, 50, 3))
     zarr.create_array(str(tmp_path / "in.zarr"), data=array, chunks=(16, 16, 3))
     layer = opened(tmp_path / "in.zarr")

@@ -10,22 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg import segment
-from napari_pixseg.engine.image import open_image
-from napari_pixseg.engine.samples import Encoding
-from napari_pixseg.engine.sources import Source
-from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
-from napari_pixseg.plugin import levels
-from napari_pixseg.plugin.layers import levels_of
-from napari_pixseg.plugin.levels import (
-    ImageLevel,
-    LevelImage,
-    Lookup,
-    PreviewLevel,
-    PreviewPixels,
-    decoded,
-    made_up_levels,
-)
-from napari_pixseg.plugin.overview import Overview
+from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
+from napari_pixseg.classification.encoding import Encoding
+from napari_pixseg.plugin.layers import lazy_levels, level_image
+from napari_pixseg.plugin.layers.class_lookup import Lookup
+from napari_pixseg.plugin.layers.image_layers import levels_of
+from napari_pixseg.plugin.layers.lazy_levels import ImageLevel, PreviewLevel, PreviewPixels, decoded
+from napari_pixseg.plugin.layers.level_image import LevelImage, made_up_levels
+from napari_pixseg.plugin.layers.overview import Overview
+from napari_pixseg.sources.image import open_image
+from napari_pixseg.sources.source import Source
 
 SHAPES = {
     "yx": (37, 29),
@@ -258,7 +252,7 @@ def test_few_views_are_kept():
     level, pixels, _ = preview_of(source, ct=0)
     for start in range(40):
         np.asarray(level[start : start + 8, :8])
-    assert len(pixels._views) == levels._VIEWS_KEPT
+    assert len(pixels._views) == lazy_levels._VIEWS_KEPT
     source.reads.clear()
     np.asarray(level[39:47, :8])
     assert not source.reads
@@ -328,7 +322,7 @@ class Endless:
         rows, columns, channels = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
         pixels = len(rows) * len(columns)
         self.largest, self.total = max(self.largest, pixels), self.total + pixels
-        assert pixels <= levels._LARGEST_READ
+        assert pixels <= level_image._LARGEST_READ
         y, x, c = np.ogrid[: len(rows), : len(columns), : len(channels)]
         return ((y + rows.start) // 1000 + (x + columns.start) // 1000 + c).astype(np.uint8)
 
@@ -341,7 +335,7 @@ def test_small_planes_get_no_levels_and_large_ones_down_to_a_screen():
 
 
 def test_no_view_of_a_huge_image_reads_much(monkeypatch):
-    monkeypatch.setattr(levels, "_LARGEST_READ", 1 << 22)
+    monkeypatch.setattr(level_image, "_LARGEST_READ", 1 << 22)
     source = Endless()
     made = made_up_levels(open_image(source, "yxc"))
     for level in made:
@@ -360,7 +354,7 @@ def test_sampled_views_have_the_shape_of_the_part_asked_for(data):
         slice(*sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n))))) for n in (51, 42)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(levels, "_LARGEST_READ", 64)
+        patch.setattr(level_image, "_LARGEST_READ", 64)
         source = Read(array)
         samples = ImageLevel(LevelImage(open_image(source), 4))[part]
         wanted = array[::4, ::4][part]
@@ -370,7 +364,7 @@ def test_sampled_views_have_the_shape_of_the_part_asked_for(data):
 
 
 def test_a_sampled_view_shows_pixels_from_where_they_are_shown(monkeypatch):
-    monkeypatch.setattr(levels, "_LARGEST_READ", 64)
+    monkeypatch.setattr(level_image, "_LARGEST_READ", 64)
     array = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], 256, axis=1)
     samples = np.asarray(ImageLevel(LevelImage(open_image(array), 4)))
     shown = samples[:, 0].astype(int) - array[::4, 0]
@@ -408,7 +402,7 @@ def test_an_encoding_is_undone_but_for_rounding(dtype, window):
 
 
 def test_a_huge_image_shows_what_counting_has_seen_of_it(monkeypatch):
-    monkeypatch.setattr(levels, "_LARGEST_READ", 1000)
+    monkeypatch.setattr(level_image, "_LARGEST_READ", 1000)
     array = random((200, 300))
     level = ImageLevel(LevelImage(open_image(array), 4))
     coarsest = np.asarray(level)

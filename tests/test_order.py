@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from napari_pixseg import segment
-from napari_pixseg.engine import run
-from napari_pixseg.engine.run import Feed, run_tiles, tile_graph
-from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.execution import scheduler
+from napari_pixseg.execution.scheduler import run_tiles, tile_graph
+from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tiling import Tiling
 
 TILES = Tiling((64, 96), (8, 8), (8, 8))
 
@@ -36,7 +37,7 @@ class Log:
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("blocks", [False, True])
 def test_few_tiles_are_begun_before_the_earlier_ones_are_done(blocks, workers, merge, monkeypatch):
-    monkeypatch.setattr(run, "_AHEAD", 6)
+    monkeypatch.setattr(scheduler, "_AHEAD", 6)
     order = np.random.default_rng(0).permutation(len(TILES)).tolist()
     log, feed = Log(order), Feed.of_reader(lambda number: number, TILES)
     if blocks:
@@ -55,7 +56,7 @@ def test_few_tiles_are_begun_before_the_earlier_ones_are_done(blocks, workers, m
 
 
 def test_without_dask_they_come_in_order_too(monkeypatch):
-    monkeypatch.setattr(run, "dask_is_wanted", lambda: False)
+    monkeypatch.setattr(scheduler, "dask_is_wanted", lambda: False)
     order = TILES.nested()
     log = Log(order)
     assert run_tiles(Feed.of_reader(lambda n: n, TILES).ordered(order), log, "test") == order
@@ -67,7 +68,7 @@ def test_only_tiles_in_order_have_tasks_more_than_one():
     plain, _ = tile_graph(feed, lambda block, number: number, "test")
     ordered, keys = tile_graph(feed.ordered(range(len(TILES))), lambda block, number: number, "x")
     assert len(plain) == len(TILES) + 1
-    assert len(ordered) == len(plain) + len(TILES) - min(run._AHEAD, len(TILES))
+    assert len(ordered) == len(plain) + len(TILES) - min(scheduler._AHEAD, len(TILES))
     assert keys == [(keys[0][0], number) for number in range(len(TILES))]
 
 

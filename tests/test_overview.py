@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg import segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.engine.classify import Counted
-from napari_pixseg.engine.image import open_image
-from napari_pixseg.engine.tiling import Tiling, plan_tiles
-from napari_pixseg.model.colortable import NO_DATA, pack_colors
+from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors
+from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.execution import tiling
+from napari_pixseg.execution.tiling import Tiling, plan_tiles
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin import levels
-from napari_pixseg.plugin.levels import PreviewLevel, PreviewPixels, made_up_levels, overview_of
-from napari_pixseg.plugin.overview import Overview
+from napari_pixseg.plugin.layers import level_image
+from napari_pixseg.plugin.layers.lazy_levels import PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.layers.level_image import made_up_levels, overview_of
+from napari_pixseg.plugin.layers.overview import Overview
+from napari_pixseg.sources.image import open_image
 
 
 def packed_of(shape, seed=0):
@@ -184,9 +185,9 @@ def _small(monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDE", 32)
     monkeypatch.setattr(tiling, "TILE_PIXELS", 32 * 32)
     monkeypatch.setattr(tiling, "WRITE_SIDE", 16)
-    monkeypatch.setattr(levels, "LARGEST_PLANE", 1000)
-    monkeypatch.setattr(levels, "_COARSEST_SIDE", 16)
-    monkeypatch.setattr(levels, "_LARGEST_READ", 1000)
+    monkeypatch.setattr(level_image, "LARGEST_PLANE", 1000)
+    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 16)
+    monkeypatch.setattr(level_image, "_LARGEST_READ", 1000)
 
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (150, 130, 3)).astype(np.uint8)
@@ -200,7 +201,7 @@ PICTURE = np.random.default_rng(3).integers(0, 256, (150, 130, 3)).astype(np.uin
 @pytest.mark.parametrize("radius", [0, 2])
 def test_counting_fills_it_with_the_colors_that_are_counted(make, direct, radius, monkeypatch):
     if direct:
-        monkeypatch.setattr("napari_pixseg.engine.classify.DIRECT_TILES", 0)
+        monkeypatch.setattr("napari_pixseg.classification.pixels.DIRECT_TILES", 0)
     image = open_image(make(PICTURE))
     counted = Counted(image, plan_tiles(image), Parameters(denoise=radius))
     assert len(counted.tiling) > 4

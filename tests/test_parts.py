@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg import segment
-from napari_pixseg.engine import image as image_module
-from napari_pixseg.engine.image import open_image
-from napari_pixseg.engine.samples import ByteColors, Encoding
-from napari_pixseg.model.components import find_components, sum_samples
+from napari_pixseg.algorithm.components import find_components, sum_samples
+from napari_pixseg.classification.encoding import Encoding
+from napari_pixseg.classification.tile_colors import ByteColors
+from napari_pixseg.sources import image as image_module
+from napari_pixseg.sources.image import open_image
 
 AXES = {2: "yxc", 3: "zyxc", 4: "tzyxc"}
 

@@ -11,9 +11,9 @@ import pytest
 import zarr
 
 from napari_pixseg import cli, segment
-from napari_pixseg.engine import classify
-from napari_pixseg.engine import peak as peaks
+from napari_pixseg.classification import pixels as classify
 from napari_pixseg.errors import ParameterError, TooLarge
+from napari_pixseg.execution import memory_estimate as peaks
 
 MIB = 1 << 20
 # getrusage would not do: its peak begins with that of the process that started this one.

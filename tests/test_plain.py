@@ -14,13 +14,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from napari_pixseg import segment
-from napari_pixseg.engine import here, run, tiling
-from napari_pixseg.engine.run import Feed, Progress, Watch, run_tiles
-from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.algorithm.color_table import ColorTable
+from napari_pixseg.algorithm.kernels import compiled as kernels
+from napari_pixseg.algorithm.kernels import dispatch as compiling
+from napari_pixseg.algorithm.kernels import threads, vectorized
 from napari_pixseg.errors import Cancelled
-from napari_pixseg.model import compile as compiling
-from napari_pixseg.model import kernels, plain, threads
-from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.execution import local_threads, scheduler, tiling
+from napari_pixseg.execution.progress import Progress, Watch
+from napari_pixseg.execution.scheduler import run_tiles
+from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tiling import Tiling
 
 HEAVY = ("dask", "zarr", "numba", "scipy", "skimage", "pyarrow", "distributed", "imagecodecs")
 WITH_PLAIN = [name for name, k in vars(kernels).items() if getattr(k, "plain", None)]
@@ -45,7 +48,7 @@ def assert_alike(name, *arguments):
 
 def many(draw):
     """A length around the size of blocks now and then, and short mostly."""
-    return draw(st.sampled_from([0, 1, 7, 300, plain._BLOCK, plain._BLOCK + 9]))
+    return draw(st.sampled_from([0, 1, 7, 300, vectorized._BLOCK, vectorized._BLOCK + 9]))
 
 
 @st.composite
@@ -174,7 +177,7 @@ def test_the_allowance_ends_with_the_work_or_with_a_large_image(monkeypatch):
 @pytest.fixture
 def no_dask(monkeypatch):
     """Runs behave as in a process where nobody has asked for Dask."""
-    monkeypatch.setattr(run, "dask_is_wanted", lambda: False)
+    monkeypatch.setattr(scheduler, "dask_is_wanted", lambda: False)
 
 
 TILES = Tiling((40, 40), (8, 8), (8, 8))
@@ -185,8 +188,8 @@ TILES = Tiling((40, 40), (8, 8), (8, 8))
 def test_results_are_merged_in_order_whatever_the_number_of_threads(
     no_dask, monkeypatch, fan_in, cores
 ):
-    monkeypatch.setattr(run, "FAN_IN", fan_in)
-    monkeypatch.setattr(here, "_cores", lambda: cores)
+    monkeypatch.setattr(scheduler, "FAN_IN", fan_in)
+    monkeypatch.setattr(local_threads, "_cores", lambda: cores)
     sizes = []
 
     def merge(parts):
@@ -207,7 +210,7 @@ def test_results_are_merged_in_order_whatever_the_number_of_threads(
 @pytest.mark.parametrize("cores", [1, 3])
 @pytest.mark.parametrize("who", ["tile", "listener", "cancel"])
 def test_after_an_error_no_tile_begins_and_none_is_at_work(no_dask, monkeypatch, cores, who):
-    monkeypatch.setattr(here, "_cores", lambda: cores)
+    monkeypatch.setattr(local_threads, "_cores", lambda: cores)
     began, at_work, cancel = [], set(), threading.Event()
 
     def function(_, number):
@@ -251,11 +254,11 @@ def test_the_picture_of_many_tiles_is_the_same_without_dask(no_dask, monkeypatch
 def test_dask_has_a_say_where_it_is_configured(monkeypatch, variable, wanted):
     for name in [name for name in sys.modules if name.partition(".")[0] == "dask"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(here, "_DASK_FOLDERS", ())
+    monkeypatch.setattr(local_threads, "_DASK_FOLDERS", ())
     monkeypatch.setenv(variable, "synchronous")
-    assert here.dask_is_wanted() == wanted
+    assert local_threads.dask_is_wanted() == wanted
     monkeypatch.setitem(sys.modules, "dask", object())
-    assert here.dask_is_wanted()
+    assert local_threads.dask_is_wanted()
 
 
 # A whole process ----------------------------------------------------------------

@@ -20,13 +20,15 @@ from PIL import Image as PillowImage
 from pydantic.warnings import PydanticDeprecatedSince20
 
 from napari_pixseg import Manifest, segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.engine.sources import Source
 from napari_pixseg.errors import InputNotFound, NotAnImage, OutputConflict, ParameterError, TooLarge
-from napari_pixseg.export import ngff
-from napari_pixseg.plugin import looks, samples, writer
+from napari_pixseg.execution import tiling
+from napari_pixseg.export import pyramid
+from napari_pixseg.plugin import sample_data as samples
+from napari_pixseg.plugin import writer
+from napari_pixseg.plugin.layers import styles
+from napari_pixseg.plugin.layers.stored_pyramid import StoredLevel
 from napari_pixseg.plugin.reader import get_reader, layers_of_output
-from napari_pixseg.plugin.stored import StoredLevel
+from napari_pixseg.sources.source import Source
 
 with warnings.catch_warnings():
     # npe2 and napari use what pydantic deprecates.
@@ -59,7 +61,7 @@ def _small(monkeypatch):
     monkeypatch.setattr(tiling, "WRITE_SIDE", 8)
     monkeypatch.setattr(tiling, "TILE_SIDE", 8)
     monkeypatch.setattr(tiling, "TILE_PIXELS", 64)
-    monkeypatch.setattr(ngff, "COARSEST_SIDE", 7)
+    monkeypatch.setattr(pyramid, "COARSEST_SIDE", 7)
 
 
 @pytest.fixture
@@ -289,7 +291,7 @@ def test_regions_have_their_table_by_number(tmp_path):
 
 def test_a_long_table_of_regions_is_left_on_disk_and_the_user_told(tmp_path, monkeypatch, told):
     result = exported(tmp_path / "out.ome.zarr", "color")
-    monkeypatch.setattr(looks, "MOST_FEATURES", len(result.region_table) - 1)
+    monkeypatch.setattr(styles, "MOST_FEATURES", len(result.region_table) - 1)
     layer = shown(tmp_path / "out.ome.zarr")["regions"]
     assert layer.features.empty
     (message,) = [record.message for record in told]
@@ -433,7 +435,7 @@ def test_chunks_follow_the_view():
 
 
 def foreign(path):
-    ngff.create_group(zarr.storage.LocalStore(path), "", {"multiscales": []})
+    pyramid.create_group(zarr.storage.LocalStore(path), "", {"multiscales": []})
     return path
 
 

@@ -23,8 +23,8 @@ from reference_tools import (
 )
 
 from napari_pixseg import Segmentation, segment
+from napari_pixseg.algorithm.scale_space import fingerprint
 from napari_pixseg.errors import ClassError
-from napari_pixseg.model.scalespace import fingerprint
 from napari_pixseg.parameters import ColorSpace
 
 needs_imagemagick = pytest.mark.skipif(

@@ -16,9 +16,9 @@ from skimage.measure import regionprops_table
 from test_regions import MANY_CLASSES, painted
 
 from napari_pixseg import Manifest, cli, segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.engine.sources import Source
-from napari_pixseg.export import ngff
+from napari_pixseg.execution import tiling
+from napari_pixseg.export import pyramid
+from napari_pixseg.sources.source import Source
 
 SCHEMA = Path(__file__).parents[1] / "docs/manifest.schema.json"
 AXES = ("yx", "yxc", "yxc", "zyx", "zyxc", "tyx", "tzyxc", "xyc", "cxyz")
@@ -32,7 +32,7 @@ def small_tiles(patch, side):
     patch.setattr(tiling, "WRITE_SIDE", side)
     patch.setattr(tiling, "TILE_SIDE", side)
     patch.setattr(tiling, "TILE_PIXELS", side * side)
-    patch.setattr(ngff, "COARSEST_SIDE", 7)
+    patch.setattr(pyramid, "COARSEST_SIDE", 7)
 
 
 @pytest.fixture

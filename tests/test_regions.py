@@ -15,13 +15,19 @@ from hypothesis import strategies as st
 from test_components import ADVERSARIAL, frame_labels, noisy
 
 from napari_pixseg import label_regions, segment
-from napari_pixseg.engine import seams, tiling
-from napari_pixseg.engine.regions import Relabel, lazy_dtype, open_class_map, smallest_dtype
-from napari_pixseg.engine.run import Feed, Watch
-from napari_pixseg.engine.seams import Layout, Rules, TileComponents, TileNumbers, sum_up
-from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.algorithm.components import BYTES_PER_COMPONENT, BYTES_PER_RUN
 from napari_pixseg.errors import NotAnImage, ParameterError
-from napari_pixseg.model.components import BYTES_PER_COMPONENT, BYTES_PER_RUN
+from napari_pixseg.execution import tiling
+from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.regions import numbering as seams
+from napari_pixseg.regions.label import open_class_map
+from napari_pixseg.regions.layout import Layout, Rules
+from napari_pixseg.regions.numbering import TileNumbers
+from napari_pixseg.regions.region_pass import Relabel, lazy_dtype, smallest_dtype
+from napari_pixseg.regions.seams import sum_up
+from napari_pixseg.regions.tile_components import TileComponents
 
 AXES = ("yx", "yx", "zyx", "zyx", "tyx", "tzyx", "tzyx", "xy", "xyz", "zxy", "xty", "ztyx")
 LENGTHS = {

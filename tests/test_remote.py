@@ -8,13 +8,13 @@ import pytest
 from endpoint_tools import encoded, scene, serving, until
 
 from napari_pixseg import Endpoint, Parameters, segment
-from napari_pixseg.engine.image import open_image
 from napari_pixseg.errors import NotAnImage, ParameterError, TooLarge
+from napari_pixseg.sources.image import open_image
 
 pytest.importorskip("magicgui")
 pytest.importorskip("psygnal")
 
-from napari_pixseg.plugin.remote import RemoteJob, sent
+from napari_pixseg.plugin.remote_job import RemoteJob, sent
 
 
 @dataclass

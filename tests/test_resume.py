@@ -15,10 +15,11 @@ import resume_tools
 import zarr
 from resume_tools import ALL, cancelled_at, make_small, picture, products, same, segmented, source
 
-from napari_pixseg.engine import classify, stores
+from napari_pixseg.classification import pixels
 from napari_pixseg.errors import Cancelled, InputChanged, NoSpace, OutputConflict
-from napari_pixseg.export import kept, ngff, store
-from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export import component_cache, ome_zarr, pyramid
+from napari_pixseg.export.output_location import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.sources import zarr_store
 
 SOAK = bool(os.environ.get("PIXSEG_SOAK"))
 DTYPES = {"uint8": {}, "uint16": {"denoise": 2}, "float32": {"min_size": 3, "connectivity": 2}}
@@ -55,7 +56,7 @@ def test_a_run_cancelled_at_any_step_is_finished_to_the_last_byte(
     assert steps >= 30
     if dtype == "uint16":
         # As on a cluster, where each coarser level is made of the one before.
-        monkeypatch.setattr(store, "runs_here", lambda: False)
+        monkeypatch.setattr(ome_zarr, "runs_here", lambda: False)
         _, steps = whole(path, **options)
         assert steps > 40
     for number in range(1, steps + 1, 1 if SOAK or dtype == "uint8" else 5):
@@ -137,7 +138,7 @@ def test_a_run_killed_before_its_record_was_whole_is_begun_anew(tmp_path, output
 def test_a_run_that_found_the_disk_full_is_finished(tmp_path, output, whole, monkeypatch):
     path = source(tmp_path)
     expected, _ = whole(path)
-    write = ngff.Pyramid.write
+    write = pyramid.Pyramid.write
     written = []
 
     def full(self, *arguments):
@@ -147,7 +148,7 @@ def test_a_run_that_found_the_disk_full_is_finished(tmp_path, output, whole, mon
         write(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ngff.Pyramid, "write", full)
+        patch.setattr(pyramid.Pyramid, "write", full)
         with pytest.raises(NoSpace, match="with resume"):
             segmented(path).export(output, ALL)
     segmented(path).export(output, ALL, resume=True)
@@ -174,8 +175,8 @@ def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(
     tmp_path, output, step, short, monkeypatch
 ):
     """Where it is not known when files were written, such as on servers."""
-    monkeypatch.setattr(kept, "_SHORT", short)
-    monkeypatch.setattr(stores, "_state", lambda _: None)
+    monkeypatch.setattr(component_cache, "_SHORT", short)
+    monkeypatch.setattr(zarr_store, "_state", lambda _: None)
     path = source(tmp_path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(step))
@@ -280,18 +281,18 @@ def test_a_run_over_an_older_output_never_takes_its_tiles(tmp_path, output, whol
 
 
 def test_tiles_read_one_by_one_are_resumed_too(tmp_path, output, whole, monkeypatch):
-    monkeypatch.setattr(classify, "DIRECT_TILES", 2)
+    monkeypatch.setattr(pixels, "DIRECT_TILES", 2)
     path = source(tmp_path)
     expected, _ = whole(path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(16))
-    written, write = [], store._TileWriter.__call__
+    written, write = [], ome_zarr._TileWriter.__call__
 
     def spy(writer, classes, number):
         written.append(number in writer.done_labels)
         return write(writer, classes, number)
 
-    monkeypatch.setattr(store._TileWriter, "__call__", spy)
+    monkeypatch.setattr(ome_zarr._TileWriter, "__call__", spy)
     segmented(path).export(output, ALL, resume=True)
     assert True in written
     assert False in written

@@ -8,13 +8,13 @@ import pytest
 import zarr
 from resume_tools import ALL, cancelled_at, make_small, same, segmented, source
 
-from napari_pixseg.engine import classify, ranges
-from napari_pixseg.engine.image import Image
-from napari_pixseg.engine.tiling import Tiling
+from napari_pixseg.classification import intensity_window, pixels
 from napari_pixseg.errors import Cancelled
-from napari_pixseg.export import ngff
-from napari_pixseg.export.done import done_tiles
-from napari_pixseg.export.place import COLORS_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.export import pyramid as ngff
+from napari_pixseg.export.completed_tiles import done_tiles
+from napari_pixseg.export.output_location import COLORS_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.sources.image import Image
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ class Spy:
 
     def __init__(self, monkeypatch):
         self.reads, self.writes, self.pieces, self.counted = [], [], [], 0
-        read, write, count = Image.read, ngff.Pyramid.write, classify.Pixels.count
+        read, write, count = Image.read, ngff.Pyramid.write, pixels.Pixels.count
 
         def counting(*arguments):
             self.counted += 1
@@ -78,7 +78,7 @@ class Spy:
 
         monkeypatch.setattr(Image, "read", reading)
         monkeypatch.setattr(ngff.Pyramid, "write", writing)
-        monkeypatch.setattr(classify.Pixels, "count", counting)
+        monkeypatch.setattr(pixels.Pixels, "count", counting)
 
 
 TWO = ("classes", "recolored")
@@ -192,7 +192,7 @@ def test_the_window_is_not_measured_again(tmp_path, output, whole, monkeypatch):
     expected, _ = whole(path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(26))
-    monkeypatch.setattr(ranges, "run_tiles", None)
+    monkeypatch.setattr(intensity_window, "run_tiles", None)
     segmented(path).export(output, ALL, resume=True)
     same(output, expected)
 

@@ -19,8 +19,8 @@ import resume_tools
 from resume_tools import ALL, cancelled_at, content, make_small, picture, segmented, source
 
 from napari_pixseg.errors import Cancelled, OutputConflict
-from napari_pixseg.export import lock, ngff, record
-from napari_pixseg.export.place import LOCK_NAME, MANIFEST_NAME, RECORD_NAME
+from napari_pixseg.export import lock, pyramid, run_record
+from napari_pixseg.export.output_location import LOCK_NAME, MANIFEST_NAME, RECORD_NAME
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +122,7 @@ def test_a_file_system_without_locks_is_written_all_the_same(output, monkeypatch
 
 
 def test_no_thread_writes_after_a_run_has_ended(output, monkeypatch):
-    write, calls, ended = ngff.Pyramid.write, [], []
+    write, calls, ended = pyramid.Pyramid.write, [], []
     started, cancel = threading.Event(), threading.Event()
 
     def slow(*arguments):
@@ -139,7 +139,7 @@ def test_no_thread_writes_after_a_run_has_ended(output, monkeypatch):
             assert started.wait(30)
             cancel.set()
 
-    monkeypatch.setattr(ngff.Pyramid, "write", slow)
+    monkeypatch.setattr(pyramid.Pyramid, "write", slow)
     with dask.config.set(scheduler="threads", num_workers=2), pytest.raises(Cancelled):
         segmented(picture()).export(output, on_event=listen, cancel=cancel)
     assert len(ended) == len(calls)
@@ -179,9 +179,9 @@ def test_a_run_that_beat_a_moment_ago_is_not_disturbed(wish, memory):
 
 
 def test_a_long_run_beats_and_stops_beating(memory, monkeypatch):
-    monkeypatch.setattr(record, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(run_record, "BEAT_SECONDS", 0.01)
     beats, enough = set(), threading.Event()
-    write = record.Place.write_bytes
+    write = run_record.Place.write_bytes
 
     def spy(place, data):
         write(place, data)
@@ -190,7 +190,7 @@ def test_a_long_run_beats_and_stops_beating(memory, monkeypatch):
             if len(beats) > 3:
                 enough.set()
 
-    monkeypatch.setattr(record.Place, "write_bytes", spy)
+    monkeypatch.setattr(run_record.Place, "write_bytes", spy)
     segmented(picture()).export(URL, on_event=lambda _: enough.wait(20))
     assert enough.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "beat"]

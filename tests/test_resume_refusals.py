@@ -9,7 +9,7 @@ from resume_tools import cancelled_at, content, make_small, picture, segmented, 
 
 from napari_pixseg import Manifest, cli
 from napari_pixseg.errors import Cancelled, ClassError, OutputConflict, ParameterError
-from napari_pixseg.export.place import RECORD_NAME
+from napari_pixseg.export.output_location import RECORD_NAME
 
 
 @pytest.fixture(autouse=True)

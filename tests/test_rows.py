@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_pixseg.engine.regiontable import Rows
-from napari_pixseg.engine.seams import Layout
-from napari_pixseg.engine.tally import Tally
-from napari_pixseg.engine.tiling import Tiling
-from napari_pixseg.export import rows as rows_module
-from napari_pixseg.export import table as table_module
-from napari_pixseg.export.place import ROWS_NAME, Place
-from napari_pixseg.export.rows import temporary_rows
-from napari_pixseg.export.table import write_parquet
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.export import measurement_spill as rows_module
+from napari_pixseg.export import parquet as table_module
+from napari_pixseg.export.measurement_spill import temporary_rows
+from napari_pixseg.export.output_location import ROWS_NAME, Place
+from napari_pixseg.export.parquet import write_parquet
+from napari_pixseg.regions.layout import Layout
+from napari_pixseg.regions.measurements import Tally
+from napari_pixseg.regions.region_table import Rows
 
 COUNT = 60
 # Up to what the columns go: all fit four bytes, some do not, nothing does.

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
 
-from napari_pixseg.model.scalespace import SCALES, fingerprint
+from napari_pixseg.algorithm.scale_space import SCALES, fingerprint
 
 
 class Specification:

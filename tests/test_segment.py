@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from napari_pixseg import segment
-from napari_pixseg.engine import classify, tiling
-from napari_pixseg.engine.location import FilesState
-from napari_pixseg.engine.run import run_tiles
-from napari_pixseg.engine.samples import Encoding, packed_colors
-from napari_pixseg.engine.sources import Source
+from napari_pixseg.algorithm.classes import decide
+from napari_pixseg.algorithm.color_table import ColorTable, pack_colors
+from napari_pixseg.algorithm.colorspaces.convert import forward, forward_bytes, to_byte
+from napari_pixseg.classification import pixels as classify
+from napari_pixseg.classification.encoding import Encoding
+from napari_pixseg.classification.tile_colors import packed_colors
 from napari_pixseg.errors import (
     ClassError,
     InputNotFound,
@@ -29,10 +30,11 @@ from napari_pixseg.errors import (
     PixsegError,
     RecountNeeded,
 )
-from napari_pixseg.model.classes import decide
-from napari_pixseg.model.colorspaces import forward, forward_bytes, to_byte
-from napari_pixseg.model.colortable import ColorTable, pack_colors
+from napari_pixseg.execution import tiling
+from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.parameters import Parameters
+from napari_pixseg.sources.file_state import FilesState
+from napari_pixseg.sources.source import Source
 
 ENGINE_ORDER = "tzyxc"
 AXES = ("yx", "xy", "yxc", "cyx", "xyc", "zyx", "ztyx", "zyxt", "tyxc", "zcyx", "tczyx", "zyxc")

@@ -30,10 +30,12 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_pixseg.engine.image import open_image
-from napari_pixseg.engine.location import locate, public_uri
-from napari_pixseg.engine.sources import Source, open_source
 from napari_pixseg.errors import InputNotFound, NotAnImage
+from napari_pixseg.sources.image import open_image
+from napari_pixseg.sources.location import locate
+from napari_pixseg.sources.open import open_source
+from napari_pixseg.sources.source import Source
+from napari_pixseg.sources.urls import public_uri
 
 RGB = np.random.default_rng(0).integers(0, 256, (48, 70, 3), np.uint8)
 GRAY = np.random.default_rng(1).integers(0, 65536, (48, 70), np.uint16)
@@ -638,12 +640,12 @@ def test_a_huge_picture_opens_without_decoding_and_the_limit_of_pillow_stays(
 def test_a_picture_is_decoded_once_by_all_threads_and_not_before_it_is_sliced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_pixseg.engine import pictures
+    from napari_pixseg.sources import raster
 
     Image.fromarray(RGB).save(tmp_path / "a.png")
     calls: list[int] = []
-    real = pictures._decoded
-    monkeypatch.setattr(pictures, "_decoded", lambda *given: (calls.append(1), real(*given))[1])
+    real = raster._decoded
+    monkeypatch.setattr(raster, "_decoded", lambda *given: (calls.append(1), real(*given))[1])
     source = open_source(tmp_path / "a.png")
     assert calls == []
     with ThreadPoolExecutor(8) as pool:
@@ -911,7 +913,7 @@ def test_dask_processes_read_the_same_pixels(tmp_path: Path) -> None:
 
 def test_importing_the_sources_imports_no_reader() -> None:
     code = (
-        "import sys, napari_pixseg.engine.sources\n"
+        "import sys, napari_pixseg.sources.source\n"
         "print({'zarr','tifffile','imageio','dask','fsspec','PIL'} & set(sys.modules))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg import segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.engine.tiling import TILE_PIXELS, TILE_SIDE, Tiling, estimate, plan_tiles
+from napari_pixseg.execution import tiling
+from napari_pixseg.execution.cost_estimate import estimate
+from napari_pixseg.execution.tiling import TILE_PIXELS, TILE_SIDE, Tiling, plan_tiles
 
 
 @st.composite

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg import segment
-from napari_pixseg.engine import tiling
-from napari_pixseg.engine.samples import Encoding, to_window
+from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
+from napari_pixseg.classification.encoding import Encoding, to_window
 from napari_pixseg.errors import NotAnImage, ParameterError
-from napari_pixseg.model.colortable import NO_DATA, pack_colors, unpack_colors
+from napari_pixseg.execution import tiling
 
 INTEGERS = [f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)]
 INTEGERS.remove("uint8")

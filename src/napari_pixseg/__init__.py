@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_pixseg.endpoint.client import Endpoint
-    from napari_pixseg.engine.regions import label_regions
     from napari_pixseg.errors import PixsegError
     from napari_pixseg.export.manifest import Manifest
     from napari_pixseg.parameters import ColorSpace, Parameters
+    from napari_pixseg.regions.label import label_regions
     from napari_pixseg.segmentation import Segmentation, segment
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _HOMES = {
     "Parameters": "parameters",
     "PixsegError": "errors",
     "Segmentation": "segmentation",
-    "label_regions": "engine.regions",
+    "label_regions": "regions.label",
     "segment": "segmentation",
 }
 

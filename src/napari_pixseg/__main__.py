@@ -20,7 +20,7 @@ def program() -> NoReturn:
     # Imports make many objects that stay: looking through them again and again takes 10 ms.
     gc.set_threshold(50_000, 20, 20)
     try:
-        from napari_pixseg.engine.memory import prepare_heap
+        from napari_pixseg.execution.allocator import prepare_heap
 
         prepare_heap()
         from napari_pixseg.cli import main

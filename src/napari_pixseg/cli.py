@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from napari_pixseg.endpoint.command import add_endpoint, add_serve, segment_there
+from napari_pixseg.endpoint.cli import add_endpoint, add_serve, segment_there
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import SEMANTICS, Parameters
@@ -218,7 +218,7 @@ def _segment(options: argparse.Namespace) -> None:
     if options.endpoint:
         _say(segment_there(options, _beyond_an_endpoint(options)))
         return
-    from napari_pixseg.engine.cluster import connected
+    from napari_pixseg.execution.dask_cluster import connected
     from napari_pixseg.segmentation import open_segmentation
 
     parameters = _parameters(options)
@@ -304,9 +304,10 @@ class _Bars:
 
 
 def _info(options: argparse.Namespace) -> None:
-    from napari_pixseg.engine.image import open_image
-    from napari_pixseg.engine.peak import peak_memory, threads_of_worker
-    from napari_pixseg.engine.tiling import estimate, plan_tiles
+    from napari_pixseg.execution.cost_estimate import estimate
+    from napari_pixseg.execution.memory_estimate import peak_memory, threads_of_worker
+    from napari_pixseg.execution.tiling import plan_tiles
+    from napari_pixseg.sources.image import open_image
 
     parameters = Parameters(axes=options.axes, channels=options.channels)
     image = open_image(options.input, parameters.axes, parameters.channels)

@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.run import Listener
+from napari_pixseg.execution.progress import Listener
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.segmentation import Segmentation, segment
 

@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.engine.classify import Counted, check_parameters
-from napari_pixseg.engine.image import Image, open_image
-from napari_pixseg.engine.peak import refuse_memory
-from napari_pixseg.engine.run import Listener, Watch, compute_array
-from napari_pixseg.engine.tiling import plan_tiles
+from napari_pixseg.algorithm.classes import Classes, decide
+from napari_pixseg.algorithm.color_table import ColorTable
+from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.classification.parameter_checks import check_parameters
 from napari_pixseg.errors import CorruptInput, ParameterError
-from napari_pixseg.export.checks import OnError, Wish, check_on_error, check_outputs
-from napari_pixseg.export.details import skipped_details
-from napari_pixseg.export.job import Job, after_failure, export, has_skipped
+from napari_pixseg.execution.memory_estimate import refuse_memory
+from napari_pixseg.execution.progress import Listener, Watch
+from napari_pixseg.execution.scheduler import compute_array
+from napari_pixseg.execution.tiling import plan_tiles
+from napari_pixseg.export.export import after_failure, export, has_skipped
+from napari_pixseg.export.job import Job
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.model.classes import Classes, decide
-from napari_pixseg.model.colortable import ColorTable
+from napari_pixseg.export.manifest_details import skipped_details
+from napari_pixseg.export.preconditions import OnError, Wish, check_on_error, check_outputs
 from napari_pixseg.parameters import Background, ColorSpace, Parameters, Semantics, Window
+from napari_pixseg.sources.image import Image, open_image
 
 if TYPE_CHECKING:
     import dask.array as da
 
-    from napari_pixseg.engine.regions import Regions
+    from napari_pixseg.regions.region_pass import Regions
 
 UPDATABLE = ("ct", "cs", "st", "semantics", "connectivity", "background", "min_size")
 
@@ -209,7 +212,7 @@ class Segmentation:
         samples, per channel), ``touches_border`` (of a spatial axis longer than one
         pixel). ``pandas.DataFrame`` takes it as it is.
         """
-        from napari_pixseg.engine.regiontable import RegionTable, put_rows
+        from napari_pixseg.regions.region_table import RegionTable, put_rows
 
         maker = RegionTable(self._regions, self.image, self.image.source.scale)
         table = np.zeros(self._regions.count, maker.dtype)
@@ -223,7 +226,7 @@ class Segmentation:
 
     @cached_property
     def _regions(self) -> Regions:
-        from napari_pixseg.engine.regions import regions_of
+        from napari_pixseg.regions.region_pass import regions_of
 
         return regions_of(self.counted.pixels(), self.decision, self._lookup, self.parameters)
 
@@ -401,7 +404,7 @@ class Segmentation:
             if on_error == "raise" or (counted_before and not resume):
                 raise
             wish = after_failure(path, wish, error.manifest)  # type: ignore[attr-defined]
-        from napari_pixseg.engine.skips import without_damage
+        from napari_pixseg.classification.damage_scan import without_damage
 
         image = without_damage(self.image, self.counted.tiling, watch)
         counted = Counted(image, self.counted.tiling, self.counted.parameters)

@@ -4,7 +4,7 @@ import pytest
 from qtpy.QtWidgets import QLineEdit
 
 from napari_pixseg.errors import ParameterError
-from napari_pixseg.plugin.remote import HERE, THERE, RemoteFields
+from napari_pixseg.plugin.remote_job import HERE, THERE, RemoteFields
 
 
 @pytest.fixture

@@ -48,11 +48,11 @@ from qtpy.QtWidgets import QApplication
 from skimage.data import coffee
 
 from napari_pixseg import Manifest, segment
-from napari_pixseg.engine import tiling
+from napari_pixseg.execution import tiling
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin import levels
-from napari_pixseg.plugin.samples import make_nuclei
-from napari_pixseg.plugin.widget import SegmentWidget
+from napari_pixseg.plugin.layers import level_image
+from napari_pixseg.plugin.sample_data import make_nuclei
+from napari_pixseg.plugin.widget.segment_widget import SegmentWidget
 
 LONG = 8_000
 PICTURE = coffee()[100:300, 150:390].copy()
@@ -244,8 +244,8 @@ def test_a_layer_whose_axes_come_in_another_order_gets_its_preview_in_place(open
 
 
 def test_a_large_plane_gets_made_up_levels(opened, monkeypatch):
-    monkeypatch.setattr(levels, "LARGEST_PLANE", 10_000)
-    monkeypatch.setattr(levels, "_COARSEST_SIDE", 64)
+    monkeypatch.setattr(level_image, "LARGEST_PLANE", 10_000)
+    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 64)
     widget = opened(PICTURE, rgb=True)
     assert [level.shape for level in widget.preview.data] == [(200, 240), (100, 120), (50, 60)]
     wanted = np.asarray(segment(PICTURE).classes)
@@ -257,8 +257,8 @@ def test_a_large_plane_gets_made_up_levels(opened, monkeypatch):
 
 @pytest.mark.parametrize("viewer", [True], indirect=True, ids=["shown"])
 def test_the_coarsest_level_follows_the_knobs(opened, viewer, qtbot, monkeypatch):
-    monkeypatch.setattr(levels, "LARGEST_PLANE", 10_000)
-    monkeypatch.setattr(levels, "_COARSEST_SIDE", 64)
+    monkeypatch.setattr(level_image, "LARGEST_PLANE", 10_000)
+    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 64)
     widget = opened(PICTURE, rgb=True)
     getattr(viewer, "scene", viewer).camera.zoom = 0.1
     qtbot.waitUntil(lambda: widget.preview.data_level == 2, timeout=LONG)
@@ -279,7 +279,7 @@ def test_paths_can_be_chosen_with_the_mouse(viewer, qtbot, tmp_path, monkeypatch
     PillowImage.fromarray(PICTURE).save(path)
     asked = []
     monkeypatch.setattr(
-        "napari_pixseg.plugin.browse.ask_for_path",
+        "napari_pixseg.plugin.widget.path_buttons.ask_for_path",
         lambda field, kind: asked.append((field.name, kind)) or path,
     )
     widget = SegmentWidget(viewer)
@@ -658,7 +658,7 @@ def test_a_manifest_restores_every_field(opened, qtbot, manifest, dropped, told)
 def test_a_manifest_can_be_chosen_with_the_button(opened, manifest, monkeypatch):
     widget = opened(PICTURE, rgb=True)
     monkeypatch.setattr(
-        "napari_pixseg.plugin.widget.QFileDialog.getOpenFileName",
+        "napari_pixseg.plugin.widget.segment_widget.QFileDialog.getOpenFileName",
         lambda *_: (str(manifest), ""),
     )
     widget.manifest_button.native.click()
@@ -805,7 +805,7 @@ def test_results_in_memory_look_like_those_on_disk(opened, viewer, qtbot):
 
 
 def test_too_much_for_memory_is_refused_in_one_sentence(opened, told, monkeypatch):
-    monkeypatch.setattr("napari_pixseg.plugin.widget._LARGEST_IN_MEMORY", 1000)
+    monkeypatch.setattr("napari_pixseg.plugin.widget.segment_widget._LARGEST_IN_MEMORY", 1000)
     widget = opened(PICTURE, rgb=True)
     widget.run_button.native.click()
     assert "path" in sentences(told)[0]
@@ -1106,7 +1106,7 @@ widget = SegmentWidget(viewer)
 viewer.window.add_dock_widget(widget)
 controller = widget.controller
 viewer.add_image(np.zeros((8, 8), np.uint8))
-from napari_pixseg.engine.image import open_image
+from napari_pixseg.sources.image import open_image
 controller.choose(lambda p: [open_image(Slow())])
 QTimer.singleShot(1500, viewer.close)
 napari.run()

@@ -18,20 +18,20 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from napari_pixseg.endpoint.addresses import Resolve, resolve
-from napari_pixseg.endpoint.fetch import Fetcher
-from napari_pixseg.endpoint.jobs import Jobs
+from napari_pixseg.endpoint.address_policy import Resolve, resolve
+from napari_pixseg.endpoint.job_queue import Jobs
 from napari_pixseg.endpoint.keys import check_keys, offered_keys
 from napari_pixseg.endpoint.openapi import document
-from napari_pixseg.endpoint.received import open_received
-from napari_pixseg.endpoint.results import Storage, write_picture
+from napari_pixseg.endpoint.request_body import Body, read_body, read_query
+from napari_pixseg.endpoint.request_parameters import Wanted, understood
+from napari_pixseg.endpoint.result_storage import Storage, write_picture
 from napari_pixseg.endpoint.settings import Settings, is_loopback
-from napari_pixseg.endpoint.uploads import Body, read_body, read_query
-from napari_pixseg.endpoint.wish import Wanted, understood
-from napari_pixseg.engine.location import public_uri
+from napari_pixseg.endpoint.untrusted_image import open_received
+from napari_pixseg.endpoint.url_fetch import Fetcher
 from napari_pixseg.errors import CorruptInput, KeyRefused, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest, new_id
-from napari_pixseg.export.place import Place
+from napari_pixseg.export.output_location import Place
+from napari_pixseg.sources.urls import public_uri
 
 _log = logging.getLogger("napari_pixseg.endpoint")
 _PNG = "image/png"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from napari_pixseg.endpoint.cutting import cut_when
+from napari_pixseg.endpoint.connection_guard import cut_when
 from napari_pixseg.errors import (
     Cancelled,
     InputNotFound,
@@ -145,7 +145,7 @@ class Endpoint:
         InputNotFound, Unavailable
         """
         if not link.startswith(("http://", "https://")):
-            from napari_pixseg.export.place import Place
+            from napari_pixseg.export.output_location import Place
 
             content = Place(link).read_bytes()
             if content is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napari_pixseg import __version__
-from napari_pixseg.endpoint.wish import FALSE, TRUE
+from napari_pixseg.endpoint.request_parameters import FALSE, TRUE
 from napari_pixseg.parameters import MAX_SMOOTHING, ColorSpace, Parameters
 
 _REASONS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from napari_pixseg.errors import OutputConflict
-from napari_pixseg.export.place import LOCK_NAME, Place
+from napari_pixseg.export.output_location import LOCK_NAME, Place
 
 
 class Lock:

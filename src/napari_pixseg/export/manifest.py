@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from napari_pixseg.errors import InputNotFound, ParameterError
-from napari_pixseg.export.place import MANIFEST_NAME, PICTURES, Place
+from napari_pixseg.export.output_location import MANIFEST_NAME, PICTURES, Place
 from napari_pixseg.parameters import Parameters
 
 _SOFTWARE = ("napari-pixseg", "numpy", "dask", "zarr", "numba")

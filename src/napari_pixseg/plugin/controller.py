@@ -15,22 +15,26 @@ from typing import Any
 
 from psygnal import Signal
 
-from napari_pixseg.engine.classify import Counted, Pixels, check_parameters, converts_first
-from napari_pixseg.engine.cluster import connected
-from napari_pixseg.engine.image import Image
-from napari_pixseg.engine.run import Progress, Watch, run_tiles
-from napari_pixseg.engine.samples import Encoding, packed_colors
-from napari_pixseg.engine.tiling import plan_tiles
+from napari_pixseg.algorithm.classes import Classes, decide
+from napari_pixseg.algorithm.color_table import ColorTable
+from napari_pixseg.algorithm.kernels.dispatch import allowance
+from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.classification.encoding import Encoding
+from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
+from napari_pixseg.classification.pixels import Pixels
+from napari_pixseg.classification.tile_colors import packed_colors
 from napari_pixseg.errors import Cancelled, ParameterError, PixsegError
+from napari_pixseg.execution.dask_cluster import connected
+from napari_pixseg.execution.progress import Progress, Watch
+from napari_pixseg.execution.scheduler import run_tiles
+from napari_pixseg.execution.tiling import plan_tiles
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.model.classes import Classes, decide
-from napari_pixseg.model.colortable import ColorTable
-from napari_pixseg.model.compile import allowance
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.levels import overview_of
-from napari_pixseg.plugin.overview import Overview
-from napari_pixseg.plugin.results import Computed
+from napari_pixseg.plugin.layers.level_image import overview_of
+from napari_pixseg.plugin.layers.overview import Overview
+from napari_pixseg.plugin.layers.result_layers import Computed
 from napari_pixseg.segmentation import Segmentation
+from napari_pixseg.sources.image import Image
 
 # A first answer is given from a level, or from tiles, of about this many pixels.
 _FIRST_LOOK = 1_000_000

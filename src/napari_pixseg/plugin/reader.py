@@ -11,11 +11,11 @@ import numpy as np
 
 from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.export.place import MANIFEST_NAME, RECORD_NAME, Place
-from napari_pixseg.export.table import TABLE_NAME
-from napari_pixseg.plugin.looks import class_colormap, class_features, refuse_long_table
-from napari_pixseg.plugin.samples import LayerData
-from napari_pixseg.plugin.stored import StoredPyramid
+from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.parquet import TABLE_NAME
+from napari_pixseg.plugin.layers.stored_pyramid import StoredPyramid
+from napari_pixseg.plugin.layers.styles import class_colormap, class_features, refuse_long_table
+from napari_pixseg.plugin.sample_data import LayerData
 
 if TYPE_CHECKING:
     import pandas as pd

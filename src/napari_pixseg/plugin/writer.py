@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_pixseg.errors import ParameterError, PixsegError
-from napari_pixseg.export.place import PICTURES
+from napari_pixseg.export.output_location import PICTURES
 from napari_pixseg.segmentation import Segmentation
 
 KEY = "pixseg"

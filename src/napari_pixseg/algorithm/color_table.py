@@ -1,0 +1,250 @@
+"""The color table: how many pixels have each byte color.
+
+It is all the algorithm needs of an image. Tables are integers and merge by
+addition, so chunks and order cannot matter.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.algorithm.colorspaces.convert import UNCHANGED, forward_bytes
+from napari_pixseg.algorithm.kernels import compiled as kernels
+from napari_pixseg.algorithm.kernels import vectorized
+from napari_pixseg.algorithm.kernels.dispatch import allowance
+from napari_pixseg.parameters import ColorSpace
+
+COLORS = 1 << 24
+
+
+# One above the largest packed color: a pixel without data.
+NO_DATA = np.uint32(COLORS)
+
+
+_SPACES_KEPT = 4
+
+
+# So that 32-bit counters cannot overflow.
+COUNTED_AT_ONCE = (1 << 32) - 1
+
+
+def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Pack byte colors into 24 bits, ``r << 16 | g << 8 | b``.
+
+    Parameters
+    ----------
+    pixels : (..., c) ndarray of uint8
+        One channel is taken three times; with two the third is 0.
+
+    Returns
+    -------
+    (...) ndarray of uint32
+    """
+    if not 1 <= pixels.shape[-1] <= 3:
+        raise ValueError(f"Colors have one to three channels, not {pixels.shape[-1]}.")
+    packed = np.empty(pixels.shape[:-1], np.uint32)
+    rows = np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-1])
+    kernels.pack(rows, packed.reshape(-1))
+    return packed
+
+
+def unpack_colors(packed: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Undo :func:`pack_colors`: (...) packed colors to (..., 3) bytes."""
+    bytes_ = np.ascontiguousarray(packed, ">u4").view(np.uint8).reshape(*packed.shape, 4)
+    return np.ascontiguousarray(bytes_[..., 1:])
+
+
+@dataclass(frozen=True)
+class ColorTable:
+    """Counts of byte colors.
+
+    Attributes
+    ----------
+    packed : (n,) ndarray of uint32
+        The distinct colors, packed and ascending.
+    counts : (n,) ndarray of int64
+        Pixels of each color, all positive.
+    space : ColorSpace or None
+        None: the bytes are sRGB colors and serve every color space. Otherwise
+        16-bit samples were converted before they were counted, and only this
+        space can be asked for.
+    """
+
+    packed: NDArray[np.uint32]
+    counts: NDArray[np.int64]
+    space: ColorSpace | None = None
+    _converted: dict[ColorSpace, NDArray[np.uint8]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @classmethod
+    def from_packed(
+        cls,
+        packed: NDArray[np.uint32],
+        space: ColorSpace | None = None,
+        *,
+        in_place: bool = False,
+    ) -> ColorTable:
+        """Count packed colors of any shape; pixels without data are left out.
+
+        With ``in_place`` their order may be lost, where that spares the memory of a copy.
+        """
+        flat = np.ascontiguousarray(packed, np.uint32).reshape(-1)
+        if flat.size and flat.max() > NO_DATA:
+            raise ValueError(f"Packed colors are at most {NO_DATA}, not {flat.max()}.")
+        if flat.size > COUNTED_AT_ONCE:
+            starts = range(0, flat.size, COUNTED_AT_ONCE)
+            parts = (cls.from_packed(flat[i : i + COUNTED_AT_ONCE], space) for i in starts)
+            return cls.merge(parts)
+        if allowance.covers(flat.size):
+            is_ours = in_place or not np.shares_memory(flat, packed)
+            return _without_no_data(*vectorized.distinct(flat if is_ours else flat.copy()), space)
+        seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
+        with _counters.taken() as scratch:
+            return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
+
+    @classmethod
+    def from_pixels(cls, pixels: NDArray[np.uint8]) -> ColorTable:
+        """Count the colors of (..., c) bytes, c from 1 to 3."""
+        return cls.from_packed(pack_colors(pixels), in_place=True)
+
+    @classmethod
+    def merge(cls, tables: Iterable[ColorTable]) -> ColorTable:
+        """Add tables; the result does not depend on their order.
+
+        Raises
+        ------
+        ValueError
+            If tables of different color spaces are mixed.
+        """
+        parts = list(tables)
+        if not parts:
+            return cls(np.empty(0, np.uint32), np.empty(0, np.int64))
+        if any(part.space != parts[0].space for part in parts):
+            raise ValueError("Color tables of different color spaces cannot be merged.")
+        while len(parts) > 1:
+            # Neighbors first: every color is moved once for each doubling, not for each part.
+            pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+            parts = [_sum(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+        return parts[0]
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ColorTable):
+            return NotImplemented
+        return (
+            self.space == other.space
+            and np.array_equal(self.packed, other.packed)
+            and np.array_equal(self.counts, other.counts)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("packed", "counts", "space")} | {
+            "_converted": {}
+        }
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels with data."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def colors(self) -> NDArray[np.uint8]:
+        """The distinct colors as (n, 3) bytes."""
+        return unpack_colors(self.packed)
+
+    def in_space(self, space: ColorSpace) -> NDArray[np.uint8]:
+        """Return the colors' bytes in a color space, (n, 3); the latest few are kept."""
+        if self.space is not None or space in UNCHANGED:
+            return self.colors
+        converted = self._converted.get(space)
+        if converted is None:
+            converted = forward_bytes(space, self.colors)
+            while len(self._converted) >= _SPACES_KEPT:
+                self._converted.pop(next(iter(self._converted)), None)
+            self._converted[space] = converted
+        return converted
+
+    def hash(self) -> str:
+        """SHA-256 of the table's content, the same on every machine."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        # A library of its own, which is loaded while a picture is compressed.
+        import hashlib
+
+        digest = hashlib.sha256(b"" if self.space is None else bytes([self.space]))
+        digest.update(np.ascontiguousarray(self.packed, "<u4").data)
+        digest.update(np.ascontiguousarray(self.counts, "<i8").data)
+        return digest.hexdigest()
+
+
+class _Counters:
+    """Zeroed counters for all colors, one set for each thread that counts at the moment.
+
+    They are left zero by those who use them, so that a small tile does not pay for 2^24
+    entries; after an interruption they are not used again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[kernels.Scratch] = []
+
+    @contextmanager
+    def taken(self) -> Iterator[kernels.Scratch]:
+        """Give one set."""
+        with self._lock:
+            counters = self._idle.pop() if self._idle else np.zeros(COLORS + 1, np.uint32)
+        yield counters
+        with self._lock:
+            self._idle.append(counters)
+
+    def release(self) -> None:
+        """Give the memory of idle sets back."""
+        with self._lock:
+            self._idle.clear()
+
+
+_counters = _Counters()
+
+
+def release_counters() -> None:
+    """Give the memory back that counting keeps from tile to tile, 64 MiB a thread."""
+    _counters.release()
+
+
+def _sum(one: ColorTable, other: ColorTable) -> ColorTable:
+    most = min(len(one) + len(other), COLORS)
+    packed, counts = np.empty(most, np.uint32), np.empty(most, np.int64)
+    distinct = kernels.add_tables(
+        one.packed, one.counts, other.packed, other.counts, packed, counts
+    )
+    return ColorTable(packed[:distinct].copy(), counts[:distinct].copy(), one.space)
+
+
+def _collected(
+    seen: NDArray[np.uint32], scratch: kernels.Scratch, space: ColorSpace | None
+) -> ColorTable:
+    colors = np.sort(seen)
+    counts = np.empty(len(colors), np.int64)
+    kernels.collect(colors, scratch, counts)
+    return _without_no_data(colors, counts, space)
+
+
+def _without_no_data(
+    colors: NDArray[np.uint32], counts: NDArray[np.int64], space: ColorSpace | None
+) -> ColorTable:
+    if len(colors) and colors[-1] == NO_DATA:
+        colors, counts = colors[:-1].copy(), counts[:-1].copy()
+    return ColorTable(colors, counts, space)

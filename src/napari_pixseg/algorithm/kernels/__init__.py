@@ -1,0 +1,1 @@
+"""Loops over colors and pixels, compiled and in plain NumPy."""

@@ -1,0 +1,152 @@
+"""An image and its color table, counted at most once."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.algorithm.classes import refuse_foreign
+from napari_pixseg.algorithm.color_table import ColorTable
+from napari_pixseg.classification.encoding import Encoding
+from napari_pixseg.classification.intensity_window import resolve_window
+from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
+from napari_pixseg.classification.pixels import _ANEW, Observer, Pixels, _reads_directly
+from napari_pixseg.errors import InputChanged, RecountNeeded
+from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.parameters import Interval, Parameters
+from napari_pixseg.sources.image import Image
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass
+class Counted:
+    """An image and its color table, counted at most once and shared by all updates."""
+
+    image: Image
+    tiling: Tiling
+    parameters: Parameters
+    _pixels: Pixels | None = field(default=None, init=False)
+    _table: ColorTable | None = field(default=None, init=False)
+    _state: str | None = field(default=None, init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    def pixels(self, watch: Watch | None = None) -> Pixels:
+        """Return the packed colors; the window is measured on first use."""
+        with self._lock:
+            if self._pixels is None:
+                self._state = None
+                encoding = self._encoding(watch)
+                radius = self.parameters.denoise
+                self._pixels = Pixels(self.image, self.tiling, encoding, radius)
+            return self._pixels
+
+    def table(self, watch: Watch | None = None, observer: Observer | None = None) -> ColorTable:
+        """Return the color table; the colors are counted on first use.
+
+        The observer, as in :meth:`Pixels.count`, sees the tiles only if they are counted now.
+        """
+        with self._lock:
+            if self._table is None:
+                try:
+                    pixels = self.pixels(watch)
+                    self._note_state()
+                    self._table = pixels.count(watch, observer)
+                except BaseException:
+                    # The input may be mended before the next attempt.
+                    self._pixels = None
+                    raise
+            return self._table
+
+    def restore(self, table: ColorTable, window: tuple[Interval, ...] | None) -> None:
+        """Take a table and the window it was counted with, unless there is a table already."""
+        with self._lock:
+            if self._table is None:
+                encoding = Encoding(window, self._encoding_space())
+                radius = self.parameters.denoise
+                self._pixels = Pixels(self.image, self.tiling, encoding, radius)
+                self._table, self._state = table, self._state_now()
+
+    @property
+    def state(self) -> str | None:
+        """State of the input's files before they were read as a whole; None where unknown."""
+        return self._state
+
+    def refuse_change(self) -> None:
+        """Look whether files of the input were written since they began to be counted.
+
+        Raises
+        ------
+        InputChanged
+        """
+        if self._state != self._state_now():
+            raise input_changed()
+
+    def _note_state(self) -> None:
+        """Look at the files before they are read, for a window or to be counted.
+
+        Not when pixels are merely asked for: a preview of some tiles need not wait for it.
+        """
+        if self._state is None:
+            self._state = self._state_now()
+
+    def _state_now(self) -> str | None:
+        state = self.image.source.state
+        return None if state is None else state()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the table is there already."""
+        return self._table is not None
+
+    def _encoding(self, watch: Watch | None) -> Encoding:
+        if converts_first(self.image, self.parameters):
+            return Encoding(space=self.parameters.cs)
+        window = self.parameters.window
+        return Encoding(resolve_window(self.image, window, self._sample_feed, watch))
+
+    def _sample_feed(self) -> Feed:
+        self._note_state()
+        if _reads_directly(self.image, self.tiling):
+            return Feed.of_reader(_SampleReader(self.image, self.tiling), self.tiling)
+        return Feed.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
+
+    def refuse_recount(self, parameters: Parameters) -> None:
+        """Raise if other parameters cannot be answered from this table."""
+        check_parameters(self.image, parameters)
+        space = self._encoding_space()
+        if space is not None:
+            empty = ColorTable(np.empty(0, np.uint32), np.empty(0, np.int64), space)
+            refuse_foreign(empty, parameters)
+        elif converts_first(self.image, parameters):
+            raise RecountNeeded(
+                "16-bit samples enter imagemagick6 whole, but these colors were counted as bytes: "
+                "a recount is needed; call segment() again with the new parameters."
+            )
+
+    def _encoding_space(self) -> Any:
+        return self.parameters.cs if converts_first(self.image, self.parameters) else None
+
+
+@dataclass(frozen=True)
+class _SampleReader:
+    image: Image
+    tiling: Tiling
+
+    def __call__(self, number: int) -> NDArray[Any]:
+        return self.image.read(self.tiling.region(number))
+
+
+def input_changed() -> InputChanged:
+    """Return the error for an input that is not what it was."""
+    return InputChanged(
+        "The input has changed since its colors were counted, so the output is not finished; "
+        f"{_ANEW}."
+    )

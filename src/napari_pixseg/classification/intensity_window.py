@@ -1,0 +1,207 @@
+"""Which samples become 0 and 255, for images that are not uint8.
+
+ALGORITHM specification, section 8, "Input that is not uint8".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.errors import NotAnImage
+from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.scheduler import run_tiles
+from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.parameters import Interval, Window
+from napari_pixseg.sources.damage import known_rows
+from napari_pixseg.sources.image import Image
+
+
+def resolve_window(
+    image: Image, window: Window, feed: Callable[[], Feed], watch: Watch | None = None
+) -> tuple[Interval, ...] | None:
+    """Turn what was asked for into numbers; reads pixels only where these decide.
+
+    Parameters
+    ----------
+    image : Image
+    window : see Parameters
+    feed : callable
+        Makes a feed of (..., c) sample blocks, anew for each pass.
+    watch : Watch, optional
+
+    Returns
+    -------
+    tuple of (low, high) or None
+        Per channel; None for bytes taken as they are.
+
+    Raises
+    ------
+    NotAnImage
+        If floats are infinite somewhere.
+    """
+    dtype = image.dtype
+    if isinstance(window, tuple):
+        return window
+    if dtype == np.uint8 and window != "minmax":
+        return None
+    if dtype.kind == "b":
+        return ((0.0, 1.0),)
+    if window == "dtype":
+        limits = np.iinfo(dtype)
+        return ((float(limits.min), float(limits.max)),)
+    # Most images are of bytes, and need no pass.
+    from napari_pixseg.classification.intensity_window import extent_window, quantile_window
+
+    if dtype.kind == "f" or window == "minmax":
+        return extent_window(feed, watch)
+    return quantile_window(feed, dtype, image.color_channels, watch)
+
+
+STAGE = "range"
+
+
+# The default window leaves out one pixel in a thousand at each end.
+_TAIL = 1000
+
+
+_BITS = 16
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Smallest and largest finite sample of each channel, and how many are infinite."""
+
+    low: tuple[Any, ...]
+    high: tuple[Any, ...]
+    infinite: int
+
+    @classmethod
+    def of(cls, block: NDArray[Any], _number: int = 0) -> Extent:
+        """Measure a (..., c) block; a channel without finite samples has (inf, -inf)."""
+        rows = known_rows(block)
+        if rows.dtype.kind in "iu" and len(rows):
+            return cls(tuple(rows.min(axis=0).tolist()), tuple(rows.max(axis=0).tolist()), 0)
+        finite = np.isfinite(rows)
+        low = np.where(finite, rows, np.inf).min(axis=0, initial=np.inf).astype(float)
+        high = np.where(finite, rows, -np.inf).max(axis=0, initial=-np.inf).astype(float)
+        return cls(tuple(low.tolist()), tuple(high.tolist()), int(np.isinf(rows).sum()))
+
+    @classmethod
+    def merge(cls, extents: Sequence[Extent]) -> Extent:
+        """Join the extents of parts."""
+        low = tuple(min(ends) for ends in zip(*(e.low for e in extents), strict=True))
+        high = tuple(max(ends) for ends in zip(*(e.high for e in extents), strict=True))
+        return cls(low, high, sum(e.infinite for e in extents))
+
+
+def _measure(feed: Callable[[], Feed], watch: Watch | None) -> Extent:
+    extent: Extent = run_tiles(feed(), Extent.of, STAGE, watch, Extent.merge)
+    if extent.infinite:
+        raise NotAnImage(
+            f"The image holds {extent.infinite} infinite values; give a window (low, high) that "
+            "takes them for its ends, or replace them by numbers, or by NaN for no data."
+        )
+    return extent
+
+
+def extent_window(feed: Callable[[], Feed], watch: Watch | None) -> tuple[Interval, ...]:
+    """Smallest and largest finite sample of each channel; (0, 0) where there is none."""
+    extent = _measure(feed, watch)
+    pairs = zip(extent.low, extent.high, strict=True)
+    return tuple((float(a), float(b)) if a <= b else (0.0, 0.0) for a, b in pairs)
+
+
+def quantile_window(
+    feed: Callable[[], Feed], dtype: np.dtype[Any], channels: int, watch: Watch | None
+) -> tuple[Interval, ...]:
+    """Exact 0.1 % and 99.9 % points of each channel, whatever the width of the integers.
+
+    Each pass counts samples in 2^16 bins and narrows every point to one bin:
+    one pass for 16 bits, at most four more for 64.
+    """
+    if dtype.itemsize <= 2:
+        lowest, highest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        searches = [[_Search(lowest, highest)] * 2 for _ in range(channels)]
+    else:
+        extent = _measure(feed, watch)
+        pairs = zip(extent.low, extent.high, strict=True)
+        searches = [[_Search(int(a), int(b))] * 2 for a, b in pairs]
+    ranks: list[tuple[int, int]] | None = None
+    while any(not search.found for pair in searches for search in pair):
+        bins = run_tiles(feed(), _Counter(searches), STAGE, watch, _add)
+        if ranks is None:
+            total = int(bins[0][0].sum())
+            ranks = [(-(-total // _TAIL), -(-(_TAIL - 1) * total // _TAIL))] * channels
+        ranks, searches = _narrowed(ranks, searches, bins)
+    return tuple((float(low.low), float(high.low)) for low, high in searches)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Where a point of the distribution lies: between low and high, ends included."""
+
+    low: int
+    high: int
+
+    @property
+    def found(self) -> bool:
+        return self.low == self.high
+
+    @property
+    def shift(self) -> int:
+        return max((self.high - self.low).bit_length() - _BITS, 0)
+
+    def count(self, samples: NDArray[Any]) -> NDArray[np.int64]:
+        inside = samples[(samples >= self.low) & (samples <= self.high)]
+        # Modulo 2^64 the difference is right for signed and unsigned samples alike.
+        offset = inside.astype(np.uint64) - np.uint64(self.low % (1 << 64))
+        bins = (offset >> np.uint64(self.shift)).astype(np.intp)
+        size = ((self.high - self.low) >> self.shift) + 1
+        return np.bincount(bins, minlength=size).astype(np.int64)
+
+    def narrow(self, bins: NDArray[np.int64], rank: int) -> tuple[int, _Search]:
+        """Return the rank within, and the search of, the bin that holds the rank-th sample."""
+        cumulated = np.cumsum(bins)
+        index = int(np.searchsorted(cumulated, rank))
+        before = int(cumulated[index - 1]) if index else 0
+        low = self.low + (index << self.shift)
+        return rank - before, _Search(low, min(low + (1 << self.shift) - 1, self.high))
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """Counts a block of samples into the bins of every search of its channel."""
+
+    searches: list[list[_Search]]
+
+    def __call__(self, block: NDArray[Any], _number: int) -> list[list[NDArray[np.int64]]]:
+        counted, rows = [], known_rows(block)
+        for channel, (first, second) in enumerate(self.searches):
+            samples = np.ascontiguousarray(rows[:, channel])
+            bins = first.count(samples)
+            counted.append([bins, bins if second == first else second.count(samples)])
+        return counted
+
+
+def _add(parts: list[list[list[NDArray[np.int64]]]]) -> list[list[NDArray[np.int64]]]:
+    channels = zip(*parts, strict=True)
+    return [[np.sum(bins, axis=0) for bins in zip(*pairs, strict=True)] for pairs in channels]
+
+
+def _narrowed(
+    ranks: list[tuple[int, int]], searches: list[list[_Search]], bins: list[list[Any]]
+) -> tuple[list[tuple[int, int]], list[list[_Search]]]:
+    new_ranks, new_searches = [], []
+    for pair_ranks, pair, pair_bins in zip(ranks, searches, bins, strict=True):
+        steps = [
+            search.narrow(counts, rank)
+            for search, counts, rank in zip(pair, pair_bins, pair_ranks, strict=True)
+        ]
+        new_ranks.append((steps[0][0], steps[1][0]))
+        new_searches.append([search for _, search in steps])
+    return new_ranks, new_searches

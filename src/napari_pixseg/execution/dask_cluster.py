@@ -1,0 +1,243 @@
+"""Running on a Dask cluster: an active client, its progress, its cancel, and its failures.
+
+Data stay with the workers: what all tiles share is one node of the graph, results
+travel to the client only where the client needs them, and what comes of
+every tile is a message with its number.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from napari_pixseg.errors import ClusterLost, ParameterError, PixsegError
+
+_LOOK_SECONDS = 0.1
+
+
+_CONNECT_SECONDS = 10
+
+
+# A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
+# hang. What it writes late is a whole chunk, of the same bytes as a resumed run's.
+_PATIENCE_SECONDS = 120
+
+
+def active_client() -> Any:
+    """Return the Dask client that computations go to; None where they stay in this process.
+
+    Importing distributed only to ask would cost half a second.
+    """
+    if "distributed" not in sys.modules:
+        return None
+    from dask.base import get_scheduler
+    from distributed import Client
+
+    owner = getattr(get_scheduler(), "__self__", None)
+    return owner if isinstance(owner, Client) else None
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Run what is inside on a Dask scheduler, and nothing else of this process.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tcp://host:8786``; empty: where it would run anyway.
+
+    Raises
+    ------
+    ParameterError
+        If no scheduler answers there.
+    """
+    if not address:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ParameterError(
+            f"The scheduler {address!r} needs the package distributed; install it, or leave "
+            "the scheduler out to run on this machine."
+        ) from None
+    try:
+        client = _client(Client, address)
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"No Dask scheduler answers at {address!r}; check the address, for example "
+            "tcp://192.0.2.1:8786, or leave it out to run on this machine."
+        ) from error
+    with client, client.as_current():
+        yield client
+
+
+def _client(kind: Any, address: str) -> Any:
+    """Connect; a client that could not is put out of the way, which it does not do by itself.
+
+    When the garbage collector meets it, it would wait in vain for its loop to answer, for
+    20 seconds and in any thread.
+    """
+    client = kind.__new__(kind)
+    try:
+        client.__init__(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except BaseException:
+        client.status = "closed"
+        with suppress(Exception):
+            client._loop_runner.stop()
+        raise
+    return client
+
+
+class ClusterRun:
+    """One graph on a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    name : str
+        Of the tiles' keys ``(name, number)``; also the topic under which workers tell of them.
+    tell : callable
+        Called with the number of tiles that are done, on the caller's thread.
+    check : callable
+        Raises if the run is to stop.
+    """
+
+    def __init__(
+        self, client: Any, name: str, tell: Callable[[int], None], check: Callable[[], None]
+    ) -> None:
+        self._client, self._name, self._tell, self._check = client, name, tell, check
+        self._done: set[int] = set()
+        self._told = 0
+
+    def compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
+        """Compute keys of a graph; results in the shape of ``wanted``.
+
+        Raises
+        ------
+        ClusterLost
+            If the scheduler, or too many workers, are gone.
+        """
+        self._client.subscribe_topic(self._name, self._hear)
+        try:
+            return self._compute(graph, wanted)
+        except PixsegError:
+            raise
+        except Exception as error:
+            if (sentence := _what_was_lost(error, self._client)) is not None:
+                raise ClusterLost(sentence) from error
+            raise
+        finally:
+            self._client.unsubscribe_topic(self._name)
+
+    def _compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
+        with warnings.catch_warnings():
+            # What all tiles share travels in the graph, compressed: scattered data cannot be
+            # recovered when a worker dies, a node of the graph can.
+            warnings.filterwarnings("ignore", "Sending large graph")
+            futures = self._client.get(graph, wanted, sync=False)
+        try:
+            self._wait(futures)
+            results = self._client.gather(futures)
+        except BaseException:
+            self._stop(futures)
+            raise
+        self._tell_done()
+        return results
+
+    def _hear(self, event: tuple[float, int]) -> None:
+        # On the client's own thread; a tile that was computed twice is one.
+        self._done.add(event[1])
+
+    def _tell_done(self) -> None:
+        for number in range(self._told, len(self._done)):
+            self._told = number + 1
+            self._tell(self._told)
+
+    def _wait(self, futures: Any) -> None:
+        from distributed import futures_of
+
+        pending = futures_of(futures)  # type: ignore[no-untyped-call]
+        finished = threading.Event()
+        left = len(pending)
+        counting = threading.Lock()
+
+        def one_less(future: Any) -> None:
+            nonlocal left
+            with counting:
+                left -= 1
+            if left == 0 or future.status != "finished":
+                finished.set()
+
+        for future in pending:
+            future.add_done_callback(one_less)
+        while not finished.wait(_LOOK_SECONDS):
+            self._check()
+            self._tell_done()
+            self._refuse_lost()
+
+    def _refuse_lost(self) -> None:
+        if self._client.status not in ("running", "connecting"):
+            raise ConnectionError("the connection is closed")
+
+    def _stop(self, futures: Any) -> None:
+        """Let no tile begin any more, and wait for those that did."""
+        try:
+            self._client.cancel(futures, force=True, reason="the run has ended")
+            end = time.monotonic() + _PATIENCE_SECONDS
+            while self._is_at_work() and time.monotonic() < end:
+                time.sleep(_LOOK_SECONDS)
+        except Exception:  # noqa: BLE001 - the reason of the end is told already
+            return
+
+    def _is_at_work(self) -> bool:
+        if self._client.status != "running":
+            return False
+        busy = self._client.run(_is_executing, self._name, on_error="ignore")
+        return any(busy.values())
+
+
+def tell_client(topic: str, number: int) -> None:
+    """Tell the client, from a worker, that a tile is done."""
+    from distributed import get_worker
+
+    get_worker().log_event(topic, number)
+
+
+def _is_executing(name: str, dask_worker: Any) -> bool:
+    return any(
+        isinstance(state.key, tuple) and state.key[0] == name
+        for state in dask_worker.state.executing
+    )
+
+
+def _what_was_lost(error: Exception, client: Any) -> str | None:
+    """Say in a sentence what of the cluster failed; None if it is an error of the task."""
+    from concurrent.futures import CancelledError
+
+    from distributed.client import FutureCancelledError
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return (
+            "The workers that had the same tile died, one after the other, most likely for lack "
+            "of memory; give each more memory or fewer threads, and continue with resume."
+        )
+    lost = (CancelledError, FutureCancelledError, ConnectionError, TimeoutError)
+    if isinstance(error, lost) or client.status != "running":
+        return (
+            "The connection to the Dask scheduler was lost, so the output is unfinished; start "
+            "the cluster again, and continue with resume."
+        )
+    return None
+
+
+def number_of_workers(client: Any) -> Sequence[tuple[int, int]]:
+    """Return threads and memory limit, in bytes, of each worker; 0 for no limit."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [(int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in workers]

@@ -1,0 +1,139 @@
+"""What a worker needs at most, said before the run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from napari_pixseg.errors import ParameterError, TooLarge
+from napari_pixseg.execution.dask_cluster import active_client, number_of_workers
+from napari_pixseg.sources.image import Image
+
+# Measured on images of noise, where every pixel is a color and a region of its own.
+_BASE = 300 << 20
+
+
+_COUNTERS = 64 << 20
+
+
+_PER_COLOR = 40
+
+
+_PER_PIXEL = 16
+
+
+# Peak of the pass that makes the table, in a tile where every pixel is a region.
+BYTES_PER_MEASURED_COMPONENT = 150
+
+
+_PER_PIXEL_OF_REGIONS = 30 + BYTES_PER_MEASURED_COMPONENT
+
+
+# A worker keeps the rows of a tile until they are fetched.
+_PER_ROW = 110
+
+
+_COLORS = 1 << 24
+
+
+def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = False) -> int:
+    """State the peak memory of one worker process in bytes.
+
+    Parameters
+    ----------
+    image : Image
+    tile_pixels : int
+        Pixels of a full tile.
+    threads : int
+        Tiles that the process works on at a time.
+    regions : bool
+        Whether regions are asked for.
+
+    Returns
+    -------
+    int
+        For the worst content, noise; usual pictures need less than half. Not in it are the
+        step that joins the seams of all tiles, which depends on how many regions cross them,
+        and the region table, which waits on disk.
+    """
+    pixels = math.prod(image.shape)
+    sample = image.dtype.itemsize * image.color_channels
+    # A chunk is decoded as a whole, even for a tile that is a part of it.
+    decoded = max(tile_pixels, math.prod(image.chunks or (0,))) * sample
+    per_thread = _COUNTERS + decoded + tile_pixels * (2 * sample + _PER_PIXEL)
+    total = _BASE + min(pixels, _COLORS) * _PER_COLOR + threads * per_thread
+    if image.source.kind in ("numpy", "picture"):
+        total += pixels * sample
+    if regions:
+        per_pixel = _PER_PIXEL_OF_REGIONS + (_PER_ROW if active_client() is not None else 0)
+        total += min(threads * tile_pixels, pixels) * per_pixel
+    return total
+
+
+def threads_of_worker() -> int:
+    """Tiles that one process of the scheduler that Dask is set to works on at a time."""
+    import dask
+    from dask.system import CPU_COUNT
+
+    client = active_client()
+    if client is not None:
+        return max((threads for threads, _ in number_of_workers(client)), default=1)
+    if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
+        return 1
+    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+def bytes_of(limit: Any) -> int | None:
+    """Read a limit such as 2_000_000_000 or "4GiB"; None is none.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if limit is None:
+        return None
+    from dask.utils import parse_bytes
+
+    try:
+        # parse_bytes takes a unit alone, and nothing at all, for one of it.
+        named = not isinstance(limit, str) or any(digit in limit for digit in "0123456789")
+        number = int(parse_bytes(limit)) if named else 0
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        number = 0
+    if number <= 0 or isinstance(limit, bool):
+        raise ParameterError(
+            f"memory_limit = {limit!r} is no amount of memory; give bytes, or text such as '4GiB'."
+        )
+    return number
+
+
+def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:
+    """Refuse a run that may need more memory than allowed.
+
+    Raises
+    ------
+    TooLarge
+        Naming both amounts, and what would help.
+    """
+    allowed = bytes_of(limit)
+    if allowed is None:
+        return
+    threads = min(threads_of_worker(), tiles)
+    need = peak_memory(image, tile_pixels, threads, regions)
+    if need <= allowed:
+        return
+    from dask.utils import format_bytes
+
+    alone = peak_memory(image, tile_pixels, 1, regions)
+    remedy = f"set the limit to {format_bytes(need)}"
+    if threads > 1 and alone <= allowed:
+        remedy += ", or run fewer threads a worker: one needs " + format_bytes(alone)
+    elif regions and peak_memory(image, tile_pixels, threads) <= allowed:
+        remedy += ", or leave out the output 'regions'"
+    else:
+        remedy += ", or store the image in smaller chunks"
+    several = "" if threads == 1 else "s"
+    raise TooLarge(
+        f"A worker of {threads} thread{several} may need {format_bytes(need)} for this image, but "
+        f"the memory limit is {format_bytes(allowed)}; {remedy}."
+    )

@@ -1,0 +1,63 @@
+"""Progress events, and who hears them and may cancel a run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from napari_pixseg.errors import CANCELLED, Cancelled
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run.
+
+    Attributes
+    ----------
+    stage : str
+        What is being done, in a word or two.
+    done, total : int
+        Finished and planned steps of this stage.
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+Listener: TypeAlias = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who hears of a run, and what stops it.
+
+    Attributes
+    ----------
+    on_event : callable, optional
+        Called with a :class:`Progress` after every tile.
+    cancel : threading.Event, optional
+        When set, the run ends with :class:`Cancelled` before its next tile.
+    """
+
+    on_event: Listener | None = None
+    cancel: threading.Event | None = None
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Report a step."""
+        if self.on_event is not None:
+            self.on_event(Progress(stage, done, total))
+
+    def part(self, done: int, total: int) -> Watch:
+        """Return a watch for a part of a stage, of which some steps are done already."""
+        return Watch(lambda step: self.tell(step.stage, done + step.done, total), self.cancel)
+
+    def check(self) -> None:
+        """Raise Cancelled if the run is to stop."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled(CANCELLED)

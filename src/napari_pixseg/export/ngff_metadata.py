@@ -1,0 +1,90 @@
+"""OME-Zarr 0.5 metadata: multiscales, channels, label colors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.parameters import AXES
+from napari_pixseg.sources.image import Image
+
+VERSION = "0.5"
+
+
+_AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+
+
+_CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+
+
+def with_channels(axes: str) -> str:
+    """Put c where OME-Zarr wants it among axes."""
+    return "".join(axis for axis in AXES if axis in axes or axis == "c")
+
+
+# Metadata --------------------------------------------------------------------
+
+
+def multiscale(name: str, axes: str, levels: int, image: Image) -> dict[str, Any]:
+    """Return the metadata of a pyramid in the input's physical space."""
+    datasets = [
+        {"path": str(level), "coordinateTransformations": _transforms(axes, level, image)}
+        for level in range(levels)
+    ]
+    return {"name": name, "axes": [_axis(axis, image) for axis in axes], "datasets": datasets}
+
+
+def _axis(axis: str, image: Image) -> dict[str, str]:
+    described = {"name": axis, "type": _AXIS_TYPES[axis]}
+    unit = image.source.units.get(axis)
+    return {**described, "unit": unit} if unit and axis != "c" else described
+
+
+def _transforms(axes: str, level: int, image: Image) -> list[dict[str, Any]]:
+    scale, translation = [], []
+    for axis in axes:
+        size = float(image.source.scale.get(axis, 1.0)) if axis != "c" else 1.0
+        start = float(image.source.translation.get(axis, 0.0)) if axis != "c" else 0.0
+        factor = 2**level if axis in "yx" else 1
+        scale.append(size * factor)
+        # A pixel stands for a block of the finest level, and lies at its center.
+        translation.append(start + size * (factor - 1) / 2)
+    return [
+        {"type": "scale", "scale": scale},
+        {"type": "translation", "translation": translation},
+    ]
+
+
+def display(channel_names: Sequence[str]) -> dict[str, Any]:
+    """Return ``omero`` metadata: how viewers should show the channels."""
+    window = {"start": 0, "end": 255, "min": 0, "max": 255}
+    channels = [
+        {
+            "label": name,
+            "color": _CHANNEL_COLORS.get(name, "FFFFFF"),
+            "window": window,
+            "active": name != "alpha",
+        }
+        for name in channel_names
+    ]
+    model = "color" if len(channel_names) > 2 else "greyscale"
+    return {"channels": channels, "rdefs": {"model": model}}
+
+
+def label_colors(palette: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """Return the color of every class as ``image-label`` metadata has it."""
+    numbered = list(enumerate(palette.tolist()))[1:]
+    return [{"label-value": number, "rgba": [*color, 255]} for number, color in numbered]
+
+
+def image_label(colors: list[dict[str, Any]], has_image: bool) -> dict[str, Any]:
+    """Return ``image-label`` metadata: colors, and the image the labels belong to."""
+    described: dict[str, Any] = {"version": VERSION}
+    if colors:
+        described["colors"] = colors
+    if has_image:
+        described["source"] = {"image": "../../"}
+    return described

@@ -1,0 +1,263 @@
+"""Where an output goes: a path or a URL, and the small files written there whole.
+
+Object stores cannot rename, so nothing here relies on it but the replacement of
+a local file.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_pixseg.errors import ParameterError
+from napari_pixseg.export.local_filesystem import LocalFiles
+from napari_pixseg.sources.urls import public_uri
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+
+# An output whose name ends otherwise is a store.
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+MANIFEST_NAME = "manifest.json"
+
+
+RECORD_NAME = "pixseg-run.json"
+
+
+# These four are only in an unfinished store.
+COLORS_NAME = "pixseg-colors.npy"
+
+
+KEPT_NAME = "pixseg-components"
+
+
+ROWS_NAME = "pixseg-rows"
+
+
+LOCK_NAME = "pixseg-run.lock"
+
+
+_SETTLE_SECONDS = 5.0
+
+
+# Names that zarr and new_file() give to what they are going to rename.
+_PARTIAL = re.compile(r"\.[0-9a-f]{8,32}\.partial(\.\w+)?$")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path or URL that may or may not exist.
+
+    Attributes
+    ----------
+    target : str
+        As the user gave it.
+    """
+
+    target: str
+
+    @cached_property
+    def _filesystem(self) -> tuple[Any, str]:
+        target = os.path.expanduser(self.target)
+        if (local := LocalFiles.path_of(target)) is not None:
+            return LocalFiles(), local.rstrip("/")
+        import fsspec
+
+        try:
+            filesystem, path = fsspec.core.url_to_fs(target)
+        except (ValueError, ImportError) as error:
+            raise ParameterError(
+                f"{public_uri(self.target)} cannot be reached ({error}); give a path, or a URL of "
+                "a kind that fsspec knows, such as s3:// or memory://."
+            ) from error
+        return filesystem, path.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a file or folder of this machine."""
+        return "file" in self._filesystem[0].protocol
+
+    @property
+    def local(self) -> Path:
+        """The path, if this is local."""
+        return Path(self._filesystem[1])
+
+    @property
+    def uri(self) -> str:
+        """Absolute URI without credentials."""
+        filesystem, path = self._filesystem
+        if self.is_local:
+            return Path(path).as_uri()
+        return public_uri(str(filesystem.unstrip_protocol(path)))
+
+    @property
+    def real_uri(self) -> str:
+        """URI of what this leads to, links of the file system followed."""
+        return self.local.resolve().as_uri() if self.is_local else self.uri
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self._filesystem[1].rsplit("/", 1)[-1]
+
+    @property
+    def suffix(self) -> str:
+        """File name extension in lower case, with its dot."""
+        return os.path.splitext(self.name)[1].lower()
+
+    def child(self, name: str) -> Place:
+        """A file below this place."""
+        return Place(self.target.rstrip("/") + "/" + name)
+
+    def sidecar(self) -> Place:
+        """The manifest beside a picture: ``<file name>.json``."""
+        return Place(self.target.rstrip("/") + ".json")
+
+    def beside(self) -> Path:
+        """A name of its own in the same folder, for a file that is to be renamed."""
+        return self.local.with_name(f".{self.name}.{os.urandom(4).hex()}.partial{self.suffix}")
+
+    def exists(self) -> bool:
+        """Whether there is a file, or a folder with anything in it."""
+        filesystem, path = self._filesystem
+        if not filesystem.exists(path):
+            return False
+        return not filesystem.isdir(path) or bool(filesystem.ls(path, detail=False))
+
+    def obstacle(self) -> Path | None:
+        """What stands where this, or a folder above it, would have to be made."""
+        if not self.is_local:
+            return None
+        for path in (self.local, *self.local.parents):
+            if path.is_symlink() and not path.exists():
+                return path
+            if path.exists():
+                in_the_way = path != self.local and not path.is_dir()
+                return path if in_the_way else None
+        return None
+
+    def is_file(self) -> bool:
+        """Whether there is a file."""
+        filesystem, path = self._filesystem
+        return bool(filesystem.isfile(path))
+
+    def is_folder(self) -> bool:
+        """Whether there is a folder, even an empty one."""
+        filesystem, path = self._filesystem
+        return bool(filesystem.isdir(path))
+
+    def names(self) -> list[str]:
+        """Names of what is in this folder; none if it is no folder."""
+        filesystem, path = self._filesystem
+        if not filesystem.isdir(path):
+            return []
+        filesystem.invalidate_cache()
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1]
+                      for entry in filesystem.ls(path, detail=False))  # fmt: skip
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Path below this folder, and size, of every file in it, from one listing."""
+        filesystem, path = self._filesystem
+        filesystem.invalidate_cache()
+        root = path.lstrip("/") + "/"
+        for name, info in filesystem.find(path, detail=True).items():
+            yield name.lstrip("/").removeprefix(root), int(info["size"] or 0)
+
+    def sweep(self) -> None:
+        """Remove what a killed run left half written here, or beside this file."""
+        if not self.is_local:
+            return
+        for path in self.local.parent.glob(f".{glob.escape(self.name)}.*.partial{self.suffix}"):
+            path.unlink(missing_ok=True)
+        for partial in self._partial_files():
+            os.unlink(partial)
+
+    def _partial_files(self) -> list[str]:
+        return [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(self.local)
+            for name in names
+            if _PARTIAL.search(name)
+        ]
+
+    def settle(self) -> None:
+        """Wait for what zarr is still writing: where one chunk fails, others are on their way."""
+        end = time.monotonic() + _SETTLE_SECONDS
+        while self.is_local and time.monotonic() < end and self._partial_files():
+            time.sleep(_SETTLE_SECONDS / 100)
+
+    def read_bytes(self) -> bytes | None:
+        """Content of a file; None if there is none."""
+        filesystem, path = self._filesystem
+        # Another process may have written it since this one looked.
+        filesystem.invalidate_cache()
+        try:
+            return bytes(filesystem.cat_file(path)) if filesystem.isfile(path) else None
+        except FileNotFoundError:
+            return None
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write a file whole or not at all."""
+        filesystem, path = self._filesystem
+        if not self.is_local:
+            filesystem.pipe_file(path, content)
+            return
+        with self.new_file() as partial, open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def new_file(self) -> Iterator[Path]:
+        """Give a local path to write to; what is there in the end becomes this file, whole."""
+        filesystem, path = self._filesystem
+        if self.is_local:
+            self.local.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.beside()
+        else:
+            import tempfile
+
+            partial = Path(tempfile.gettempdir()) / f"{os.urandom(16).hex()}{self.suffix}"
+        try:
+            yield partial
+            if self.is_local:
+                os.replace(partial, path)
+            else:
+                filesystem.put_file(str(partial), path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove a file, or a folder with all it holds; nothing there is no error."""
+        filesystem, path = self._filesystem
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=filesystem.isdir(path))
+        filesystem.invalidate_cache()
+
+    def store(self) -> Store:
+        """Return a zarr store at this place."""
+        import zarr.storage
+
+        filesystem, path = self._filesystem
+        if self.is_local:
+            return zarr.storage.LocalStore(self.local)
+        if not filesystem.async_impl:
+            from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+            return zarr.storage.FsspecStore(
+                AsyncFileSystemWrapper(filesystem, asynchronous=True), path=path
+            )
+        url = filesystem.unstrip_protocol(path)
+        # Made anew as asynchronous, on zarr's own event loop.
+        return zarr.storage.FsspecStore.from_url(url)

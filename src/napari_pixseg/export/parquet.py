@@ -1,0 +1,87 @@
+"""The region table on disk: Parquet, written in parts that fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.export.measurement_spill import RowFiles
+from napari_pixseg.regions.region_table import Columns, put_rows
+
+TABLE_NAME = "regions.parquet"
+
+
+_ROWS_PER_GROUP = 1 << 17
+
+
+_INTEGERS, _REALS = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
+
+
+def write_parquet(
+    path: Path, rows: RowFiles, more: Columns, count: int, check: Callable[[], None] = lambda: None
+) -> None:
+    """Write rows 1..count as Parquet.
+
+    Parameters
+    ----------
+    path : Path
+    rows : RowFiles
+        Most of the rows.
+    more : dict of str to ndarray
+        The others, ascending by ``number``.
+    count : int
+    check : callable
+        Called before each group of rows; may raise.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    dtype = rows.maker.dtype
+    kinds = {name: pa.from_numpy_dtype(dtype[name]) for name in dtype.names or ()}
+    # Dictionaries are given up after half the work: values differ. Numbers and coordinates
+    # differ little from row to row, and the first bytes of means are alike.
+    encodings = {pa.int32(): _INTEGERS, pa.int64(): _INTEGERS, pa.float64(): _REALS}
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
+    options["write_batch_size"] = _ROWS_PER_GROUP
+    options["column_encoding"] = {
+        name: encodings[kind] for name, kind in kinds.items() if kind in encodings
+    }
+    starts = range(1, count + 1, _ROWS_PER_GROUP)
+
+    def ordered(start: int) -> Columns:
+        stop = min(start + _ROWS_PER_GROUP, count + 1)
+        group = rows.group(start, stop)
+        late = slice(*np.searchsorted(more["number"], [start, stop]))
+        put_rows(group, {name: column[late] for name, column in more.items()}, start)
+        return group
+
+    with pq.ParquetWriter(path, pa.schema(list(kinds.items())), **options) as writer:
+        # The next group is put in order while one is compressed.
+        for group in _one_ahead(ordered, starts):
+            check()
+            columns = [_column(group[name], kind) for name, kind in kinds.items()]
+            writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
+
+
+def _one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> Iterator[Columns]:
+    with ThreadPoolExecutor(1) as beside:
+        coming = [beside.submit(make, start) for start in starts[:1]]
+        for start in starts[1:]:
+            coming.append(beside.submit(make, start))
+            yield coming.pop(0).result()
+        for last in coming:
+            yield last.result()
+
+
+def _column(values: NDArray[Any], kind: Any) -> Any:
+    """Wrap values without a look at them: pa.array() would import pandas, which takes a second."""
+    import pyarrow as pa
+
+    plain = np.packbits(values, bitorder="little") if values.dtype == bool else values
+    buffer = pa.py_buffer(np.ascontiguousarray(plain))
+    return pa.Array.from_buffers(kind, len(values), [None, buffer])

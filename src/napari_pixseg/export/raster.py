@@ -1,0 +1,232 @@
+"""Pictures that fit one file: PNG and JPEG in memory, TIFF row of tiles by row of tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.errors import TooLarge
+from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.scheduler import run_tiles
+from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.export.recolor import Painter, color_channels
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+STAGE = "picture"
+
+
+_PALETTE = 256
+
+
+# Flat colors are runs: looking for nothing else (zlib's Z_RLE) is fastest, and made files of
+# the size that level 6 gave for samples.
+_PNG: dict[str, Any] = {"compress_level": 1, "compress_type": 3}
+
+
+_Paint: TypeAlias = Callable[[NDArray[Any], int], NDArray[np.uint8]]
+
+
+_JPEG_SIDE = 65_500
+
+
+_LARGEST = 1 << 32
+
+
+_TIFF_TILE = 512
+
+
+_OME_UNITS = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}
+
+
+_NGFF_TO_TIFF = {"t": "T", "z": "Z", "y": "Y", "x": "X"}
+
+
+def refuse_format(suffix: str, shape: tuple[int, ...], channels: int, name: str) -> None:
+    """Refuse a picture that its format cannot hold, before anything is read.
+
+    Raises
+    ------
+    TooLarge
+    """
+    if suffix in (".tif", ".tiff"):
+        return
+    remedy = "write .tif or .ome.zarr instead"
+    planes = int(np.prod(shape[:-2]))
+    if planes > 1:
+        raise TooLarge(f"{name} can hold one plane, but the image has {planes}; {remedy}.")
+    if suffix != ".png" and max(shape) > _JPEG_SIDE:
+        raise TooLarge(f"A JPEG is at most {_JPEG_SIDE} pixels wide, not {max(shape)}; {remedy}.")
+    size = int(np.prod(shape)) * channels
+    if size > _LARGEST:
+        raise TooLarge(
+            f"{name} would have to hold {size / 2**30:.1f} GiB of pixels in memory, more than "
+            f"{_LARGEST / 2**30:.0f} GiB; {remedy}."
+        )
+
+
+def write_picture(
+    path: Path,
+    feed: Feed,
+    tiling: Tiling,
+    painter: Painter,
+    suffix: str,
+    is_ome: bool,
+    watch: Watch,
+    lazy: Callable[[], da.Array],
+) -> None:
+    """Write the recolored picture to a local file.
+
+    Parameters
+    ----------
+    path : Path
+    feed : Feed
+        Tiles of the class map, for formats that are written from memory.
+    tiling : Tiling
+    painter : Painter
+    suffix : str
+        Lower case, with its dot; it decides the format.
+    is_ome : bool
+        Whether a TIFF is to be an OME-TIFF.
+    watch : Watch
+    lazy : callable
+        Gives the class map as a Dask array, for TIFF, which is written in order.
+    """
+    if suffix in (".tif", ".tiff"):
+        _write_tiff(path, lazy(), painter, tiling, watch, is_ome)
+    elif suffix == ".png" and _has_palette(painter):
+        _write_indices(path, _in_memory(feed, tiling, _class_maps, 1, watch), painter.palette)
+    else:
+        paint, channels = _painted(painter, tiling), painter.channels
+        _write_plane(path, _in_memory(feed, tiling, paint, channels, watch), suffix)
+
+
+def _has_palette(painter: Painter) -> bool:
+    """Whether a PNG can name the colors once, and hold a byte for each pixel."""
+    colored = color_channels(painter.image) == painter.channels == 3
+    return colored and len(painter.palette) <= _PALETTE
+
+
+def _in_memory(
+    feed: Feed, tiling: Tiling, paint: _Paint, channels: int, watch: Watch
+) -> NDArray[np.uint8]:
+    picture = np.empty((*tiling.shape, channels), np.uint8)
+
+    def fill(classes: NDArray[Any], number: int) -> None:
+        picture[tiling.region(number)] = paint(classes, number)
+
+    run_tiles(feed, fill, STAGE, watch)
+    return picture.reshape(picture.shape[-3:])
+
+
+def _painted(painter: Painter, tiling: Tiling) -> _Paint:
+    def paint(classes: NDArray[Any], number: int) -> NDArray[np.uint8]:
+        return np.moveaxis(painter.paint(classes, tiling.region(number)), 0, -1)
+
+    return paint
+
+
+def _class_maps(classes: NDArray[Any], _number: int) -> NDArray[np.uint8]:
+    return classes[..., np.newaxis]
+
+
+def _write_indices(path: Path, classes: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+    from PIL import Image as PillowImage
+
+    picture = PillowImage.fromarray(classes[..., 0])
+    picture.putpalette(palette.tobytes())
+    picture.save(path, **_PNG)
+
+
+def _write_plane(path: Path, picture: NDArray[np.uint8], suffix: str) -> None:
+    from PIL import Image as PillowImage
+
+    options = _PNG
+    if suffix != ".png":
+        # JPEG has no alpha, and blurs flat colors least like this.
+        picture = picture[..., : 1 if picture.shape[-1] <= 2 else 3]
+        options = {"quality": 95, "subsampling": 0}
+    plane = picture[..., 0] if picture.shape[-1] == 1 else picture
+    PillowImage.fromarray(plane).save(path, **options)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The picture in the order in which a tiled TIFF is written."""
+
+    classes: da.Array
+    painter: Painter
+    tiling: Tiling
+    watch: Watch
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        height = self.tiling.tile[-2]
+        planes = list(np.ndindex(*self.tiling.shape[:-2]))
+        starts = range(0, self.tiling.shape[-2], height)
+        total = len(planes) * len(starts)
+        for done, (plane, start) in enumerate((p, s) for p in planes for s in starts):
+            self.watch.tell(STAGE, done, total)
+            self.watch.check()
+            yield from self._tiles(plane, slice(start, min(start + height, self.tiling.shape[-2])))
+        self.watch.tell(STAGE, total, total)
+
+    def _tiles(self, plane: tuple[int, ...], rows: slice) -> Iterator[NDArray[np.uint8]]:
+        outer = tuple(slice(index, index + 1) for index in plane)
+        region = (*outer, rows, slice(0, self.tiling.shape[-1]))
+        classes = np.asarray(self.classes[region].compute())
+        strip = np.moveaxis(self.painter.paint(classes, region), 0, -1)
+        height, width, channels = strip.shape[-3:]
+        strip = strip.reshape(height, width, channels)
+        for top in range(0, height, _TIFF_TILE):
+            for left in range(0, width, _TIFF_TILE):
+                tile = strip[top : top + _TIFF_TILE, left : left + _TIFF_TILE]
+                yield np.ascontiguousarray(tile if channels > 1 else tile[..., 0])
+
+
+def _write_tiff(
+    path: Path, classes: da.Array, painter: Painter, tiling: Tiling, watch: Watch, is_ome: bool
+) -> None:
+    import tifffile
+
+    # TIFF tiles must not straddle two strips that are computed one after the other.
+    height = max(tiling.tile[-2] // _TIFF_TILE, 1) * _TIFF_TILE
+    tiling = Tiling(tiling.shape, (*tiling.tile[:-2], height, tiling.tile[-1]), tiling.write_chunk)
+    axes = "".join(_NGFF_TO_TIFF[axis] for axis in painter.image.label_axes)
+    gray = color_channels(painter.image) == 1
+    samples = (painter.channels,) if painter.channels > 1 else ()
+    tifffile.imwrite(
+        path, ome=is_ome, data=iter(_Rows(classes, painter, tiling, watch)),
+        shape=(*tiling.shape, *samples), dtype=np.uint8,
+        bigtiff=int(np.prod(tiling.shape)) * painter.channels > 1 << 31,
+        tile=(_TIFF_TILE, _TIFF_TILE), compression="zlib",
+        planarconfig="contig" if samples else None,
+        photometric="minisblack" if gray else "rgb",
+        extrasamples=["unassalpha"] if painter.keeps_alpha else None,
+        metadata={"axes": axes + "S" * len(samples), **_pixel_size(painter, is_ome)},
+        **_resolution(painter),
+    )  # fmt: skip
+
+
+def _pixel_size(painter: Painter, is_ome: bool) -> dict[str, Any]:
+    source = painter.image.source
+    sizes = {axis: source.scale[axis] for axis in "xyz" if axis in source.scale and is_ome}
+    units = {axis: _OME_UNITS.get(source.units.get(axis, "")) for axis in sizes}
+    known = {f"PhysicalSize{axis.upper()}": size for axis, size in sizes.items() if units[axis]}
+    named = {f"PhysicalSize{axis.upper()}Unit": unit for axis, unit in units.items() if unit}
+    return known | named
+
+
+def _resolution(painter: Painter) -> dict[str, Any]:
+    source = painter.image.source
+    if source.units.get("x") != "micrometer" or not {"x", "y"} <= set(source.scale):
+        return {}
+    per_centimeter = tuple(1e4 / source.scale[axis] for axis in "xy")
+    return {"resolution": per_centimeter, "resolutionunit": "CENTIMETER"}

@@ -1,0 +1,66 @@
+"""From classes to the picture that users get: gray, color, and alpha where there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.algorithm.classes import Classes
+from napari_pixseg.algorithm.kernels import compiled as kernels
+from napari_pixseg.classification.encoding import alpha_bytes
+from napari_pixseg.slices import Region
+from napari_pixseg.sources.image import Image
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Paints classes with their colors.
+
+    Attributes
+    ----------
+    image : Image
+        The input, asked for its alpha.
+    palette : (n + 1, 3) ndarray of uint8
+    keeps_alpha : bool
+        Whether the picture has the input's alpha as its last channel.
+    """
+
+    image: Image
+    palette: NDArray[np.uint8]
+    keeps_alpha: bool
+
+    @classmethod
+    def of(cls, image: Image, classes: Classes) -> Painter:
+        """Paint as the semantics has it: the reference makes everything opaque."""
+        keeps_alpha = image.alpha is not None and classes.parameters.semantics == "documented"
+        return cls(image, classes.palette, keeps_alpha)
+
+    @property
+    def channels(self) -> int:
+        """1 gray, 3 color, and one more for alpha."""
+        return color_channels(self.image) + self.keeps_alpha
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Name of each channel."""
+        names = ("gray",) if self.image.gray else ("red", "green", "blue")
+        return (*names, "alpha") if self.keeps_alpha else names
+
+    def paint(self, classes: NDArray[Any], region: Region) -> NDArray[np.uint8]:
+        """Return the picture of a region of the class map, (channels, ...) uint8."""
+        picture = np.empty((self.channels, *classes.shape), np.uint8)
+        flat = np.require(classes, requirements=["C", "W"]).reshape(-1)
+        for channel in range(color_channels(self.image)):
+            colors = np.ascontiguousarray(self.palette[:, channel])
+            kernels.paint(flat, colors, picture[channel].reshape(-1))
+        if self.keeps_alpha:
+            picture[-1] = alpha_bytes(self.image.read_alpha(region))
+        return picture
+
+
+def color_channels(image: Image) -> int:
+    """Number of color channels of the picture made of an image."""
+    return 1 if image.gray else 3

@@ -1,0 +1,204 @@
+"""The run record: how far a run got, why it ended, and whether another may go on from there."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from napari_pixseg.errors import OutputConflict, status_of
+from napari_pixseg.export.manifest import Manifest, now
+from napari_pixseg.export.output_location import RECORD_NAME, Place
+
+# Where there are no locks: a run says this often that it lives, and is thought dead after that.
+BEAT_SECONDS = 15.0
+
+
+DEAD_SECONDS = 60.0
+
+
+# What an input is; how it was opened does not matter.
+_INPUT = ("uri", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
+
+
+def load_record(place: Place) -> dict[str, Any] | None:
+    """Return the run record of a store; None if there is none that can be read."""
+    try:
+        record = json.loads(place.child(RECORD_NAME).read_bytes() or b"null")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+class RunRecord:
+    """The record of a run of ours.
+
+    Parameters
+    ----------
+    place : Place
+        The store.
+    manifest : Manifest
+        Its id and details are recorded.
+    before : dict or None
+        The record that was there when this run began.
+    """
+
+    def __init__(self, place: Place, manifest: Manifest, before: Mapping[str, Any] | None) -> None:
+        self._store, self._place = place, place.child(RECORD_NAME)
+        self._values = {"id": manifest.id, "state": "running", "pass": "counting"}
+        self._values |= manifest.details
+        self._expected = {manifest.id, (before or {}).get("id")}
+        self._exists = False
+        self._lock = threading.Lock()
+
+    def write(self, **changes: Any) -> None:
+        """Record changes.
+
+        Raises
+        ------
+        OutputConflict
+            If another run took the output, which only an object store allows.
+        """
+        with self._lock:
+            self._values |= changes
+            if not self._place.is_local:
+                self.refuse_to_share()
+                self._values["beat"] = now()
+            self._exists = True
+            self._place.write_bytes(json.dumps(self._values, indent=2).encode())
+
+    def refuse_to_share(self) -> None:
+        """Raise OutputConflict if another run took the output since this one began."""
+        other = (load_record(self._store) or {}).get("id")
+        if other is not None and other not in self._expected:
+            raise OutputConflict(
+                f"{self._store.uri} was taken by another run meanwhile, so this one stops; "
+                "choose another path, or wait until the other has ended."
+            )
+
+    def end(self, error: BaseException) -> None:
+        """Say why the run ended, unless it never came to touch the output.
+
+        The disk may be the reason, so failing here is no news.
+        """
+        if not self._exists:
+            return
+        status = status_of(error)
+        state = "cancelled" if status == 499 else "failed"
+        with suppress(Exception):
+            self.write(state=state, status=status, error=str(error) or repr(error), ended=now())
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Say regularly that the run lives, where a lock cannot."""
+        if self._place.is_local:
+            yield
+            return
+        ended = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(ended,), name="beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(BEAT_SECONDS):
+            # The network may be away for a while; losing the output is told by the next write.
+            with suppress(Exception):
+                if self._exists:
+                    self.write()
+
+
+def refuse_living_run(place: Place) -> None:
+    """Refuse to write to an object store where another run was alive a moment ago.
+
+    Raises
+    ------
+    OutputConflict
+    """
+    record = load_record(place) or {}
+    try:
+        beat = datetime.fromisoformat(record["beat"])
+        age = (datetime.now(UTC) - beat).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return
+    # Clocks of machines differ: a beat may seem to lie ahead.
+    if record.get("state") == "running" and abs(age) < DEAD_SECONDS:
+        wait = min(DEAD_SECONDS - age, DEAD_SECONDS)
+        raise OutputConflict(
+            f"{place.uri} is being written by another run, alive {max(age, 0):.0f} s ago; wait "
+            f"until that has ended, or {wait:.0f} s if it was killed, or choose another path."
+        )
+
+
+def refuse_other_run(place: Place, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with something else than it began with.
+
+    Parameters
+    ----------
+    place : Place
+    there, here : dict
+        The run record in the store, and the details of this run.
+
+    Raises
+    ------
+    OutputConflict
+        With all that differs, then and now.
+    """
+    here = json.loads(json.dumps(here))
+    try:
+        differences = [
+            *_differing(there["parameters"], here["parameters"], here["parameters"], ""),
+            *_differing(there["input"], here["input"], _INPUT, "the input's "),
+            *_differing(_rest(there), _rest(here), ("outputs", "napari-pixseg"), ""),
+            *_forgotten(there.get("skipped"), here.get("skipped")),
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise unreadable(place) from None
+    if differences:
+        raise OutputConflict(
+            f"{place.uri} cannot be resumed, because {', and '.join(differences)}; use what the "
+            "run began with, or ask to overwrite it (overwrite=True, --overwrite)."
+        )
+
+
+def _forgotten(there: Any, here: Any) -> list[str]:
+    """Tell of chunks that were left out and would not be said to be."""
+    was, now_ = ([c["name"] for c in (said or {"chunks": []})["chunks"]] for said in (there, here))
+    more = sorted(set(was) - set(now_))
+    return [f"{more[0]} was left out as damaged and now is not (on_error='skip')"] if more else []
+
+
+def unreadable(place: Place) -> OutputConflict:
+    """Return the error for a store whose record says nothing."""
+    return OutputConflict(
+        f"{place.uri} cannot be resumed, because its {RECORD_NAME} cannot be read; "
+        "ask to overwrite it (overwrite=True, --overwrite), or choose another path."
+    )
+
+
+def _rest(details: Mapping[str, Any]) -> dict[str, Any]:
+    version = details["software"]["napari-pixseg"]
+    return {"outputs": sorted(details["outputs"]), "napari-pixseg": version}
+
+
+def _differing(
+    there: Mapping[str, Any], here: Mapping[str, Any], names: Any, whose: str
+) -> list[str]:
+    return [
+        # Of hashes and times nothing can be seen.
+        "the input has been written since"
+        if name == "identity"
+        else f"{whose}{name} was {_shown(there.get(name))} and is now {_shown(here.get(name))}"
+        for name in names
+        if there.get(name) != here.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

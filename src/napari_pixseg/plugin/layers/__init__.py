@@ -1,0 +1,1 @@
+"""napari layers: previews, pyramids, results."""

@@ -1,0 +1,214 @@
+"""Between napari's layers and the engine's images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_pixseg.errors import NotAnImage
+from napari_pixseg.parameters import Parameters
+from napari_pixseg.plugin.layers.lazy_levels import ImageLevel, PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.layers.level_image import LevelImage, made_up_levels
+from napari_pixseg.sources.image import Image, open_image
+from napari_pixseg.sources.location import locate
+from napari_pixseg.sources.open import open_source
+from napari_pixseg.sources.source import Source
+from napari_pixseg.sources.zarr_store import coarser_levels
+
+# pint's names are OME-Zarr's, but for these, which mean that nothing is known.
+_NO_UNITS = ("pixel", "dimensionless", "")
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """What the engine needs of an Image layer, read once on the window's thread."""
+
+    name: str
+    data: tuple[Any, ...]
+    ndim: int
+    rgb: bool
+    axis_labels: tuple[str, ...]
+    scale: tuple[float, ...]
+    translate: tuple[float, ...]
+    units: tuple[str, ...]
+    images: tuple[Image, ...]
+
+    @classmethod
+    def of(cls, layer: Any) -> LayerView:
+        """Read a napari Image layer."""
+        return cls(
+            name=layer.name,
+            data=tuple(layer.data) if layer.multiscale else (layer.data,),
+            ndim=layer.ndim,
+            rgb=layer.rgb,
+            axis_labels=tuple(str(label) for label in getattr(layer, "axis_labels", ())),
+            scale=tuple(float(size) for size in layer.scale),
+            translate=tuple(float(start) for start in layer.translate),
+            units=tuple(_unit_names(layer)),
+            images=tuple(layer.metadata.get("pixseg_images", ())),
+        )
+
+
+def images_of_layer(layer: LayerView, parameters: Parameters) -> list[Image]:
+    """Open the data of a napari Image layer, all levels of it.
+
+    Parameters
+    ----------
+    layer : LayerView
+    parameters : Parameters
+        Axes and channels, where the user chose them.
+
+    Returns
+    -------
+    list of Image
+        Fine to coarse.
+
+    Raises
+    ------
+    NotAnImage, ParameterError
+    """
+    if layer.images and parameters.axes is None and parameters.channels is None:
+        return list(layer.images)
+    if layer.images:
+        opened = [image.source for image in layer.images]
+        return [open_image(source, parameters.axes, parameters.channels) for source in opened]
+    axes = parameters.axes or axes_of_layer(layer)
+    sources = [_source_of(layer, level, axes) for level in layer.data]
+    return [open_image(source, axes, parameters.channels) for source in sources]
+
+
+def axes_of_layer(layer: LayerView) -> str:
+    """Say what a layer's dimensions are, from its axis labels or their number."""
+    ndim = layer.ndim
+    labels = [label.lower()[:1] for label in layer.axis_labels]
+    known = len(labels) == ndim and set(labels) <= set("tzyx") and len(set(labels)) == ndim
+    if known and {"y", "x"} <= set(labels):
+        axes = "".join(labels)
+    elif 2 <= ndim <= 4:
+        axes = "tzyx"[-ndim:]
+    else:
+        raise NotAnImage(
+            f"The layer {layer.name!r} has {ndim} dimensions; two to four (t, z, y, x) can be "
+            "segmented: give its file in the field for a path, or slice it first."
+        )
+    return axes + "c" if layer.rgb else axes
+
+
+def _source_of(layer: LayerView, data: Any, axes: str) -> Source:
+    opened = open_source(data)
+    known = dict(zip(axes.replace("c", ""), range(layer.ndim), strict=False))
+    return Source(
+        opened.array,
+        axes=axes,
+        scale={axis: layer.scale[i] for axis, i in known.items()},
+        translation={axis: layer.translate[i] for axis, i in known.items()},
+        units={axis: name for axis, name in zip(known, layer.units, strict=False) if name},
+        chunks=opened.chunks,
+        uri=opened.uri,
+        identity=opened.identity,
+        kind=opened.kind,
+        name=layer.name,
+        state=opened.state,
+    )
+
+
+def _unit_names(layer: Any) -> list[str]:
+    names = [str(unit) for unit in getattr(layer, "units", None) or ()]
+    return ["" if name in _NO_UNITS else name for name in names]
+
+
+def placement(layer: Any) -> dict[str, Any]:
+    """Return what puts another layer in the same place as this one."""
+    names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+    return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+
+
+def levels_of(images: Sequence[Image]) -> list[LevelImage]:
+    """Return the levels to show: the stored ones, or made-up ones of a large single image."""
+    if len(images) == 1:
+        return made_up_levels(images[0])
+    finest = math.prod(images[0].shape[-2:])
+    return [
+        LevelImage(image, reduction=math.sqrt(finest / math.prod(image.shape[-2:])))
+        for image in images
+    ]
+
+
+def preview_levels(
+    layer: LayerView, images: Sequence[Image], pixels: PreviewPixels
+) -> list[PreviewLevel]:
+    """Return the data of a preview that has the same dimensions, in the same order, as a layer.
+
+    Parameters
+    ----------
+    layer : LayerView
+    images : sequence of Image
+        All levels, from :func:`images_of_layer`.
+    pixels : PreviewPixels
+    """
+    # A layer opened here, or one that is RGB, does not count its channels among its dimensions.
+    counts_channels = not layer.rgb and not layer.images
+    axes = images[0].axes if counts_channels else images[0].own_axes
+    return [PreviewLevel(level, pixels, axes) for level in levels_of(images)]
+
+
+def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
+    """Open a path or URL lazily as layer data for napari.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    LayerData
+        An image whose pixels are read as they are looked at.
+
+    Raises
+    ------
+    InputNotFound, NotAnImage, ParameterError
+    """
+    first = open_image(path)
+    images = [first, *_coarser(path, first)]
+    levels = [ImageLevel(level) for level in levels_of(images)]
+    axes = first.own_axes
+    source = first.source
+    options: dict[str, Any] = {
+        "name": source.name,
+        "rgb": not first.gray,
+        "multiscale": len(levels) > 1,
+        "axis_labels": tuple(axes),
+        "scale": [source.scale.get(axis, 1.0) for axis in axes],
+        "translate": [source.translation.get(axis, 0.0) for axis in axes],
+        "units": [known_unit(source.units.get(axis)) for axis in axes],
+        "metadata": {"pixseg_images": images},
+    }
+    if first.dtype.kind in "ui" and first.dtype.itemsize <= 2:
+        # Otherwise napari would look at the data to find them.
+        limits = np.iinfo(first.dtype)
+        options["contrast_limits"] = (int(limits.min), int(limits.max))
+    return (levels if len(levels) > 1 else levels[0]), options, "image"
+
+
+def _coarser(path: str, first: Image) -> list[Image]:
+    """Open the coarser levels of an OME-Zarr as its metadata list them."""
+    if first.source.kind != "ome-zarr":
+        return []
+    return [open_image(source, first.axes) for source in coarser_levels(locate(path))]
+
+
+def known_unit(name: str | None) -> str:
+    """Return a unit if napari knows it: others would keep the layer from being shown."""
+    if name is None:
+        return "pixel"
+    import pint
+
+    try:
+        pint.Unit(name)
+    except Exception:  # noqa: BLE001 - pint raises what its parser meets
+        return "pixel"
+    return name

@@ -1,0 +1,160 @@
+"""A small copy of a huge image, filled in while its colors are counted.
+
+Counting reads every tile anyway: keeping every 2^k-th pixel of each costs no reading.
+Until a tile is counted, single pixels from a grid stand in for it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from typing import TypeAlias
+
+import numpy as np
+
+from napari_pixseg.algorithm.color_table import NO_DATA
+from napari_pixseg.classification.tile_colors import Packed
+from napari_pixseg.slices import Region
+
+# 64 MB of packed colors.
+_MOST_PIXELS = 1 << 24
+
+
+# Each pixel of a first glance may cost the reading of a whole chunk; enough for 32 x 32.
+_MOST_GLANCES = 1400
+
+
+# Marks what only stands in for a pixel that was not counted yet.
+_GUESS = np.uint32(1 << 31)
+
+
+Reader: TypeAlias = Callable[[Region], Packed]
+
+
+class Overview:
+    """Every ``stride``-th pixel of each (y, x) plane, as far as it is known.
+
+    Any thread may fill it and any thread may read it.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Pixels of the image along t, z, y, x.
+    most : int
+        Pixels to keep at most; they decide the stride.
+
+    Attributes
+    ----------
+    stride : int
+        A power of two.
+    version : int
+        Grows whenever something is added.
+    """
+
+    def __init__(self, shape: Sequence[int], most: int = _MOST_PIXELS) -> None:
+        self._full = tuple(shape)
+        self.stride = _stride_for(self._full, most)
+        self.version = 0
+        self._packed = np.full(_strided(self._full, self.stride), _GUESS | NO_DATA, np.uint32)
+        self._unknown = self._packed.size
+        self._lock = threading.Lock()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every pixel is known."""
+        return self._unknown == 0
+
+    def add(self, region: Region, packed: Packed) -> None:
+        """Take what is wanted of the packed colors of a region of the full image."""
+        *outer, rows, columns = region
+        stride = self.stride
+        samples = packed[..., -rows.start % stride :: stride, -columns.start % stride :: stride]
+        self._put((*outer, _covered(rows, stride), _covered(columns, stride)), samples)
+
+    def _put(self, part: Region, samples: Packed) -> None:
+        with self._lock:
+            self._unknown -= int(np.count_nonzero(self._packed[part] & _GUESS))
+            self._packed[part] = samples
+            self.version += 1
+
+    def glances(self, read: Reader, most: int = _MOST_GLANCES) -> Iterator[None]:
+        """Fill in what is unknown roughly, from single pixels, with ever smaller cells.
+
+        Parameters
+        ----------
+        read : callable
+            Gives the packed colors of a region of the full image.
+        most : int
+            Pixels to read at most.
+
+        Yields
+        ------
+        None
+            After every pixel, so that the caller may stop.
+        """
+        outer = self._packed.shape[:-2]
+        longest = max(self._packed.shape[-2:])
+        planes, read_pixels, side = math.prod(outer), 0, 1
+        while read_pixels + planes * side * side <= most and side < 2 * longest:
+            for index in np.ndindex(*outer):
+                for cell in _grid(self._packed.shape[-2:], side):
+                    self._glance(read, index, cell)
+                    yield
+            read_pixels += planes * side * side
+            side *= 2
+
+    def _glance(self, read: Reader, index: tuple[int, ...], cell: Region) -> None:
+        part = (*(slice(i, i + 1) for i in index), *cell)
+        if not (self._packed[part] & _GUESS).any():
+            return
+        middle = [(side.start + side.stop) // 2 * self.stride for side in cell]
+        pixel = (*part[: len(index)], *(slice(start, start + 1) for start in middle))
+        color = read(pixel).reshape(-1)[0]
+        with self._lock:
+            cells = self._packed[part]
+            cells[(cells & _GUESS) != 0] = color | _GUESS
+            self.version += 1
+
+    def read(self, region: Region, stride: int) -> Packed:
+        """Return the packed colors of a region of the level that has every ``stride``-th pixel.
+
+        Of a level finer than the overview, each pixel is shown as the one before it that is
+        kept. NO_DATA where nothing is known.
+        """
+        *outer, rows, columns = region
+        if stride % self.stride == 0:
+            step = stride // self.stride
+            sides = [slice(part.start * step, part.stop * step, step) for part in (rows, columns)]
+            with self._lock:
+                return self._packed[(*outer, *sides)] & ~_GUESS
+        near = [
+            np.arange(part.start, part.stop) * stride // self.stride for part in (rows, columns)
+        ]
+        with self._lock:
+            lines = self._packed[tuple(outer)].take(near[0], axis=-2)
+        return lines.take(near[1], axis=-1) & ~_GUESS
+
+
+def _stride_for(shape: tuple[int, ...], most: int) -> int:
+    stride = 1
+    while math.prod(_strided(shape, stride)) > most and stride < max(shape[-2:]):
+        stride *= 2
+    return stride
+
+
+def _strided(shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
+    *outer, rows, columns = shape
+    return (*outer, math.ceil(rows / stride), math.ceil(columns / stride))
+
+
+def _covered(part: slice, stride: int) -> slice:
+    """Multiples of the stride within a part of a side, counted in strides."""
+    return slice(math.ceil(part.start / stride), math.ceil(part.stop / stride))
+
+
+def _grid(shape: tuple[int, ...], side: int) -> Iterator[Region]:
+    """Cut a plane into cells, ``side`` along its longer side, none of them empty."""
+    step = math.ceil(max(shape) / side)
+    return product(*([slice(i, min(i + step, n)) for i in range(0, n, step)] for n in shape))

@@ -1,0 +1,1 @@
+"""The widget: thin views of the controller."""

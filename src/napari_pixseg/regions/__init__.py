@@ -1,0 +1,1 @@
+"""Connected regions of equal class, stitched across tiles."""

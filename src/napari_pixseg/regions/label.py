@@ -1,0 +1,158 @@
+"""``label_regions()``: connected regions of any class map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.classification.parameter_checks import refuse_connectivity
+from napari_pixseg.errors import NotAnImage, ParameterError
+from napari_pixseg.execution.scheduler import run_tiles
+from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tiling import Tiling, plan_tiles
+from napari_pixseg.parameters import Background, Parameters
+from napari_pixseg.regions.layout import Layout, Rules
+from napari_pixseg.regions.region_pass import Regions, background_classes
+from napari_pixseg.sources.image import Image, open_image
+from napari_pixseg.sources.open import open_source
+
+
+def label_regions(
+    class_map: object,
+    axes: str | None = None,
+    connectivity: int = 1,
+    background: Background | int | Sequence[int] = None,
+    min_size: int = 0,
+) -> da.Array:
+    """Label the connected regions of equal class of any class map, of any size.
+
+    Parameters
+    ----------
+    class_map : array, path or URL
+        Integers, 0 is nothing; lazy arrays are computed tile by tile, once to
+        find the seams (now; once more before for ``background="largest"``), and
+        again where the result is sliced.
+    axes : str, optional
+        One letter of ``t z y x`` for each dimension; else metadata, else yx or zyx.
+    connectivity : int
+        1 (faces) to the number of spatial axes (corners).
+    background : {"largest"}, int or sequence of int, optional
+        Classes that get 0; largest is the one of most pixels, ties to the lowest.
+    min_size : int
+        Regions of fewer pixels get 0.
+
+    Returns
+    -------
+    dask.array.Array
+        The shape of the class map; uint32, uint64 above 2^32 - 1 pixels. Numbers
+        are 1..N in raster order of the regions' first pixels, over t, z, y, x;
+        regions never connect over t. The same as ``skimage.measure.label`` gives
+        on the whole map (on each frame, offsets added) for any chunking.
+
+    Raises
+    ------
+    ParameterError, NotAnImage, InputNotFound
+        Before anything is computed.
+    """
+    asked = Parameters(
+        axes=axes,
+        connectivity=connectivity,
+        background=background,  # type: ignore[arg-type]
+        min_size=min_size,
+    )
+    image = open_class_map(class_map, asked.axes)
+    refuse_connectivity(image.label_axes, asked.connectivity)
+    tiling = plan_tiles(image)
+    classes = _class_blocks(image, tiling)
+    feed = _FeedOfArray(classes, tiling)
+    named = background_classes(asked.background, lambda: _largest_class(feed()))
+    rules = Rules(asked.connectivity, named, asked.min_size)
+    regions = Regions(Layout(tiling, image.label_axes), rules, feed)
+    return image.in_own_order(regions.lazy(classes))
+
+
+def open_class_map(class_map: object, axes: str | None) -> Image:
+    """Open an array of class numbers; without metadata it is yx or zyx."""
+    if axes is not None and "c" in axes:
+        raise ParameterError(f"axes = {axes!r} names channels, but a class map has none.")
+    source = open_source(class_map)
+    guess = {2: "yx", 3: "zyx"}.get(source.array.ndim)
+    if axes is None and source.axes is None and guess is None:
+        raise ParameterError(
+            f"What are the dimensions of {source.name}, shape {tuple(source.array.shape)}? "
+            "Give axes with one letter of t, z, y, x for each, for example axes='tzyx'."
+        )
+    image = open_image(source, axes or source.axes or guess)
+    if image.channels is not None:
+        raise NotAnImage(
+            f"{image.source.name} has channels (axes {image.axes!r}); a class map has one number "
+            "for each pixel."
+        )
+    if image.dtype.kind not in "bui":
+        raise NotAnImage(f"{image.source.name} holds {image.dtype}; a class map holds integers.")
+    return image
+
+
+def _class_blocks(image: Image, tiling: Tiling) -> da.Array:
+    dtype = np.dtype(np.uint8) if image.dtype.kind == "b" else image.dtype
+    if not isinstance(image.source.array, da.Array):
+        # map_blocks copies what loses an axis.
+        reader = _ClassReader(image, dtype)
+        return da.from_array(
+            reader, tiling.chunks, name=False, asarray=False,
+            meta=np.empty((0,) * reader.ndim, reader.dtype),
+        )  # fmt: skip
+    blocks = image.blocks(tiling.chunks)
+    return blocks.map_blocks(
+        _without_channel, dtype=dtype, drop_axis=blocks.ndim - 1,
+        meta=np.empty((0,) * (blocks.ndim - 1), dtype),
+    )  # fmt: skip
+
+
+class _ClassReader:
+    """A class map as an array-like in engine order, for Dask to slice."""
+
+    def __init__(self, image: Image, dtype: np.dtype[Any]) -> None:
+        self._image, self.dtype = image, dtype
+        self.shape, self.ndim = image.shape, len(image.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
+        return _without_channel(self._image.read(index))
+
+
+def _without_channel(block: NDArray[Any]) -> NDArray[Any]:
+    classes = block[..., 0]
+    return classes.astype(np.uint8) if classes.dtype.kind == "b" else classes
+
+
+@dataclass(frozen=True)
+class _FeedOfArray:
+    classes: da.Array
+    tiling: Tiling
+
+    def __call__(self) -> Feed:
+        return Feed.of_array(self.classes, self.tiling)
+
+
+def _largest_class(feed: Feed) -> int:
+    counts: dict[int, int] = run_tiles(feed, _count_classes, "class sizes", None, _add_counts)
+    counts.pop(0, None)
+    return min(counts, key=lambda number: (-counts[number], number), default=0)
+
+
+def _count_classes(classes: NDArray[Any], _number: int) -> dict[int, int]:
+    numbers, counts = np.unique(classes, return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def _add_counts(parts: list[dict[int, int]]) -> dict[int, int]:
+    total: dict[int, int] = {}
+    for part in parts:
+        for number, count in part.items():
+            total[number] = total.get(number, 0) + count
+    return total

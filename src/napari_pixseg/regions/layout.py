@@ -1,0 +1,104 @@
+"""Tiles laid out over t, z, y, x, and which of them are neighbors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.parameters import AXES
+
+_FOUR = AXES.replace("c", "")
+
+
+Direction: TypeAlias = tuple[int, int, int]
+
+
+Longs = NDArray[np.int64]
+
+
+def four(values: Sequence[int], axes: str, fill: int) -> tuple[int, int, int, int]:
+    """Lay values of some axes out over t, z, y, x."""
+    known = dict(zip(axes, values, strict=True))
+    t, z, y, x = (int(known.get(axis, fill)) for axis in _FOUR)
+    return t, z, y, x
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What makes a region.
+
+    Attributes
+    ----------
+    connectivity : int
+    background : tuple of int
+        Classes that are no regions, besides 0.
+    min_size : int
+    """
+
+    connectivity: int
+    background: tuple[int, ...]
+    min_size: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tiles over four axes."""
+
+    tiling: Tiling
+    axes: str
+
+    @cached_property
+    def grid(self) -> tuple[int, int, int, int]:
+        """Tiles along t, z, y, x."""
+        return four(self.tiling.grid, self.axes, 1)
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Pixels along t, z, y, x."""
+        return four(self.tiling.shape, self.axes, 1)
+
+    def position(self, number: int) -> tuple[int, int, int, int]:
+        """Grid position of a tile."""
+        return four(self.tiling.position(number), self.axes, 0)
+
+    def region(self, number: int) -> tuple[slice, ...]:
+        """Pixels of a tile over t, z, y, x."""
+        return self.over_four(self.tiling.region(number))
+
+    def over_four(self, region: tuple[slice, ...]) -> tuple[slice, ...]:
+        """Lay a region of the axes that there are out over t, z, y, x."""
+        known = dict(zip(self.axes, region, strict=True))
+        return tuple(known.get(axis, slice(0, 1)) for axis in _FOUR)
+
+    def number(self, position: Sequence[int]) -> int:
+        """Number of the tile at a grid position."""
+        (t, z, y, x), (_, depth, rows, columns) = position, self.grid
+        return ((t * depth + z) * rows + y) * columns + x
+
+    def neighbors(self, number: int, connectivity: int) -> Iterator[tuple[Direction, int]]:
+        """Later tiles that touch a tile, and in which direction along z, y, x."""
+        (t, z, y, x), grid = self.position(number), self.grid
+        for direction in _forward_directions(connectivity):
+            there = (t, z + direction[0], y + direction[1], x + direction[2])
+            if all(0 <= p < n for p, n in zip(there, grid, strict=True)):
+                yield direction, self.number(there)
+
+    def seam_sides(self, number: int) -> list[tuple[int, int]]:
+        """Sides (axis, 0 or 1 for first or last) at which another tile lies; not along t."""
+        position = self.position(number)
+        firsts = [(axis, 0) for axis in (1, 2, 3) if position[axis] > 0]
+        lasts = [(axis, 1) for axis in (1, 2, 3) if position[axis] < self.grid[axis] - 1]
+        return firsts + lasts
+
+
+@cache
+def _forward_directions(connectivity: int) -> list[Direction]:
+    ends = (-1, 0, 1)
+    steps = ((z, y, x) for z in ends for y in ends for x in ends if (z, y, x) > (0, 0, 0))
+    return [step for step in steps if sum(map(abs, step)) <= connectivity]

@@ -1,0 +1,1 @@
+"""Opening what can be segmented, and reading any part of it."""

@@ -1,0 +1,181 @@
+"""Open what can be segmented: arrays, zarr stores, TIFF files, pictures, URLs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.errors import InputNotFound, NotAnImage
+from napari_pixseg.sources.location import Location, locate
+from napari_pixseg.sources.source import ACCEPTED, Source, axes_of_names, checked, is_a, is_masked
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_source(source: object) -> Source:
+    """Open an image; read its metadata and no pixel.
+
+    Parameters
+    ----------
+    source : str, path, URL or array
+        A zarr store of format 2 or 3, or one group or array inside it; OME-Zarr 0.4 and
+        0.5 give level 0. A TIFF file gives level 0 of its first series. Pictures are what
+        Pillow reads. Arrays are NumPy, Dask, zarr, or anything with ``shape``, ``dtype``,
+        ``ndim`` and ``__getitem__``.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    InputNotFound
+        There is nothing at the path or URL, or the server cannot be reached.
+    NotAnImage
+        What was given is no image, or no image of integers or floats.
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return checked(_open_location(locate(source)))
+    return checked(_open_object(source))
+
+
+def _open_location(location: Location) -> Source:
+    if not location.remote and os.path.isdir(location.address):
+        from napari_pixseg.sources import zarr_store
+
+        if zarr_store.is_store(location):
+            return zarr_store.open_store(location)
+        raise NotAnImage(
+            f"{location.shown} is a directory without zarr metadata (zarr.json, .zarray or "
+            ".zgroup): give a zarr store or one image file."
+        )
+    if not location.remote and not os.path.isfile(location.address):
+        raise _no_file(location)
+    head = location.head()
+    if location.remote and _may_be_store(head):
+        from napari_pixseg.sources import zarr_store
+
+        if zarr_store.is_store(location):
+            return zarr_store.open_store(location)
+    if head is None:
+        raise _no_file(location)
+    return _open_file(location, head)
+
+
+def is_tiff(head: bytes) -> bool:
+    """Whether a file that starts with these bytes is a TIFF or BigTIFF."""
+    return head[:4] in _TIFF
+
+
+def _open_file(location: Location, head: bytes) -> Source:
+    if is_tiff(head):
+        from napari_pixseg.sources import tiff
+
+        return tiff.open_tiff(location)
+    from napari_pixseg.sources import raster
+
+    return raster.open_picture(location, head)
+
+
+def _may_be_store(head: bytes | None) -> bool:
+    # A server answers for a directory with nothing, or with a listing as text.
+    return not head or (head.isascii() and b"\0" not in head)
+
+
+def _no_file(location: Location) -> Exception:
+    if os.path.lexists(location.address) and not location.remote:
+        return NotAnImage(f"{location.shown} is neither a file nor a directory: {ACCEPTED}.")
+    if location.remote:
+        # fsspec does not tell a missing file from a server that is down.
+        return InputNotFound(
+            f"There is nothing at {location.shown}, or it cannot be reached: check the address "
+            "and the connection."
+        )
+    try:
+        os.stat(location.address)
+    except PermissionError as error:
+        return location.unreachable(error)
+    except OSError:
+        pass
+    return InputNotFound(f"{location.shown} does not exist: check the path.")
+
+
+def _open_object(source: object) -> Source:
+    if is_masked(source):
+        raise NotAnImage("A masked array was given: fill it first (NaN means no data).")
+    if isinstance(source, np.ndarray):
+        return Source(source, kind="numpy")
+    if is_a(source, "dask.array", "Array"):
+        return _from_dask(source)
+    if is_a(source, "zarr", "Array", "Group"):
+        from napari_pixseg.sources import zarr_store
+
+        return zarr_store.from_node(source)
+    if is_a(source, "PIL.Image", "Image"):
+        from napari_pixseg.sources import raster
+
+        return raster.from_image(source)
+    return _from_array_like(source)
+
+
+def _from_dask(array: Any) -> Source:
+    if any(np.isnan(length) for length in array.shape):
+        raise NotAnImage(
+            "A Dask array of unknown shape was given: call its compute_chunk_sizes() first."
+        )
+    chunks = tuple(max(lengths) for lengths in array.chunks)
+    return Source(array, chunks=chunks, kind="dask")
+
+
+def _from_array_like(source: Any) -> Source:
+    needed = ("shape", "dtype", "ndim", "__getitem__")
+    if not isinstance(source, type) and all(hasattr(source, name) for name in needed):
+        array = ArrayLike(source)
+        chunks = getattr(source, "chunks", None)
+        if not (isinstance(chunks, tuple) and all(isinstance(length, int) for length in chunks)):
+            chunks = None
+        return Source(
+            array,
+            axes=axes_of_names(getattr(source, "dims", None), array.ndim),
+            chunks=chunks if chunks and len(chunks) == array.ndim else None,
+        )
+    if hasattr(source, "__array_interface__") and not isinstance(source, type):
+        return Source(np.asarray(source), kind="numpy")
+    raise NotAnImage(f"{_described(source)} was given, which is no image: {ACCEPTED}.")
+
+
+def _described(source: object) -> str:
+    if source is None or isinstance(source, (bool, int, float, complex)):
+        return repr(source)
+    kind = source.__name__ if isinstance(source, type) else type(source).__name__
+    return f"An object of type {kind}"
+
+
+class ArrayLike:
+    """An array of another library whose slices are made NumPy arrays."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+        dtype = getattr(wrapped.dtype, "numpy_dtype", wrapped.dtype)
+        try:
+            self.dtype: np.dtype[Any] = np.dtype(dtype)
+            self.shape = tuple(int(length) for length in wrapped.shape)
+        except (TypeError, ValueError):
+            kind = type(wrapped).__name__
+            raise NotAnImage(
+                f"An object of type {kind} was given whose shape or data type NumPy does not "
+                "know: convert it with numpy.asarray first."
+            ) from None
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return np.asarray(self._wrapped[key], self.dtype)

@@ -24,7 +24,7 @@ def build(stage: str, tiles: str) -> None:
     from napari_pixseg.execution import progress
     from napari_pixseg.execution import scheduler as run
     from napari_pixseg.execution.scheduler import tile_graph
-    from napari_pixseg.execution.tile_source import Feed
+    from napari_pixseg.execution.tile_source import TileSource
     from napari_pixseg.execution.tiling import TILE_SIDE, WRITE_SIDE, Tiling
     from napari_pixseg.regions.layout import Layout, Rules
     from napari_pixseg.regions.numbering import number_regions
@@ -32,7 +32,7 @@ def build(stage: str, tiles: str) -> None:
     rows, columns = int(tiles) // 100, 100
     shape = (rows * TILE_SIDE, columns * TILE_SIDE)
     tiling = Tiling(shape, (TILE_SIDE, TILE_SIDE), (WRITE_SIDE, WRITE_SIDE))
-    feed, clock, found = Feed.of_reader(_nothing, tiling), measure.Clock(), {}
+    tile_source, clock, found = TileSource.of_reader(_nothing, tiling), measure.Clock(), {}
 
     def take(graph: dict[Any, Any], *_: object) -> Any:
         found["tasks"] = len(graph)
@@ -46,9 +46,11 @@ def build(stage: str, tiles: str) -> None:
 
             numbering.compute_graph = take
             with suppress(_BuiltError):
-                number_regions(feed, Layout(tiling, "yx"), Rules(1, (), 0), progress.Watch())
+                number_regions(
+                    tile_source, Layout(tiling, "yx"), Rules(1, (), 0), progress.RunMonitor()
+                )
         else:
-            graph, keys = tile_graph(feed, _nothing, stage)
+            graph, keys = tile_graph(tile_source, _nothing, stage)
             if stage == "colors":
                 run._merge_tree(graph, keys, len)
             found["tasks"] = len(graph)

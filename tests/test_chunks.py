@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg.sources.location import locate
-from napari_pixseg.sources.zarr_chunks import ChunkFiles, quick, whole_chunks
+from napari_pixseg.sources.zarr_chunks import ChunkFiles, whole_chunks, with_fast_local_io
 from napari_pixseg.sources.zarr_store import open_store
 
 COMPRESSORS = {
@@ -67,7 +67,7 @@ def test_what_it_reads_and_writes_is_what_zarr_does(tmp_path_factory, case, form
         more = {"zarr_format": form[0], "compressors": COMPRESSORS[form[0]][form[1]]}
         made = created(folder / name, array, chunks, empty, **more)
         if name == "ours":
-            made = quick(made)
+            made = with_fast_local_io(made)
             assert isinstance(made, ChunkFiles)
         if seed % 3:
             made[...] = array
@@ -103,16 +103,16 @@ def files(folder):
 )
 def test_what_is_not_plain_is_left_to_zarr(tmp_path, more):
     array = created(tmp_path / "a", np.zeros((8, 8), np.uint16), (2, 2), **more)
-    assert quick(array) is array
+    assert with_fast_local_io(array) is array
 
 
 def test_a_store_that_is_no_folder_is_left_to_zarr():
     array = created(zarr.storage.MemoryStore(), np.zeros((8, 8), np.uint16), (2, 2))
-    assert quick(array) is array
+    assert with_fast_local_io(array) is array
 
 
 def test_another_process_reads_and_writes_it(tmp_path):
-    array = quick(created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2)))
+    array = with_fast_local_io(created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2)))
     sent = pickle.loads(pickle.dumps(array))
     sent[2:4, 0:2] = np.full((2, 2), 5, np.uint8)
     np.testing.assert_array_equal(array[1:4, 0:1], [[7], [5], [5]])
@@ -120,7 +120,7 @@ def test_another_process_reads_and_writes_it(tmp_path):
 
 def test_the_attributes_of_the_array_are_there(tmp_path):
     array = created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2))
-    made = quick(array)
+    made = with_fast_local_io(array)
     for name in ("shape", "chunks", "shards", "dtype", "ndim", "path", "metadata"):
         assert getattr(made, name) == getattr(array, name)
     with pytest.raises(AttributeError):
@@ -129,14 +129,14 @@ def test_the_attributes_of_the_array_are_there(tmp_path):
 
 def test_an_array_that_may_only_be_read_is_not_written(tmp_path):
     created(tmp_path / "a", np.zeros((4, 4), np.uint8), (2, 2))
-    array = quick(zarr.open_array(tmp_path / "a", mode="r"))
+    array = with_fast_local_io(zarr.open_array(tmp_path / "a", mode="r"))
     with pytest.raises(ValueError, match=r"read.only"):
         array[0:2, 0:2] = np.ones((2, 2), np.uint8)
     assert files(tmp_path / "a") == ["zarr.json"]
 
 
 def test_a_write_that_fails_leaves_the_chunk_as_it_was(tmp_path, monkeypatch):
-    array = quick(created(tmp_path / "a", np.zeros((4, 4), np.uint8), (4, 4)))
+    array = with_fast_local_io(created(tmp_path / "a", np.zeros((4, 4), np.uint8), (4, 4)))
     array[0:4, 0:4] = np.full((4, 4), 3, np.uint8)
     before = files(tmp_path / "a")
 
@@ -160,7 +160,7 @@ def test_a_chunk_that_cannot_be_decoded_raises_as_with_zarr(tmp_path, compressor
     array[...] = 3
     (tmp_path / "a/c/1/1").write_bytes(content)
     errors = []
-    for opened in (array, quick(array)):
+    for opened in (array, with_fast_local_io(array)):
         assert (opened[0:2, 0:4] == 3).all()
         with pytest.raises(Exception) as caught:  # noqa: PT011 - whatever zarr raises
             opened[0:4, 0:4]
@@ -184,7 +184,7 @@ def test_pipelines_that_users_set_do_not_write(tmp_path):
 
 
 def test_pieces_cover_a_region_once(tmp_path):
-    array = quick(created(tmp_path / "a", np.zeros((7, 5), np.uint8), (3, 2)))
+    array = with_fast_local_io(created(tmp_path / "a", np.zeros((7, 5), np.uint8), (3, 2)))
     whole = np.arange(35, dtype=np.uint8).reshape(7, 5)
     array[0:7, 0:5] = whole
     for top, left in product(range(7), range(5)):

@@ -74,12 +74,12 @@ def naive_boxes(colors, counts, regions, parameters):
     boxes = np.array(list(product(*regions)))
     held = in_boxes(colors, boxes)
     first = np.where(held.any(axis=1), held.argmax(axis=1), -1)
-    counted = counts[first >= 0].sum()
+    color_count = counts[first >= 0].sum()
     kept, centers, pixels = [], [], []
     for number, box in enumerate(boxes):
         inside = first == number
         count = counts[inside].sum()
-        base = counted if parameters.semantics == "documented" else len(kept)
+        base = color_count if parameters.semantics == "documented" else len(kept)
         if count > 0 and count >= base * parameters.ct / 100:
             kept.append(box)
             total = (colors[inside] * counts[inside, np.newaxis]).sum(axis=0)
@@ -136,7 +136,7 @@ def test_every_color_has_a_class_and_the_table_accounts_for_every_pixel(pixels, 
     assert rows["count"].sum() == len(pixels)
     assert rows["percentage"].sum() == pytest.approx(100)
     if len(classes.partition.centers):
-        shares = 100 * rows["box_count"] / classes.partition.counted
+        shares = 100 * rows["box_count"] / classes.partition.color_count
         np.testing.assert_allclose(rows["box_percentage"], shares)
     np.testing.assert_array_equal(classes.palette[1:], rows["color"])
     np.testing.assert_array_equal(classes.palette, to_byte(classes.palette16))
@@ -272,7 +272,7 @@ def test_more_than_256_classes_are_an_error_in_imagemagick6_only(monkeypatch):
 def test_without_any_box_imagemagick6_has_one_class_of_color_0_in_the_color_space(space):
     table = ColorTable(NOBODY.packed, NOBODY.counts, space)
     classes = decide(table, Parameters(ct=0, cs=space, st=1e-6, **IMAGEMAGICK))
-    assert (len(classes.partition.centers), classes.partition.counted) == (0, 0)
+    assert (len(classes.partition.centers), classes.partition.color_count) == (0, 0)
     assert classes.color_classes.tolist() == [1, 1, 1]
     zero = inverse(space, np.zeros((1, 3), np.uint16))
     np.testing.assert_array_equal(classes.palette16[1:], zero)

@@ -310,9 +310,9 @@ def test_standard_output_is_no_place_for_an_output(run, picture, tmp_path, monke
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file.")
-@pytest.mark.parametrize("wish", [(), ("--overwrite",), ("--resume",)])
-def test_a_device_is_no_place_for_an_output(run, picture, wish):
-    status, error = refused(run("segment", picture, "/dev/null", *wish))
+@pytest.mark.parametrize("policy", [(), ("--overwrite",), ("--resume",)])
+def test_a_device_is_no_place_for_an_output(run, picture, policy):
+    status, error = refused(run("segment", picture, "/dev/null", *policy))
     assert status == 409
     assert error.startswith("file:///dev/null exists and is no")
 

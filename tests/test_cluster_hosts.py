@@ -42,8 +42,8 @@ def same_as_local(client, tmp_path):
         assert len(client.scheduler_info()["workers"]) == 2
     seg.export(str(tmp_path / "here.zarr"), outputs)
     for name in ("0", "labels/classes/0", "labels/regions/0"):
-        made = [open_array(str(tmp_path / place), path=name, mode="r")[:]
-                for place in ("there.zarr", "here.zarr")]  # fmt: skip
+        made = [open_array(str(tmp_path / location), path=name, mode="r")[:]
+                for location in ("there.zarr", "here.zarr")]  # fmt: skip
         np.testing.assert_array_equal(*made)
     return True
 

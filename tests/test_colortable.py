@@ -197,6 +197,6 @@ def test_threads_that_count_at_the_same_time_do_not_disturb_each_other():
         thread.start()
     for thread in threads:
         thread.join()
-    for image, counted in zip(images, tables, strict=True):
+    for image, color_count in zip(images, tables, strict=True):
         colors, counts = np.unique(image, return_counts=True)
-        assert counted == [ColorTable(colors, counts)] * 5
+        assert color_count == [ColorTable(colors, counts)] * 5

@@ -2,14 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import napari_pixseg.algorithm.color_counter as counter_module
-import napari_pixseg.algorithm.kernels.threads as threads
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import napari_pixseg.algorithm.color_counter as counter_module
+import napari_pixseg.algorithm.kernels.threads as threads
 from napari_pixseg.algorithm.color_counter import ColorCounter
 from napari_pixseg.algorithm.color_table import NO_DATA, ColorTable, pack_colors
 from napari_pixseg.parameters import ColorSpace
@@ -46,7 +46,7 @@ def test_bytes_are_counted_as_when_they_are_packed(channels):
 
 @pytest.mark.parametrize("length", [0, 1, 7, 1000])
 def test_slices_make_up_the_whole_in_order(length):
-    parts = threads.over_slices(lambda part: list(range(length))[part], length, fewest=3)
+    parts = threads.parallel_slices(lambda part: list(range(length))[part], length, fewest=3)
     assert [item for part in parts for item in part] == list(range(length))
     if length == 1000:
         assert len(parts) == min(threads.os.cpu_count(), 333)
@@ -61,4 +61,4 @@ def test_an_error_in_a_thread_is_raised():
     if threads_of_this_machine < 2:
         pytest.skip("there is one thread")
     with pytest.raises(ValueError, match="second slice"):
-        threads.over_slices(fails, 1 << 20)
+        threads.parallel_slices(fails, 1 << 20)

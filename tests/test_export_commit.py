@@ -31,7 +31,7 @@ from napari_pixseg.errors import (
 from napari_pixseg.execution import tiling
 from napari_pixseg.export import ome_zarr as store
 from napari_pixseg.export import pyramid as ngff
-from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, OutputLocation
 
 SHAPE = (40, 36, 3)
 
@@ -99,7 +99,7 @@ def full_manifest(self, data):
     return crash() if self.name == MANIFEST_NAME else WRITE(self, data)
 
 
-WRITE = Place.write_bytes
+WRITE = OutputLocation.write_bytes
 STAGES = {
     "range": (ranges, "run_tiles", crash),
     "counting": (classify, "run_tiles", crash),
@@ -109,7 +109,7 @@ STAGES = {
     "third tile": (store._TileWriter, "__call__", at_call(3, store._TileWriter.__call__)),
     "picture pyramid": (ngff.Pyramid, "build", at_call(1, ngff.Pyramid.build)),
     "label pyramid": (ngff.Pyramid, "build", at_call(2, ngff.Pyramid.build)),
-    "manifest": (Place, "write_bytes", full_manifest),
+    "manifest": (OutputLocation, "write_bytes", full_manifest),
 }
 
 
@@ -193,12 +193,12 @@ def test_a_folder_with_the_manifest_of_another_program_is_not_ours(tmp_path):
     assert list(content(folder)) == ["manifest.json"]
 
 
-@pytest.mark.parametrize("wish", [{}, {"overwrite": True}])
+@pytest.mark.parametrize("policy", [{}, {"overwrite": True}])
 @pytest.mark.parametrize(("name", "output"), [("notes", "notes"), ("out.png.json", "out.png")])
-def test_a_file_of_others_in_the_way_is_never_removed(name, output, wish, tmp_path):
+def test_a_file_of_others_in_the_way_is_never_removed(name, output, policy, tmp_path):
     (tmp_path / name).write_text("precious")
     with pytest.raises(OutputConflict, match=rf"/{name} exists and is not an output[^(]*yourself"):
-        segmented().export(tmp_path / output, **wish)
+        segmented().export(tmp_path / output, **policy)
     assert content(tmp_path) == {name: b"precious"}
 
 
@@ -334,7 +334,7 @@ def test_a_forbidden_folder_is_refused_before_anything_is_counted(tmp_path, monk
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Place, "write_bytes", refuse)
+    monkeypatch.setattr(OutputLocation, "write_bytes", refuse)
     monkeypatch.setattr(classify, "run_tiles", crash)
     with pytest.raises(NoSpace, match="cannot be written: Permission denied"):
         segmented().export(tmp_path / "out.ome.zarr")
@@ -399,8 +399,8 @@ def test_from_an_object_store_to_another_and_credentials_are_nowhere(bucket, tmp
     ):
         with pytest.raises(PixsegError) as caught:
             failing()
-        said += [str(caught.value), json.dumps(getattr(caught.value, "manifest", Place).__dict__,
-                                               default=str)]  # fmt: skip
+        answer = getattr(caught.value, "manifest", OutputLocation)
+        said += [str(caught.value), json.dumps(answer.__dict__, default=str)]
     manifest = segment(source, **options).export(output, resume=True)
     assert manifest.link == output
     assert manifest.details["input"]["uri"] == source

@@ -145,7 +145,7 @@ def test_many_tiles_write_the_bytes_that_one_tile_writes(case, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             small_tiles(patch, side)
             result = exported(tmp_path / str(side) / "out.ome.zarr", case, denoise=1)
-        assert (len(result.counted.tiling) == np.prod(result.image.shape[:-2])) == (side > 8)
+        assert (len(result.color_count.tiling) == np.prod(result.image.shape[:-2])) == (side > 8)
         folder = tmp_path / str(side)
         files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".json"]
         files += list(folder.rglob("zarr.json"))

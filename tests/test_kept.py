@@ -1,17 +1,17 @@
 """Components kept between two passes: the same output, with or without them, and nothing left."""
 
-import napari_pixseg.execution.tiling as tiling
-import napari_pixseg.export.component_cache as kept_module
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+import napari_pixseg.execution.tiling as tiling
+import napari_pixseg.export.component_cache as kept_module
 from napari_pixseg import segment
 from napari_pixseg.algorithm.components import find_components, sum_samples
 from napari_pixseg.export.component_cache import KeptTiles
-from napari_pixseg.export.output_location import Place
+from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.regions.tile_components import KeptTile
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -131,14 +131,14 @@ def test_a_kept_tile_comes_back_as_it_was(tmp_path_factory, seed, dtype, large):
     components = find_components(classes, 1)
     samples = rng.integers(0, 256, (*classes.shape, 3), np.uint8)
     totals = sum_samples(components, [((0, 0, 0, 0), samples)]) * (2**31 if large else 1)
-    place = KeptTiles(Place(str(tmp_path_factory.mktemp("kept"))))
+    location = KeptTiles(OutputLocation(str(tmp_path_factory.mktemp("kept"))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept_module, "_SHORT", 1)
         for number, sums in ((3, totals), (5, None)):
-            place.keep(KeptTile(components, sums), number)
-    assert place.numbers() == {3, 5}
-    assert place.kept(5).totals is None
-    found = place.kept(3)
+            location.keep(KeptTile(components, sums), number)
+    assert location.numbers() == {3, 5}
+    assert location.kept(5).totals is None
+    found = location.kept(3)
     np.testing.assert_array_equal(found.totals, totals)
     assert found.totals.dtype == np.int64
     assert found.components.shape == components.shape
@@ -147,5 +147,5 @@ def test_a_kept_tile_comes_back_as_it_was(tmp_path_factory, seed, dtype, large):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(found.components.labels, components.labels)
-    place.remove()
-    assert place.numbers() == frozenset()
+    location.remove()
+    assert location.numbers() == frozenset()

@@ -6,16 +6,16 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 
-import napari_pixseg.algorithm.color_table as colortable
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import napari_pixseg.algorithm.color_table as colortable
 from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import downsample
 from napari_pixseg.export import pyramid as ngff
@@ -100,7 +100,7 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
         made = replace(made, gathering=gathering)
         numbers = np.random.default_rng(1).permutation(len(tiling)).tolist()
         for number in numbers:
-            region = tiling.region(number)
+            region = tiling.slices(number)
             if along:
                 made.write_tile(number, array[region].__getitem__, reduce)
             else:
@@ -110,7 +110,7 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
             there = along and made.writes_along(level)
             return frozenset(range(len(made.level_tiling(level)))) if there else frozenset()
 
-        made.build(reduce, "test", Watch(), done)
+        made.build(reduce, "test", RunMonitor(), done)
         return [np.asarray(level[:]) for level in made.levels]
 
     expected = pyramid(False)
@@ -138,7 +138,7 @@ def test_gathered_chunks_are_handed_on_at_once_and_few_wait():
         tiling = Tiling((side, side), (16, 16), (8, 8))
         gathering, waiting, seen = downsample.Gathering(), 0, 0
         for number in tiling.nested():
-            part = downsample.halved(tiling.region(number))
+            part = downsample.halved(tiling.slices(number))
             for level in (2, 3, 4):
                 part, shape = downsample.halved(part), (side >> level,) * 2
                 block = np.ones([p.stop - p.start for p in part], np.uint8)

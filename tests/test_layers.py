@@ -48,7 +48,7 @@ LAYERS = {
     "labelled stack": (random((4, 20, 30)), {"axis_labels": ("Z", "Y", "X")}, "zyx"),
     "film": (random((4, 20, 30)), {"axis_labels": ("time", "y", "x")}, "tyx"),
     "color stack": (random((4, 20, 30, 3)), {"rgb": True}, "zyxc"),
-    "four": (random((2, 4, 20, 30)), {}, "tzyx"),
+    "to_tzyx": (random((2, 4, 20, 30)), {}, "tzyx"),
     "other order": (random((20, 30, 4)), {"axis_labels": ("x", "y", "z")}, "xyz"),
     "strange labels": (random((4, 20, 30)), {"axis_labels": ("q", "row", "col")}, "zyx"),
     "labelled twice": (random((4, 20, 30)), {"axis_labels": ("x", "y", "x2")}, "zyx"),
@@ -115,12 +115,12 @@ def test_a_multiscale_layer_gives_all_its_levels():
 def test_a_preview_is_put_where_the_layer_is(name):
     data, options, _ = LAYERS[name]
     ndim = data.ndim - bool(options.get("rgb"))
-    place = {
+    location = {
         "scale": np.linspace(0.5, 2, ndim),
         "translate": np.arange(ndim),
         "units": ("um",) * ndim,
     }
-    layer = Image(data, **options, **place)
+    layer = Image(data, **options, **location)
     (image,) = images_of_layer(LayerView.of(layer), Parameters())
     labels = Labels(np.zeros(image.shape, np.uint16), **placement(layer))
     np.testing.assert_allclose(labels.extent.world, layer.extent.world)
@@ -134,7 +134,7 @@ def preview_of(layer, parameters):
     images = images_of_layer(view, parameters)
     result = segment(images[0].source, **parameters.to_dict())
     pixels = PreviewPixels()
-    pixels.encode_with(result.counted.pixels().encoding, 0)
+    pixels.encode_with(result.color_count.pixels().encoding, 0)
     pixels.lookup.show(result.decision, result.color_table)
     data = preview_levels(view, images, pixels)
     preview = Labels(data if len(data) > 1 else data[0], **placement(layer))

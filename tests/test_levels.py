@@ -13,10 +13,10 @@ from napari_pixseg import segment
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.plugin.layers import lazy_levels, level_image
-from napari_pixseg.plugin.layers.class_lookup import Lookup
+from napari_pixseg.plugin.layers.class_lookup import ClassLookup
 from napari_pixseg.plugin.layers.image_layers import levels_of
 from napari_pixseg.plugin.layers.lazy_levels import ImageLevel, PreviewLevel, PreviewPixels, decoded
-from napari_pixseg.plugin.layers.level_image import LevelImage, made_up_levels
+from napari_pixseg.plugin.layers.level_image import LevelImage, virtual_levels
 from napari_pixseg.plugin.layers.overview import Overview
 from napari_pixseg.sources.image import open_image
 from napari_pixseg.sources.source import Source
@@ -83,7 +83,7 @@ def preview_of(source, radius=0, stride=1, **parameters):
     """A level as the widget makes it, and the segmentation behind it."""
     result = segment(source, denoise=radius, **parameters)
     pixels = PreviewPixels()
-    pixels.encode_with(result.counted.pixels().encoding, radius)
+    pixels.encode_with(result.color_count.pixels().encoding, radius)
     pixels.lookup.show(result.decision, result.color_table)
     return PreviewLevel(LevelImage(result.image, stride), pixels), pixels, result
 
@@ -150,7 +150,9 @@ def test_a_level_ends_where_it_ends():
             level[key]
 
 
-@pytest.mark.parametrize("make", [lambda a: a, da.from_array, zarr.array], ids=str)
+@pytest.mark.parametrize(
+    "make", [lambda a: a, da.from_array, zarr.array], ids=["numpy", "dask", "zarr"]
+)
 def test_all_kinds_of_arrays_can_be_shown(make):
     array = random((40, 30))
     level = ImageLevel(LevelImage(open_image(make(array)), 2))
@@ -164,7 +166,7 @@ def test_all_kinds_of_arrays_can_be_shown(make):
 def test_looked_up_classes_are_those_of_segment(cs):
     picture = random((40, 40, 3)) // 8 * 8
     result = segment(picture, cs=cs, ct=0, st=0.5)
-    lookup = Lookup()
+    lookup = ClassLookup()
     lookup.show(result.decision, result.color_table)
     np.testing.assert_array_equal(lookup.look_up(pack_colors(picture)), np.asarray(result.classes))
 
@@ -172,7 +174,7 @@ def test_looked_up_classes_are_those_of_segment(cs):
 @given(st.integers(0, 99))
 def test_colors_not_counted_are_classified_when_met(seed):
     result = segment(random((30, 30, 3)), ct=0.5, st=3)
-    lookup = Lookup()
+    lookup = ClassLookup()
     lookup.show(result.decision, result.color_table)
     others = pack_colors(random((50, 3), seed=seed + 1))
     others[::7] = NO_DATA
@@ -185,7 +187,7 @@ def test_colors_not_counted_are_classified_when_met(seed):
 def test_another_decision_leaves_nothing_of_the_one_before():
     picture, other = random((30, 30, 3)), random((30, 30, 3), seed=1)
     first, second = segment(picture, ct=0, st=0.5), segment(other, ct=1, st=5)
-    lookup = Lookup()
+    lookup = ClassLookup()
     lookup.show(first.decision, first.color_table)
     lookup.look_up(pack_colors(other))
     lookup.show(second.decision, second.color_table)
@@ -198,7 +200,7 @@ def test_more_than_255_classes_need_16_bits_and_fewer_do_not():
     many = segment(picture, ct=0, st=0.5)
     few = many.update(ct=0.3)
     assert len(few.decision) < 256 < len(many.decision)
-    lookup, packed = Lookup(), pack_colors(picture)
+    lookup, packed = ClassLookup(), pack_colors(picture)
     for result, dtype in ((few, np.uint8), (many, np.uint16), (few, np.uint8)):
         lookup.show(result.decision, result.color_table)
         found = lookup.look_up(packed)
@@ -208,7 +210,7 @@ def test_more_than_255_classes_need_16_bits_and_fewer_do_not():
 
 def test_colors_met_under_one_decision_are_classified_anew_under_the_next():
     result, others = segment(random((30, 30, 3)), ct=0.5, st=3), random((50, 3), seed=1)
-    lookup = Lookup()
+    lookup = ClassLookup()
     for st_ in (3.0, 0.5, 8.0):
         decision = result.update(st=st_).decision
         lookup.show(decision, result.color_table)
@@ -218,7 +220,7 @@ def test_colors_met_under_one_decision_are_classified_anew_under_the_next():
 
 
 def test_without_a_decision_all_is_nothing():
-    assert not Lookup().look_up(pack_colors(random((5, 5, 3)))).any()
+    assert not ClassLookup().look_up(pack_colors(random((5, 5, 3)))).any()
 
 
 # Reading ---------------------------------------------------------------------------
@@ -230,7 +232,7 @@ def test_another_table_reads_nothing_again():
     np.asarray(level[10:20, 5:30])
     source.reads.clear()
     other = result.update(st=6.0, ct=2.0)
-    pixels.encode_with(other.counted.pixels().encoding, 0)
+    pixels.encode_with(other.color_count.pixels().encoding, 0)
     pixels.lookup.show(other.decision, other.color_table)
     np.testing.assert_array_equal(level[10:20, 5:30], np.asarray(other.classes)[10:20, 5:30])
     inner = [n for n in source.reads if n == 10 * 25 * 3]
@@ -289,7 +291,7 @@ def test_a_view_read_while_the_encoding_changes_is_not_kept():
     reader = threading.Thread(target=lambda: np.asarray(level))
     reader.start()
     assert started.wait(10)
-    pixels.encode_with(result.counted.pixels().encoding, 0)
+    pixels.encode_with(result.color_count.pixels().encoding, 0)
     go.set()
     reader.join()
     source.on_read = None
@@ -328,8 +330,8 @@ class Endless:
 
 
 def test_small_planes_get_no_levels_and_large_ones_down_to_a_screen():
-    assert len(made_up_levels(open_image(random((40, 40))))) == 1
-    made = made_up_levels(open_image(Endless(), "yxc"))
+    assert len(virtual_levels(open_image(random((40, 40))))) == 1
+    made = virtual_levels(open_image(Endless(), "yxc"))
     assert [level.stride for level in made] == [2**n for n in range(len(made))]
     assert max(made[-1].shape) <= 1024 < max(made[-2].shape)
 
@@ -337,7 +339,7 @@ def test_small_planes_get_no_levels_and_large_ones_down_to_a_screen():
 def test_no_view_of_a_huge_image_reads_much(monkeypatch):
     monkeypatch.setattr(level_image, "_LARGEST_READ", 1 << 22)
     source = Endless()
-    made = made_up_levels(open_image(source, "yxc"))
+    made = virtual_levels(open_image(source, "yxc"))
     for level in made:
         rows, columns = (min(n, 500) for n in level.shape)
         source.total = 0
@@ -377,7 +379,7 @@ def test_the_filter_shrinks_on_stored_coarse_levels_too():
     fine, coarse = open_image(array), open_image(Source(array[::4, ::4].copy(), axes="yx"))
     result = segment(array, denoise=2)
     pixels = PreviewPixels()
-    pixels.encode_with(result.counted.pixels().encoding, 2)
+    pixels.encode_with(result.color_count.pixels().encoding, 2)
     pixels.lookup.show(result.decision, result.color_table)
     stored = PreviewLevel(levels_of([fine, coarse])[1], pixels)
     # A radius of 2 at level 0 is half a pixel here, and none.

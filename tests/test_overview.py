@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from napari_pixseg import segment
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors
-from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.execution import tiling
 from napari_pixseg.execution.tiling import Tiling, plan_tiles
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.layers import level_image
 from napari_pixseg.plugin.layers.lazy_levels import PreviewLevel, PreviewPixels
-from napari_pixseg.plugin.layers.level_image import made_up_levels, overview_of
+from napari_pixseg.plugin.layers.level_image import overview_of, virtual_levels
 from napari_pixseg.plugin.layers.overview import Overview
 from napari_pixseg.sources.image import open_image
 
@@ -203,23 +203,23 @@ def test_counting_fills_it_with_the_colors_that_are_counted(make, direct, radius
     if direct:
         monkeypatch.setattr("napari_pixseg.classification.pixels.DIRECT_TILES", 0)
     image = open_image(make(PICTURE))
-    counted = Counted(image, plan_tiles(image), Parameters(denoise=radius))
-    assert len(counted.tiling) > 4
+    color_count = ColorCount(image, plan_tiles(image), Parameters(denoise=radius))
+    assert len(color_count.tiling) > 4
     overview = Overview(image.shape, 2000)
-    table = counted.table(observer=overview.add)
+    table = color_count.table(observer=overview.add)
     assert overview.is_complete
     stride = overview.stride
-    wanted = counted.pixels().read(whole(image.shape))[::stride, ::stride]
+    wanted = color_count.pixels().read(whole(image.shape))[::stride, ::stride]
     found = overview.read(level_region(image.shape, stride), stride)
     np.testing.assert_array_equal(found, wanted)
-    assert table == Counted(image, plan_tiles(image), Parameters(denoise=radius)).table()
+    assert table == ColorCount(image, plan_tiles(image), Parameters(denoise=radius)).table()
 
 
 def test_a_table_counted_before_shows_an_observer_nothing():
     image = open_image(PICTURE)
-    counted = Counted(image, plan_tiles(image), Parameters())
-    counted.table()
-    counted.table(observer=lambda _region, _packed: pytest.fail("counted again"))
+    color_count = ColorCount(image, plan_tiles(image), Parameters())
+    color_count.table()
+    color_count.table(observer=lambda _region, _packed: pytest.fail("counted again"))
 
 
 @pytest.mark.usefixtures("_small")
@@ -229,13 +229,13 @@ def test_many_threads_fill_and_read_it():
     wanted = packed[:: overview.stride, :: overview.stride]
     region, done = level_region(plan.shape, overview.stride), threading.Event()
 
-    def watch():
+    def monitor():
         while not done.is_set():
             found = overview.read(region, overview.stride)
             assert ((found == wanted) | (found == NO_DATA)).all()
 
     with ThreadPoolExecutor(6) as pool:
-        watchers = [pool.submit(watch) for _ in range(2)]
+        watchers = [pool.submit(monitor) for _ in range(2)]
         try:
             list(pool.map(lambda part: overview.add(part, packed[part]), plan.regions()))
         finally:
@@ -268,9 +268,9 @@ def test_previews_of_huge_images_take_coarse_levels_from_it():
     image = result.image
     overview = Overview(image.shape, 2000)
     pixels = PreviewPixels()
-    pixels.encode_with(result.counted.pixels().encoding, 0, overview)
+    pixels.encode_with(result.color_count.pixels().encoding, 0, overview)
     pixels.lookup.show(result.decision, result.color_table)
-    previews = [PreviewLevel(level, pixels) for level in made_up_levels(image)]
+    previews = [PreviewLevel(level, pixels) for level in virtual_levels(image)]
     wanted = np.asarray(result.classes)
     source.forbidden = True
     # Nothing is known: nothing is shown, nothing is read.

@@ -40,7 +40,7 @@ def noise(tmp_path_factory):
 
 def stated(path, outputs):
     image = segment(path, axes="yxc")
-    tiling = image.counted.tiling
+    tiling = image.color_count.tiling
     threads = min(peaks.threads_of_worker(), len(tiling))
     return peaks.peak_memory(image.image, tiling.tile_pixels, threads, "regions" in outputs)
 
@@ -74,7 +74,7 @@ def test_a_run_above_the_limit_is_refused_before_it_begins(limit, noise, tmp_pat
 
 def test_the_remedy_is_one_that_helps(noise, tmp_path):
     result = segment(noise, axes="yxc")
-    tile = result.counted.tiling.tile_pixels
+    tile = result.color_count.tiling.tile_pixels
     few = peaks.peak_memory(result.image, tile, 1)
     with dask.config.set(num_workers=4), pytest.raises(TooLarge, match="fewer threads"):
         result.export(tmp_path / "out.ome.zarr", memory_limit=few)

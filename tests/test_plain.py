@@ -20,9 +20,9 @@ from napari_pixseg.algorithm.kernels import dispatch as compiling
 from napari_pixseg.algorithm.kernels import threads, vectorized
 from napari_pixseg.errors import Cancelled
 from napari_pixseg.execution import local_threads, scheduler, tiling
-from napari_pixseg.execution.progress import Progress, Watch
+from napari_pixseg.execution.progress import Progress, RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 
 HEAVY = ("dask", "zarr", "numba", "scipy", "skimage", "pyarrow", "distributed", "imagecodecs")
@@ -151,11 +151,11 @@ def test_colors_are_counted_alike(packed, cores):
         patch.setattr(threads, "_FEWEST", 20)
         patch.setattr(threads.os, "cpu_count", lambda: cores)
         patch.setattr(compiling.allowance, "covers", lambda _: True)
-        counted = ColorTable.from_packed(packed)
+        color_count = ColorTable.from_packed(packed)
         patch.setattr(compiling.allowance, "covers", lambda _: False)
-        assert ColorTable.from_packed(packed) == counted
-    assert counted.packed.dtype == np.uint32
-    assert counted.counts.dtype == np.int64
+        assert ColorTable.from_packed(packed) == color_count
+    assert color_count.packed.dtype == np.uint32
+    assert color_count.counts.dtype == np.int64
 
 
 def test_the_allowance_ends_with_the_work_or_with_a_large_image(monkeypatch):
@@ -197,13 +197,13 @@ def test_results_are_merged_in_order_whatever_the_number_of_threads(
         return [n for part in parts for n in part]
 
     for count in range(1, 26):
-        feed = Feed.of_reader(lambda number: number, TILES).part(range(count))
+        tile_source = TileSource.of_reader(lambda number: number, TILES).part(range(count))
         steps = []
-        watch = Watch(steps.append)
-        merged = run_tiles(feed, lambda block, number: [block, number], "x", watch, merge)
+        monitor = RunMonitor(steps.append)
+        merged = run_tiles(tile_source, lambda block, number: [block, number], "x", monitor, merge)
         assert merged == [n for n in range(count) for _ in range(2)]
         assert steps == [Progress("x", done, count) for done in range(count + 1)]
-        assert run_tiles(feed, lambda block, _: block, "x") == list(range(count))
+        assert run_tiles(tile_source, lambda block, _: block, "x") == list(range(count))
     assert max(sizes) <= fan_in
 
 
@@ -227,9 +227,9 @@ def test_after_an_error_no_tile_begins_and_none_is_at_work(no_dask, monkeypatch,
         if step.done == 4:
             cancel.set()
 
-    feed = Feed.of_reader(lambda number: number, TILES)
+    tile_source = TileSource.of_reader(lambda number: number, TILES)
     with pytest.raises(Cancelled if who == "cancel" else ZeroDivisionError):
-        run_tiles(feed, function, "x", Watch(None if who == "tile" else listen, cancel))
+        run_tiles(tile_source, function, "x", RunMonitor(None if who == "tile" else listen, cancel))
     assert not at_work
     after = len(began)
     assert after >= 4
@@ -244,7 +244,7 @@ def test_the_picture_of_many_tiles_is_the_same_without_dask(no_dask, monkeypatch
     monkeypatch.setattr(tiling, "WRITE_SIDE", 16)
     array = np.random.default_rng(2).integers(0, 256, (70, 90, 3), np.uint8)
     result = segment(array, ct=0, st=0.1, denoise=2)
-    assert len(result.counted.tiling) > 20
+    assert len(result.color_count.tiling) > 20
     result.export(tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as written:
         np.testing.assert_array_equal(written.convert("RGB"), result.recolored.compute())

@@ -18,8 +18,8 @@ from napari_pixseg import label_regions, segment
 from napari_pixseg.algorithm.components import BYTES_PER_COMPONENT, BYTES_PER_RUN
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.execution import tiling
-from napari_pixseg.execution.progress import Watch
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.regions import numbering as seams
 from napari_pixseg.regions.label import open_class_map
@@ -400,8 +400,8 @@ def test_the_number_of_tasks_is_the_same_for_every_tile(axes, connectivity, tile
         shape = (2,) * (len(axes) - 2) + (2 * side, 2 * side)
         lazy = label_regions(tiled(np.ones(shape, np.uint8), 2), axes, connectivity)
         assert lazy.npartitions == side**2
-        (graph, *_), (feed, *_) = graphs[-1], made[-1]
-        lengths.append(len(graph) - len(feed.graph))
+        (graph, *_), (tile_source, *_) = graphs[-1], made[-1]
+        lengths.append(len(graph) - len(tile_source.graph))
         lazy_lengths.append(len(lazy.__dask_graph__()))
         assert len(lazy.dask.layers[lazy.name]) == side**2
     per_tile = np.diff(lengths) / np.diff((16, 64, 256))
@@ -411,7 +411,7 @@ def test_the_number_of_tasks_is_the_same_for_every_tile(axes, connectivity, tile
 
 
 def test_only_components_at_a_seam_leave_a_tile(tiled, monkeypatch):
-    resolved = spied(monkeypatch, "resolve")
+    resolved = spied(monkeypatch, "number_all")
     class_map = np.zeros((24, 24), np.uint8)
     class_map.reshape(3, 8, 3, 8)[:, 1:-1:2, :, 1:-1:2] = 1
     assert label_regions(tiled(class_map, 8)).max().compute() == 81
@@ -427,7 +427,7 @@ def test_only_components_at_a_seam_leave_a_tile(tiled, monkeypatch):
 
 
 def test_nothing_is_a_seam_between_frames(tiled, monkeypatch):
-    resolved = spied(monkeypatch, "resolve")
+    resolved = spied(monkeypatch, "number_all")
     film = noisy((6, 12, 12), 3, 0.3, 1)
     check(label_regions(tiled(film, (1, 12, 12)), "tyx"), film, "tyx")
     ((digests, pairs, *_),) = resolved
@@ -465,18 +465,18 @@ def test_a_tile_where_every_pixel_is_a_region_takes_the_stated_memory():
 
 @pytest.mark.parametrize("noise", [1, 4])
 def test_the_central_step_takes_the_stated_memory_for_each_seam_component(noise, monkeypatch):
-    resolved, n, side = spied(monkeypatch, "resolve"), 1024, 128
+    resolved, n, side = spied(monkeypatch, "number_all"), 1024, 128
     class_map = np.random.default_rng(3).integers(1, noise + 1, (n, n)).astype(np.uint8)
     if noise == 1:
         class_map = ADVERSARIAL["checkerboard"](n)
     plan = Tiling((n, n), (side, side), (side, side))
-    feed = Feed.of_reader(lambda number: class_map[plan.region(number)], plan)
-    seams.number_regions(feed, Layout(plan, "yx"), Rules(1, (), 0), Watch())
+    tile_source = TileSource.of_reader(lambda number: class_map[plan.slices(number)], plan)
+    seams.number_regions(tile_source, Layout(plan, "yx"), Rules(1, (), 0), RunMonitor())
     ((digests, pairs, *_),) = resolved
     count = sum(len(digest.lines) for digest in digests)
     columns = [(d.lines, d.ranks, d.sizes, d.classes) for d in digests]
     brought = sum(array.nbytes for array in (*(c for cs in columns for c in cs), *pairs))
-    central = peak_memory(lambda: seams.resolve(*resolved[0]))
+    central = peak_memory(lambda: seams.number_all(*resolved[0]))
     # Besides seam components, the step counts first pixels for each line and column of tiles.
     lines = n * n // side
     assert count > 25_000 * (noise == 1)

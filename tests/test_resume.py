@@ -18,7 +18,12 @@ from resume_tools import ALL, cancelled_at, make_small, picture, products, same,
 from napari_pixseg.classification import pixels
 from napari_pixseg.errors import Cancelled, InputChanged, NoSpace, OutputConflict
 from napari_pixseg.export import component_cache, ome_zarr, pyramid
-from napari_pixseg.export.output_location import LOCK_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.output_location import (
+    LOCK_NAME,
+    MANIFEST_NAME,
+    RECORD_NAME,
+    OutputLocation,
+)
 from napari_pixseg.sources import zarr_store
 
 SOAK = bool(os.environ.get("PIXSEG_SOAK"))
@@ -129,7 +134,7 @@ def test_a_run_killed_before_its_record_was_whole_is_begun_anew(tmp_path, output
     path = source(tmp_path)
     expected, _ = whole(path)
     output.mkdir()
-    partial = Place(str(output)).child(RECORD_NAME).beside()
+    partial = OutputLocation(str(output)).child(RECORD_NAME).beside()
     partial.write_bytes(b"{")
     segmented(path).export(output, ALL, resume=True)
     same(output, expected)
@@ -263,15 +268,15 @@ def test_a_run_over_an_older_output_never_takes_its_tiles(tmp_path, output, whol
     path = source(tmp_path)
     expected, _ = whole(path)
     segmented(path, st=30).export(output, ALL)
-    remove = Place.remove
+    remove = OutputLocation.remove
 
-    def killed(place):
-        if place.name == "regions.parquet":
+    def killed(location):
+        if location.name == "regions.parquet":
             raise KeyboardInterrupt
-        remove(place)
+        remove(location)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Place, "remove", killed)
+        patch.setattr(OutputLocation, "remove", killed)
         with pytest.raises(KeyboardInterrupt):
             segmented(path).export(output, ALL, overwrite=True)
     with pytest.raises(OutputConflict, match=r"st was 30(\.0)? and is now 0\.1"):

@@ -13,7 +13,12 @@ from napari_pixseg.errors import Cancelled
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import pyramid as ngff
 from napari_pixseg.export.completed_tiles import done_tiles
-from napari_pixseg.export.output_location import COLORS_NAME, MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.output_location import (
+    COLORS_NAME,
+    MANIFEST_NAME,
+    RECORD_NAME,
+    OutputLocation,
+)
 from napari_pixseg.sources.image import Image
 
 
@@ -53,11 +58,11 @@ class Spy:
     """Counts what is read from the input and written to the output."""
 
     def __init__(self, monkeypatch):
-        self.reads, self.writes, self.pieces, self.counted = [], [], [], 0
+        self.reads, self.writes, self.pieces, self.color_count = [], [], [], 0
         read, write, count = Image.read, ngff.Pyramid.write, pixels.Pixels.count
 
         def counting(*arguments):
-            self.counted += 1
+            self.color_count += 1
             return count(*arguments)
 
         def reading(image, region):
@@ -105,7 +110,7 @@ def test_where_all_is_done_nothing_is_read_or_written(tmp_path, output, monkeypa
     saved_colors(path, output, tmp_path / "other.ome.zarr")
     spy = Spy(monkeypatch)
     segmented(path).export(output, TWO, resume=True)
-    assert (spy.reads, spy.writes, spy.counted) == ([], [], 0)
+    assert (spy.reads, spy.writes, spy.color_count) == ([], [], 0)
     assert not (output / COLORS_NAME).exists()
 
 
@@ -220,10 +225,10 @@ def test_a_tile_is_done_when_all_of_its_chunks_have_bytes(tmp_path):
         config={"write_empty_chunks": True},
     )  # fmt: skip
     tiling = Tiling((20, 20), (8, 8), (4, 4))
-    assert done_tiles(Place(str(folder)), array, "cyx", tiling) == frozenset()
+    assert done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == frozenset()
     array[...] = 0
     everything = frozenset(range(9))
-    assert done_tiles(Place(str(folder)), array, "cyx", tiling) == everything
+    assert done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == everything
     (folder / "a/c/0/1/1").unlink()
     (folder / "a/c/0/4/4").write_bytes(b"")
-    assert done_tiles(Place(str(folder)), array, "cyx", tiling) == everything - {0, 8}
+    assert done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == everything - {0, 8}

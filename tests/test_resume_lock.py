@@ -167,30 +167,30 @@ def aged(memory, seconds, **changes):
     memory.pipe_file(f"/beats/out.ome.zarr/{RECORD_NAME}", json.dumps(values).encode())
 
 
-@pytest.mark.parametrize("wish", ["resume", "overwrite"])
-def test_a_run_that_beat_a_moment_ago_is_not_disturbed(wish, memory):
+@pytest.mark.parametrize("policy", ["resume", "overwrite"])
+def test_a_run_that_beat_a_moment_ago_is_not_disturbed(policy, memory):
     with pytest.raises(Cancelled):
         segmented(picture()).export(URL, **cancelled_at(15))
     aged(memory, 20)
     with pytest.raises(OutputConflict, match="alive 20 s ago; wait until that has ended, or 40 s"):
-        segmented(picture()).export(URL, **{wish: True})
+        segmented(picture()).export(URL, **{policy: True})
     aged(memory, 61)
-    assert segmented(picture()).export(URL, **{wish: True}).status == 200
+    assert segmented(picture()).export(URL, **{policy: True}).status == 200
 
 
 def test_a_long_run_beats_and_stops_beating(memory, monkeypatch):
     monkeypatch.setattr(run_record, "BEAT_SECONDS", 0.01)
     beats, enough = set(), threading.Event()
-    write = run_record.Place.write_bytes
+    write = run_record.OutputLocation.write_bytes
 
-    def spy(place, data):
-        write(place, data)
-        if place.name == RECORD_NAME:
+    def spy(location, data):
+        write(location, data)
+        if location.name == RECORD_NAME:
             beats.add(json.loads(data)["beat"])
             if len(beats) > 3:
                 enough.set()
 
-    monkeypatch.setattr(run_record.Place, "write_bytes", spy)
+    monkeypatch.setattr(run_record.OutputLocation, "write_bytes", spy)
     segmented(picture()).export(URL, on_event=lambda _: enough.wait(20))
     assert enough.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "beat"]

@@ -11,11 +11,11 @@ from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import measurement_spill as rows_module
 from napari_pixseg.export import parquet as table_module
 from napari_pixseg.export.measurement_spill import temporary_rows
-from napari_pixseg.export.output_location import ROWS_NAME, Place
+from napari_pixseg.export.output_location import ROWS_NAME, OutputLocation
 from napari_pixseg.export.parquet import write_parquet
 from napari_pixseg.regions.layout import Layout
-from napari_pixseg.regions.measurements import Tally
-from napari_pixseg.regions.region_table import Rows
+from napari_pixseg.regions.measurements import RegionMeasures
+from napari_pixseg.regions.region_table import RegionRowBuilder
 
 COUNT = 60
 # Up to what the columns go: all fit four bytes, some do not, nothing does.
@@ -33,12 +33,14 @@ def made(rng, axes, channels, largest, kind):
     if kind == "real":
         totals = totals + rng.random((COUNT, channels))
     classes = rng.integers(1, 300, COUNT)
-    return Tally(np.arange(1, COUNT + 1), classes, areas, low, low + extent - 1, sums, totals)
+    return RegionMeasures(
+        np.arange(1, COUNT + 1), classes, areas, low, low + extent - 1, sums, totals
+    )
 
 
-def row_maker(axes, channels):
+def row_builder(axes, channels):
     tiling = Tiling((1 << 40,) * len(axes), (1,) * len(axes), (1,) * len(axes))
-    return Rows(Layout(tiling, axes), channels, {"x": 0.5, "y": 2.0})
+    return RegionRowBuilder(Layout(tiling, axes), channels, {"x": 0.5, "y": 2.0})
 
 
 @given(
@@ -54,19 +56,19 @@ def test_measures_on_disk_become_the_same_rows(
     tmp_path_factory, seed, axes, channels, size, kind, start, length
 ):
     rng = np.random.default_rng(seed)
-    maker, tally = row_maker(axes, channels), made(rng, len(axes), channels, SIZES[size], kind)
+    maker, tally = row_builder(axes, channels), made(rng, len(axes), channels, SIZES[size], kind)
     # Some come as whole tiles do, some are chosen, some of the last are not there.
     tile_of = rng.integers(0, 4, COUNT)
     stop = min(start + length, COUNT + 1)
-    place = Place(str(tmp_path_factory.mktemp("store")))
-    with temporary_rows(maker, place) as rows:
+    location = OutputLocation(str(tmp_path_factory.mktemp("store")))
+    with temporary_rows(maker, location) as rows:
         for tile in range(3):
             rows.put(tally, np.flatnonzero(tile_of == tile))
         # In steps that are shorter than groups, and longer.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rows_module, "_AT_ONCE", 1 + seed)
             found = rows.group(start, stop)
-    assert not list(place.local.iterdir())
+    assert not list(location.local.iterdir())
     wanted = np.arange(start, stop) - 1
     expected, put = maker.of(tally, wanted), tile_of[wanted] < 3
     assert list(found) == list(maker.dtype.names)
@@ -80,8 +82,8 @@ def test_regions_far_from_the_corner_of_a_large_image_take_four_bytes_for_each_m
     sums = near.sums + far * near.areas[:, np.newaxis]
     tally = replace(near, low=near.low + far, high=near.high + far, sums=sums)
     assert sums.min() > 1 << 32 or tally.areas.min() < 2
-    maker = row_maker("yx", 3)
-    with temporary_rows(maker, Place(str(tmp_path))) as rows:
+    maker = row_builder("yx", 3)
+    with temporary_rows(maker, OutputLocation(str(tmp_path))) as rows:
         rows.put(tally, np.arange(COUNT))
         (file,) = (tmp_path / ROWS_NAME).iterdir()
         assert file.stat().st_size == COUNT * 4 * (3 + 3 * 2 + 3)
@@ -95,10 +97,10 @@ def test_a_parquet_file_holds_all_rows_in_order_whenever_they_come(group, tmp_pa
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(table_module, "_ROWS_PER_GROUP", group)
     rng, late = np.random.default_rng(0), np.array([1, 7, 8, 14, 15, 50, COUNT]) - 1
-    maker, tally = row_maker("yx", 3), made(rng, 2, 3, SIZES["large"], "unsigned")
+    maker, tally = row_builder("yx", 3), made(rng, 2, 3, SIZES["large"], "unsigned")
     tile_of = rng.integers(0, 3, COUNT)
     tile_of[late] = -1
-    with temporary_rows(maker, Place(str(tmp_path))) as rows:
+    with temporary_rows(maker, OutputLocation(str(tmp_path))) as rows:
         for tile in (2, 0, 1, 3):
             rows.put(tally, np.flatnonzero(tile_of == tile))
         write_parquet(tmp_path / "table.parquet", rows, maker.of(tally, late), COUNT)

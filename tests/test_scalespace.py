@@ -40,9 +40,9 @@ class Specification:
             g[d] = math.exp(-(d**2) / (2 * tau**2))
             if g[d] < 1e-12:
                 break
-        counted = [(u, float(count)) for u, count in enumerate(histogram) if count]
+        color_count = [(u, float(count)) for u, count in enumerate(histogram) if count]
         factor = 1 / (tau * math.sqrt(2 * math.pi))
-        return [factor * sum(count * g[abs(x - u)] for u, count in counted) for x in range(256)]
+        return [factor * sum(count * g[abs(x - u)] for u, count in color_count) for x in range(256)]
 
     def slope(self, h: list[float]) -> list[float]:
         first = -1.5 * h[0] + 2 * h[1] - 0.5 * h[2]

@@ -185,14 +185,14 @@ def outcome(function):
 def fed(segmentation):
     """The class map as an export gets it: tile by tile."""
     lookup = segmentation.decision.lookup(segmentation.color_table)
-    plan = segmentation.counted.tiling
+    plan = segmentation.color_count.tiling
     result = np.zeros(plan.shape, lookup.dtype)
-    feed = segmentation.counted.pixels().class_feed(lookup)
+    tile_source = segmentation.color_count.pixels().class_tiles(lookup)
 
-    def place(block, number):
-        result[plan.region(number)] = block
+    def location(block, number):
+        result[plan.slices(number)] = block
 
-    run_tiles(feed, place, "test")
+    run_tiles(tile_source, location, "test")
     return np.asarray(segmentation.image.in_own_order(result))
 
 
@@ -229,14 +229,14 @@ def test_reading_tile_by_tile_gives_what_map_overlap_gives(data):
         # A source of chunks may be dear to read in part, a NumPy array is not.
         lazy = segment(Source(array), axes=axes, **options)
         expected, refusal = outcome(lambda: fed(lazy))
-        assert not lazy.counted.pixels().is_direct
+        assert not lazy.color_count.pixels().is_direct
         if data.draw(st.booleans()):
             direct = segment(array, axes=axes, **options)
         else:
             patch.setattr(classify, "DIRECT_TILES", 0)
             direct = segment(Source(array), axes=axes, **options)
         classes, refused = outcome(lambda: fed(direct))
-        assert direct.counted.pixels().is_direct
+        assert direct.color_count.pixels().is_direct
     assert refused == refusal
     assert direct.color_table == lazy.color_table
     np.testing.assert_array_equal(classes, expected)
@@ -500,7 +500,7 @@ def test_files_are_listed_before_all_is_read_and_not_before_a_part(tmp_path, mon
     listed = []
     monkeypatch.setattr(FilesState, "__call__", lambda state: listed.append(state) or "unchanged")
     segmentation = segment(tmp_path / "in.zarr", axes="yxc", ct=0, st=0.1)
-    part = segmentation.counted.pixels().read((slice(0, 10), slice(5, 25)))
+    part = segmentation.color_count.pixels().read((slice(0, 10), slice(5, 25)))
     np.testing.assert_array_equal(part, pack_colors(pixels[:10, 5:25]))
     assert not listed
     assert segmentation.color_table == ColorTable.from_pixels(pixels)

@@ -444,10 +444,10 @@ def test_color_maps_of_tiffs_are_applied_and_those_of_imagej_are_not(tmp_path: P
 
 
 def test_alpha_of_a_tiff_is_known_and_cmyk_is_no_rgba(tmp_path: Path) -> None:
-    four = np.dstack([RGB, RGB[..., 0]])
-    tifffile.imwrite(tmp_path / "a.tif", four, photometric="rgb", extrasamples=["unassalpha"])
+    to_tzyx = np.dstack([RGB, RGB[..., 0]])
+    tifffile.imwrite(tmp_path / "a.tif", to_tzyx, photometric="rgb", extrasamples=["unassalpha"])
     assert open_source(tmp_path / "a.tif").alpha_last
-    tifffile.imwrite(tmp_path / "b.tif", four, photometric="separated")
+    tifffile.imwrite(tmp_path / "b.tif", to_tzyx, photometric="separated")
     with pytest.raises(NotAnImage, match="CMYK"):
         open_source(tmp_path / "b.tif")
 
@@ -462,12 +462,12 @@ def test_opening_a_tiff_decodes_no_block_and_each_block_is_decoded_once(
     def counting(page: Any) -> Any:
         decode = real(page)
 
-        def counted(data: Any, index: int, **keywords: Any) -> Any:
+        def color_count(data: Any, index: int, **keywords: Any) -> Any:
             if data is not None:
                 decoded.append(index)
             return decode(data, index, **keywords)
 
-        return counted
+        return color_count
 
     monkeypatch.setattr(tifffile.TiffPage, "decode", property(counting))
     source = open_source(tmp_path / "a.tif")

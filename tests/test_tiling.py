@@ -134,7 +134,7 @@ def test_last_tiles_of_a_pixel_or_two_work(shape, denoise, monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDE", 8)
     monkeypatch.setattr(tiling, "TILE_PIXELS", 64)
     tiled = segment(array, ct=0, st=0.1, denoise=denoise)
-    assert len(tiled.counted.tiling) > 1 or max(shape) <= 8
+    assert len(tiled.color_count.tiling) > 1 or max(shape) <= 8
     np.testing.assert_array_equal(tiled.classes, whole)
 
 
@@ -167,5 +167,5 @@ def test_a_tiling_of_more_tiles_than_can_be_listed_knows_each_of_them():
     tiles = Tiling((10**6,) * 3, (1, 100, 1000), (1, 100, 1000))
     assert len(tiles) == 10**13
     assert tiles.position(10**13 - 1) == (10**6 - 1, 9999, 999)
-    last = tiles.region(10**13 - 1)
+    last = tiles.slices(10**13 - 1)
     assert last == (slice(999_999, 10**6), slice(999_900, 10**6), slice(999_000, 10**6))

@@ -21,7 +21,7 @@ INTEGERS.remove("uint8")
 
 def window_of(source, window=None, **options):
     """The numbers that a window came to."""
-    return segment(source, window=window, **options).counted.pixels().encoding.window
+    return segment(source, window=window, **options).color_count.pixels().encoding.window
 
 
 def points(samples):

@@ -14,18 +14,23 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.classes import Classes, decide
 from napari_pixseg.algorithm.color_table import ColorTable
-from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.classification.parameter_checks import check_parameters
 from napari_pixseg.errors import CorruptInput, ParameterError
 from napari_pixseg.execution.memory_estimate import refuse_memory
-from napari_pixseg.execution.progress import Listener, Watch
+from napari_pixseg.execution.progress import Listener, RunMonitor
 from napari_pixseg.execution.scheduler import compute_array
 from napari_pixseg.execution.tiling import plan_tiles
 from napari_pixseg.export.export import after_failure, export, has_skipped
-from napari_pixseg.export.job import Job
+from napari_pixseg.export.job import ExportJob
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.manifest_details import skipped_details
-from napari_pixseg.export.preconditions import OnError, Wish, check_on_error, check_outputs
+from napari_pixseg.export.preconditions import (
+    ExistingOutputPolicy,
+    OnError,
+    check_on_error,
+    check_outputs,
+)
 from napari_pixseg.parameters import Background, ColorSpace, Parameters, Semantics, Window
 from napari_pixseg.sources.image import Image, open_image
 
@@ -113,7 +118,7 @@ def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
     """Do what :func:`segment` does, with the parameters as one object."""
     image = open_image(source, parameters.axes, parameters.channels)
     check_parameters(image, parameters)
-    return Segmentation(Counted(image, plan_tiles(image), parameters), parameters)
+    return Segmentation(ColorCount(image, plan_tiles(image), parameters), parameters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +131,7 @@ class Segmentation:
         What was asked for.
     """
 
-    counted: Counted = field(repr=False)
+    color_count: ColorCount = field(repr=False)
     parameters: Parameters
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
     _made: dict[str, Classes] = field(default_factory=dict, repr=False, compare=False)
@@ -134,19 +139,19 @@ class Segmentation:
     @property
     def image(self) -> Image:
         """The opened image: axes, channels, where it came from, what was guessed."""
-        return self.counted.image
+        return self.color_count.image
 
     @property
     def color_table(self) -> ColorTable:
         """Counts of the image's byte colors; counted on first access."""
-        return self.counted.table()
+        return self.color_count.table()
 
     @property
     def decision(self) -> Classes:
         """The classes as decided on the color table, with histograms and regions of channels."""
         return self.decide()
 
-    def decide(self, watch: Watch | None = None) -> Classes:
+    def decide(self, monitor: RunMonitor | None = None) -> Classes:
         """Return the classes; counts the colors first if that was not done yet.
 
         Raises
@@ -156,7 +161,7 @@ class Segmentation:
         """
         with self._lock:
             if "classes" not in self._made:
-                table = self.counted.table(watch)
+                table = self.color_count.table(monitor)
                 self._made["classes"] = decide(table, self.parameters, gray=self.image.gray)
             return self._made["classes"]
 
@@ -177,7 +182,7 @@ class Segmentation:
     @cached_property
     def classes(self) -> da.Array:
         """Class of every pixel: the image's shape without its channel axis, 1..n, 0 = no data."""
-        return self.image.in_own_order(self.counted.pixels().classes(self._lookup))
+        return self.image.in_own_order(self.color_count.pixels().classes(self._lookup))
 
     @cached_property
     def recolored(self) -> da.Array:
@@ -198,7 +203,7 @@ class Segmentation:
         The seams between tiles are found on first access, in one pass; the array
         is lazy and holds uint32, or uint64 for more than 2^32 - 1 pixels.
         """
-        pixels, lookup = self.counted.pixels(), self._lookup
+        pixels, lookup = self.color_count.pixels(), self._lookup
         classes = pixels.classes(lookup).rechunk(pixels.tiling.chunks)
         return self.image.in_own_order(self._regions.lazy(classes))
 
@@ -212,12 +217,14 @@ class Segmentation:
         samples, per channel), ``touches_border`` (of a spatial axis longer than one
         pixel). ``pandas.DataFrame`` takes it as it is.
         """
-        from napari_pixseg.regions.region_table import RegionTable, put_rows
+        from napari_pixseg.regions.region_table import RegionMeasurer, put_rows
 
-        maker = RegionTable(self._regions, self.image, self.image.source.scale)
+        maker = RegionMeasurer(self._regions, self.image, self.image.source.scale)
         table = np.zeros(self._regions.count, maker.dtype)
-        rows = maker.row_maker
-        put_rows(table, maker.collect(lambda *inner: put_rows(table, rows.of(*inner)), Watch()))
+        rows = maker.row_builder
+        put_rows(
+            table, maker.collect(lambda *inner: put_rows(table, rows.of(*inner)), RunMonitor())
+        )
         return table
 
     @cached_property
@@ -228,7 +235,7 @@ class Segmentation:
     def _regions(self) -> Regions:
         from napari_pixseg.regions.region_pass import regions_of
 
-        return regions_of(self.counted.pixels(), self.decision, self._lookup, self.parameters)
+        return regions_of(self.color_count.pixels(), self.decision, self._lookup, self.parameters)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -290,8 +297,8 @@ class Segmentation:
                     "call segment() again for it."
                 )
         parameters = self.parameters.replace(**changes)
-        self.counted.refuse_recount(parameters)
-        return Segmentation(self.counted, parameters)
+        self.color_count.refuse_recount(parameters)
+        return Segmentation(self.color_count, parameters)
 
     def compute(
         self,
@@ -321,11 +328,11 @@ class Segmentation:
         """
         names = tuple(dict.fromkeys((outputs,) if isinstance(outputs, str) else outputs))
         check_outputs(names)
-        watch = Watch(on_event, cancel)
-        self.decide(watch)
+        monitor = RunMonitor(on_event, cancel)
+        self.decide(monitor)
         if "regions" in names:
-            self._regions.numbering(watch)
-        return {name: compute_array(getattr(self, name), name, watch) for name in names}
+            self._regions.numbering(monitor)
+        return {name: compute_array(getattr(self, name), name, monitor) for name in names}
 
     def export(
         self,
@@ -390,29 +397,33 @@ class Segmentation:
         """
         check_on_error(on_error, self.image)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
-        tile_pixels = self.counted.tiling.tile_pixels
+        tile_pixels = self.color_count.tiling.tile_pixels
         refuse_memory(
-            memory_limit, self.image, tile_pixels, len(self.counted.tiling), "regions" in outputs
+            memory_limit,
+            self.image,
+            tile_pixels,
+            len(self.color_count.tiling),
+            "regions" in outputs,
         )
-        watch, wish = Watch(on_event, cancel), Wish(overwrite, resume)
-        counted_before = self.counted.is_counted
+        monitor, policy = RunMonitor(on_event, cancel), ExistingOutputPolicy(overwrite, resume)
+        counted_before = self.color_count.is_counted
         try:
-            if not (on_error == "skip" and has_skipped(path, wish)):
-                return export(self._job(), path, outputs, wish, watch, blob=blob)
+            if not (on_error == "skip" and has_skipped(path, policy)):
+                return export(self._job(), path, outputs, policy, monitor, blob=blob)
         except CorruptInput as error:
             # What was counted, and maybe looked at, before the damage is not changed unasked.
             if on_error == "raise" or (counted_before and not resume):
                 raise
-            wish = after_failure(path, wish, error.manifest)  # type: ignore[attr-defined]
+            policy = after_failure(path, policy, error.manifest)  # type: ignore[attr-defined]
         from napari_pixseg.classification.damage_scan import without_damage
 
-        image = without_damage(self.image, self.counted.tiling, watch)
-        counted = Counted(image, self.counted.tiling, self.counted.parameters)
-        job = Segmentation(counted, self.parameters)._job()
-        return export(job, path, outputs, wish, watch, blob=blob)
+        image = without_damage(self.image, self.color_count.tiling, monitor)
+        color_count = ColorCount(image, self.color_count.tiling, self.color_count.parameters)
+        job = Segmentation(color_count, self.parameters)._job()
+        return export(job, path, outputs, policy, monitor, blob=blob)
 
-    def _job(self) -> Job:
-        return Job(self.counted, self.parameters, self.decide, lambda: self.warnings)
+    def _job(self) -> ExportJob:
+        return ExportJob(self.color_count, self.parameters, self.decide, lambda: self.warnings)
 
 
 class _Palette:

@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TypeAlias
 
-Region: TypeAlias = tuple[slice, ...]
+PixelSlices: TypeAlias = tuple[slice, ...]
 
 
 Index: TypeAlias = tuple[int, ...]
 
 
-def moved(inner: Region, region: Region) -> Region:
+def moved(inner: PixelSlices, region: PixelSlices) -> PixelSlices:
     """Where a part of a region is in the whole."""
     pairs = zip(inner, region, strict=True)
     return tuple(slice(p.start + r.start, p.stop + r.start) for p, r in pairs)
 
 
-def from_zero(region: Region) -> Region:
+def from_zero(region: PixelSlices) -> PixelSlices:
     """Return all of a region, as a part of itself."""
     return tuple(slice(0, part.stop - part.start) for part in region)
 
 
-def pieces(region: Region, chunks: Index) -> Iterator[tuple[Index, Region, Region]]:
+def pieces(region: PixelSlices, chunks: Index) -> Iterator[tuple[Index, PixelSlices, PixelSlices]]:
     """Cut a region along chunks: number of the chunk, part of the chunk, part of the region."""
     axes = []
     for part, size in zip(region, chunks, strict=True):
@@ -38,5 +38,5 @@ def pieces(region: Region, chunks: Index) -> Iterator[tuple[Index, Region, Regio
         yield index, inside, there
 
 
-def _all_of(shape: tuple[int, ...]) -> Region:
+def _all_of(shape: tuple[int, ...]) -> PixelSlices:
     return tuple(slice(0, length) for length in shape)

@@ -228,9 +228,9 @@ def test_the_preview_shows_the_classes_of_every_kind_of_layer_in_its_place(opene
     assert preview.axis_labels == layer.axis_labels
     np.testing.assert_allclose(preview.extent.world, layer.extent.world)
     for point in ((0,) * wanted.ndim, tuple(n // 2 for n in wanted.shape)):
-        place = layer.data_to_world(point)
-        widget.viewer.dims.point = place
-        value = preview.get_value(place, world=True)
+        location = layer.data_to_world(point)
+        widget.viewer.dims.point = location
+        value = preview.get_value(location, world=True)
         assert (value[1] if isinstance(value, tuple) else value) == wanted[point]
     colors = preview.colormap.color_dict
     for row in widget.controller.decision.classes.table:

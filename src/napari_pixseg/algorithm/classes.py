@@ -20,7 +20,7 @@ from napari_pixseg.algorithm.colorspaces.convert import (
 )
 from napari_pixseg.algorithm.kernels import compiled as kernels
 from napari_pixseg.algorithm.kernels import vectorized
-from napari_pixseg.algorithm.kernels.threads import over_slices
+from napari_pixseg.algorithm.kernels.threads import parallel_slices
 from napari_pixseg.algorithm.scale_space import BINS, Fingerprint, fingerprint
 from napari_pixseg.errors import ClassError, RecountNeeded
 from napari_pixseg.parameters import ColorSpace, Parameters
@@ -78,7 +78,7 @@ class Partition:
     numbers: NDArray[np.int64]
     centers: NDArray[np.int64]
     box_counts: NDArray[np.int64]
-    counted: int
+    color_count: int
 
     @property
     def boxes(self) -> NDArray[np.int64]:
@@ -95,7 +95,7 @@ class Partition:
             return result
         first, last = _containing(self.regions)
         shape = len(self.regions[1]), len(self.regions[2])
-        over_slices(
+        parallel_slices(
             lambda part: kernels.classify(
                 colors[part], first, last, shape, self.numbers, result[part]
             ),
@@ -116,7 +116,7 @@ class Partition:
             # Compared at once, faster than looked for, and faster than threads that wait.
             vectorized.nearest(colors, self.centers, classes)
         else:
-            over_slices(
+            parallel_slices(
                 lambda part: kernels.nearest(colors[part], self.centers, classes[part]),
                 len(colors),
             )
@@ -289,14 +289,14 @@ def _partition(
     totals = np.zeros((sizes[0] * sizes[1] * sizes[2], 4), np.int64)
     first, _ = _containing(regions)
     kernels.box_totals(colors, table.counts, first, (sizes[1], sizes[2]), totals)
-    counted = int(totals[:, 0].sum())
+    color_count = int(totals[:, 0].sum())
     relative = parameters.semantics == "imagemagick6"
-    share = parameters.ct if relative else (counted * parameters.ct) / 100.0
+    share = parameters.ct if relative else (color_count * parameters.ct) / 100.0
     numbers = kernels.kept_boxes(totals[:, 0].copy(), share, relative)
     kept = totals[numbers >= 0]
     _refuse_class_count(len(kept), totals[:, 0], parameters)
     centers = _rounded_means(kept)
-    return Partition(regions, numbers, centers, kept[:, 0].copy(), counted)
+    return Partition(regions, numbers, centers, kept[:, 0].copy(), color_count)
 
 
 def _refuse_class_count(kept: int, counts: NDArray[np.int64], parameters: Parameters) -> None:
@@ -364,5 +364,5 @@ def _class_rows(
         rows["box"] = partition.boxes
         rows["center"] = partition.centers
         rows["box_count"] = partition.box_counts
-        rows["box_percentage"] = 100.0 * partition.box_counts / partition.counted
+        rows["box_percentage"] = 100.0 * partition.box_counts / partition.color_count
     return rows

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.color_table import COLORS, COUNTED_AT_ONCE, ColorTable
 from napari_pixseg.algorithm.kernels.compiled import Bytes, Counts, Scratch
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.algorithm.kernels.threads import over_slices, shares
+from napari_pixseg.algorithm.kernels.threads import parallel_slices, shares
 from napari_pixseg.parameters import ColorSpace
 
 # Counters looked at in one step.
@@ -112,7 +112,7 @@ def _table(counters: list[_Counters], space: ColorSpace | None) -> ColorTable:
 
     # Without the counter of pixels that have no data.
     steps = COLORS // _LOOKED_AT
-    distinct = over_slices(add, steps)
+    distinct = parallel_slices(add, steps)
     # One more each, because every color is written down and the next one overwrites it.
     starts = [0, *accumulate(count + 1 for count in distinct)]
     packed, counts = np.empty(starts[-1], np.uint32), np.empty(starts[-1], np.int64)
@@ -122,7 +122,7 @@ def _table(counters: list[_Counters], space: ColorSpace | None) -> ColorTable:
         colors, start = _colors(steps), start_of[steps.start]
         _list_counted(sums[colors], colors.start, packed[start:], counts[start:])
 
-    over_slices(write_down, steps)
+    parallel_slices(write_down, steps)
     for place, (start, count) in enumerate(zip(starts, distinct, strict=False)):
         for column in (packed, counts):
             column[start - place : start - place + count] = column[start : start + count]

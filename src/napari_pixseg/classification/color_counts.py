@@ -16,8 +16,8 @@ from napari_pixseg.classification.intensity_window import resolve_window
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
 from napari_pixseg.classification.pixels import _ANEW, Observer, Pixels, _reads_directly
 from napari_pixseg.errors import InputChanged, RecountNeeded
-from napari_pixseg.execution.progress import Watch
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.parameters import Interval, Parameters
 from napari_pixseg.sources.image import Image
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Counted:
+class ColorCount:
     """An image and its color table, counted at most once and shared by all updates."""
 
     image: Image
@@ -38,17 +38,19 @@ class Counted:
     _state: str | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
-    def pixels(self, watch: Watch | None = None) -> Pixels:
+    def pixels(self, monitor: RunMonitor | None = None) -> Pixels:
         """Return the packed colors; the window is measured on first use."""
         with self._lock:
             if self._pixels is None:
                 self._state = None
-                encoding = self._encoding(watch)
+                encoding = self._encoding(monitor)
                 radius = self.parameters.denoise
                 self._pixels = Pixels(self.image, self.tiling, encoding, radius)
             return self._pixels
 
-    def table(self, watch: Watch | None = None, observer: Observer | None = None) -> ColorTable:
+    def table(
+        self, monitor: RunMonitor | None = None, observer: Observer | None = None
+    ) -> ColorTable:
         """Return the color table; the colors are counted on first use.
 
         The observer, as in :meth:`Pixels.count`, sees the tiles only if they are counted now.
@@ -56,9 +58,9 @@ class Counted:
         with self._lock:
             if self._table is None:
                 try:
-                    pixels = self.pixels(watch)
+                    pixels = self.pixels(monitor)
                     self._note_state()
-                    self._table = pixels.count(watch, observer)
+                    self._table = pixels.count(monitor, observer)
                 except BaseException:
                     # The input may be mended before the next attempt.
                     self._pixels = None
@@ -106,17 +108,17 @@ class Counted:
         """Whether the table is there already."""
         return self._table is not None
 
-    def _encoding(self, watch: Watch | None) -> Encoding:
+    def _encoding(self, monitor: RunMonitor | None) -> Encoding:
         if converts_first(self.image, self.parameters):
             return Encoding(space=self.parameters.cs)
         window = self.parameters.window
-        return Encoding(resolve_window(self.image, window, self._sample_feed, watch))
+        return Encoding(resolve_window(self.image, window, self._sample_tiles, monitor))
 
-    def _sample_feed(self) -> Feed:
+    def _sample_tiles(self) -> TileSource:
         self._note_state()
         if _reads_directly(self.image, self.tiling):
-            return Feed.of_reader(_SampleReader(self.image, self.tiling), self.tiling)
-        return Feed.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
+            return TileSource.of_reader(_SampleTileReader(self.image, self.tiling), self.tiling)
+        return TileSource.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
 
     def refuse_recount(self, parameters: Parameters) -> None:
         """Raise if other parameters cannot be answered from this table."""
@@ -136,12 +138,12 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class _SampleReader:
+class _SampleTileReader:
     image: Image
     tiling: Tiling
 
     def __call__(self, number: int) -> NDArray[Any]:
-        return self.image.read(self.tiling.region(number))
+        return self.image.read(self.tiling.slices(number))
 
 
 def input_changed() -> InputChanged:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.sources.damage import ChunkIndex, damaged_chunks
 from napari_pixseg.sources.image import Image
@@ -17,10 +17,10 @@ STAGE = "damage"
 Chunks = frozenset[ChunkIndex]
 
 
-def without_damage(image: Image, tiling: Tiling, watch: Watch) -> Image:
+def without_damage(image: Image, tiling: Tiling, monitor: RunMonitor) -> Image:
     """Read an image once; return it without the chunks that cannot be decoded."""
-    feed = Feed.of_reader(_Scan(image, tiling), tiling)
-    missing: Chunks = run_tiles(feed, _found, STAGE, watch, _joined)
+    tile_source = TileSource.of_reader(_Scan(image, tiling), tiling)
+    missing: Chunks = run_tiles(tile_source, _found, STAGE, monitor, _joined)
     return image.without(missing)
 
 
@@ -30,7 +30,7 @@ class _Scan:
     tiling: Tiling
 
     def __call__(self, number: int) -> Chunks:
-        parts = self.image.source_parts(self.tiling.region(number))
+        parts = self.image.source_parts(self.tiling.slices(number))
         return frozenset(
             index for part in parts for index in damaged_chunks(self.image.source, part)
         )

@@ -13,7 +13,7 @@ from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors
 from napari_pixseg.algorithm.colorspaces.convert import forward, to_byte
 from napari_pixseg.classification.tile_colors import ByteColors, Colors, Encoded, Packed, Part
 from napari_pixseg.parameters import ColorSpace, Interval
-from napari_pixseg.slices import Region, _all_of
+from napari_pixseg.slices import PixelSlices, _all_of
 from napari_pixseg.sources.image import Image
 from napari_pixseg.sources.source import is_masked
 
@@ -35,7 +35,7 @@ class Encoding:
     window: tuple[Interval, ...] | None = None
     space: ColorSpace | None = None
 
-    def colors(self, image: Image, region: Region) -> Colors:
+    def colors(self, image: Image, region: PixelSlices) -> Colors:
         """Read a region and :meth:`encode` it, but for bytes that are colors already."""
         if self.space is not None or self.window is not None:
             return self._encoded(image.read(region))

@@ -13,16 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.errors import NotAnImage
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.parameters import Interval, Window
 from napari_pixseg.sources.damage import known_rows
 from napari_pixseg.sources.image import Image
 
 
 def resolve_window(
-    image: Image, window: Window, feed: Callable[[], Feed], watch: Watch | None = None
+    image: Image,
+    window: Window,
+    tile_source: Callable[[], TileSource],
+    monitor: RunMonitor | None = None,
 ) -> tuple[Interval, ...] | None:
     """Turn what was asked for into numbers; reads pixels only where these decide.
 
@@ -30,9 +33,9 @@ def resolve_window(
     ----------
     image : Image
     window : see Parameters
-    feed : callable
+    tile_source : callable
         Makes a feed of (..., c) sample blocks, anew for each pass.
-    watch : Watch, optional
+    monitor : RunMonitor, optional
 
     Returns
     -------
@@ -58,8 +61,8 @@ def resolve_window(
     from napari_pixseg.classification.intensity_window import extent_window, quantile_window
 
     if dtype.kind == "f" or window == "minmax":
-        return extent_window(feed, watch)
-    return quantile_window(feed, dtype, image.color_channels, watch)
+        return extent_window(tile_source, monitor)
+    return quantile_window(tile_source, dtype, image.color_channels, monitor)
 
 
 STAGE = "range"
@@ -99,8 +102,8 @@ class Extent:
         return cls(low, high, sum(e.infinite for e in extents))
 
 
-def _measure(feed: Callable[[], Feed], watch: Watch | None) -> Extent:
-    extent: Extent = run_tiles(feed(), Extent.of, STAGE, watch, Extent.merge)
+def _measure(tile_source: Callable[[], TileSource], monitor: RunMonitor | None) -> Extent:
+    extent: Extent = run_tiles(tile_source(), Extent.of, STAGE, monitor, Extent.merge)
     if extent.infinite:
         raise NotAnImage(
             f"The image holds {extent.infinite} infinite values; give a window (low, high) that "
@@ -109,15 +112,20 @@ def _measure(feed: Callable[[], Feed], watch: Watch | None) -> Extent:
     return extent
 
 
-def extent_window(feed: Callable[[], Feed], watch: Watch | None) -> tuple[Interval, ...]:
+def extent_window(
+    tile_source: Callable[[], TileSource], monitor: RunMonitor | None
+) -> tuple[Interval, ...]:
     """Smallest and largest finite sample of each channel; (0, 0) where there is none."""
-    extent = _measure(feed, watch)
+    extent = _measure(tile_source, monitor)
     pairs = zip(extent.low, extent.high, strict=True)
     return tuple((float(a), float(b)) if a <= b else (0.0, 0.0) for a, b in pairs)
 
 
 def quantile_window(
-    feed: Callable[[], Feed], dtype: np.dtype[Any], channels: int, watch: Watch | None
+    tile_source: Callable[[], TileSource],
+    dtype: np.dtype[Any],
+    channels: int,
+    monitor: RunMonitor | None,
 ) -> tuple[Interval, ...]:
     """Exact 0.1 % and 99.9 % points of each channel, whatever the width of the integers.
 
@@ -128,12 +136,12 @@ def quantile_window(
         lowest, highest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
         searches = [[_Search(lowest, highest)] * 2 for _ in range(channels)]
     else:
-        extent = _measure(feed, watch)
+        extent = _measure(tile_source, monitor)
         pairs = zip(extent.low, extent.high, strict=True)
         searches = [[_Search(int(a), int(b))] * 2 for a, b in pairs]
     ranks: list[tuple[int, int]] | None = None
     while any(not search.found for pair in searches for search in pair):
-        bins = run_tiles(feed(), _Counter(searches), STAGE, watch, _add)
+        bins = run_tiles(tile_source(), _Counter(searches), STAGE, monitor, _add)
         if ranks is None:
             total = int(bins[0][0].sum())
             ranks = [(-(-total // _TAIL), -(-(_TAIL - 1) * total // _TAIL))] * channels
@@ -180,12 +188,12 @@ class _Counter:
     searches: list[list[_Search]]
 
     def __call__(self, block: NDArray[Any], _number: int) -> list[list[NDArray[np.int64]]]:
-        counted, rows = [], known_rows(block)
+        color_count, rows = [], known_rows(block)
         for channel, (first, second) in enumerate(self.searches):
             samples = np.ascontiguousarray(rows[:, channel])
             bins = first.count(samples)
-            counted.append([bins, bins if second == first else second.count(samples)])
-        return counted
+            color_count.append([bins, bins if second == first else second.count(samples)])
+        return color_count
 
 
 def _add(parts: list[list[list[NDArray[np.int64]]]]) -> list[list[NDArray[np.int64]]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.classification.tile_colors import Packed
-from napari_pixseg.slices import Region
+from napari_pixseg.slices import PixelSlices
 
 
 def median(packed: Packed, radius: int) -> Packed:
@@ -53,8 +53,8 @@ def reflect_margin(packed: Packed, margins: tuple[tuple[int, int], ...]) -> Pack
 
 
 def with_halo(
-    region: Region, shape: tuple[int, ...], radius: int
-) -> tuple[Region, tuple[tuple[int, int], ...], Region]:
+    region: PixelSlices, shape: tuple[int, ...], radius: int
+) -> tuple[PixelSlices, tuple[tuple[int, int], ...], PixelSlices]:
     """Plan to filter a region: what to read, what to reflect beyond the image, what to keep.
 
     Parameters

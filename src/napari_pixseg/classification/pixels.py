@@ -19,19 +19,19 @@ from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.median import median, reflect_margin, with_halo
 from napari_pixseg.classification.tile_colors import (
     ByteColors,
+    ClassifiedTile,
     Colors,
     Packed,
-    Seen,
     packed_colors,
     samples_of,
 )
 from napari_pixseg.errors import InputChanged, NotAnImage
 from napari_pixseg.execution.dask_cluster import active_client
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles, runs_here
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.slices import Region
+from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _FEW_TILES = 8
 
 
 # Sees the packed colors of a region while they are counted.
-Observer: TypeAlias = Callable[[Region, Packed], None]
+Observer: TypeAlias = Callable[[PixelSlices, Packed], None]
 
 
 # Called with the colors of a tile and the class table.
@@ -115,11 +115,11 @@ class Pixels:
             meta=np.empty((0,) * (blocks.ndim - 1), np.uint32),
         )  # fmt: skip
 
-    def read(self, region: Region) -> Packed:
+    def read(self, region: PixelSlices) -> Packed:
         """Read the denoised packed colors of a region."""
         return packed_colors(self.colors(region))
 
-    def colors(self, region: Region) -> Colors:
+    def colors(self, region: PixelSlices) -> Colors:
         """Read the denoised colors of a region, with what of its halo exists."""
         if not self.radius:
             return self.encoding.colors(self.image, region)
@@ -127,18 +127,20 @@ class Pixels:
         packed = self.encoding.encode(self.image.read(halo))
         return median(reflect_margin(packed, margins), self.radius)[inner]
 
-    def feed(self) -> Feed:
+    def color_tiles(self) -> TileSource:
         """Tiles of denoised colors for :func:`run_tiles`."""
         if self.is_direct:
-            return Feed.of_reader(_TileReader(self), self.tiling)
-        return _feed_of(self.overlapped(_unchanged, np.uint32), self.tiling)
+            return TileSource.of_reader(_TileReader(self), self.tiling)
+        return _tile_source_of(self.overlapped(_unchanged, np.uint32), self.tiling)
 
-    def count(self, watch: Watch | None = None, observer: Observer | None = None) -> ColorTable:
+    def count(
+        self, monitor: RunMonitor | None = None, observer: Observer | None = None
+    ) -> ColorTable:
         """Pass 1: count the colors of all pixels that have data.
 
         Parameters
         ----------
-        watch : Watch, optional
+        monitor : RunMonitor, optional
         observer : callable, optional
             ``observer(region, packed)`` sees every tile on the way, once it is read. It is
             called in this process, from several threads: not for distributed schedulers.
@@ -146,11 +148,15 @@ class Pixels:
         allowance.expect(math.prod(self.tiling.shape))
         if len(self.tiling) > _FEW_TILES and runs_here():
             counts = ColorCounter(self.encoding.space)
-            run_tiles(self.feed(), _Adding(counts, self._numbered(observer)), "colors", watch)
+            run_tiles(
+                self.color_tiles(), _Adding(counts, self._numbered(observer)), "colors", monitor
+            )
             return counts.table()
         counter = _TileCounter(self.encoding, self._numbered(observer))
         try:
-            table: ColorTable = run_tiles(self.feed(), counter, "colors", watch, ColorTable.merge)
+            table: ColorTable = run_tiles(
+                self.color_tiles(), counter, "colors", monitor, ColorTable.merge
+            )
         finally:
             release_counters()
         return table
@@ -158,28 +164,28 @@ class Pixels:
     def _numbered(self, observer: Observer | None) -> Callable[[Packed, int], None] | None:
         if observer is None:
             return None
-        return lambda packed, number: observer(self.tiling.region(number), packed)
+        return lambda packed, number: observer(self.tiling.slices(number), packed)
 
     def classes(self, lookup: NDArray[Any]) -> da.Array:
         """Pass 2, lazily: the class of every pixel, axes in engine order."""
         return self._looked_up(lookup, _look_up)
 
-    def class_feed(self, lookup: NDArray[Any]) -> Feed:
+    def class_tiles(self, lookup: NDArray[Any]) -> TileSource:
         """Tiles of classes for :func:`run_tiles`."""
         return self._looked_up_feed(lookup, _look_up)
 
-    def seen_feed(self, lookup: NDArray[Any]) -> Feed:
-        """Tiles of classes, as :class:`Seen` where that costs nothing."""
+    def classified_tiles(self, lookup: NDArray[Any]) -> TileSource:
+        """Tiles of classes, as :class:`ClassifiedTile` where that costs nothing."""
         return self._looked_up_feed(lookup, _see)
 
-    def seen(self, lookup: NDArray[Any]) -> Callable[[int], Seen | NDArray[Any]]:
-        """Return what reads a tile by itself, as :meth:`seen_feed` has it."""
+    def seen(self, lookup: NDArray[Any]) -> Callable[[int], ClassifiedTile | NDArray[Any]]:
+        """Return what reads a tile by itself, as :meth:`classified_tiles` has it."""
         return _TileReader(self, _Lookup(lookup), _see)
 
-    def _looked_up_feed(self, lookup: NDArray[Any], look_up: LookUp) -> Feed:
+    def _looked_up_feed(self, lookup: NDArray[Any], look_up: LookUp) -> TileSource:
         if self.is_direct:
-            return Feed.of_reader(_TileReader(self, _Lookup(lookup), look_up), self.tiling)
-        return _feed_of(self._looked_up(lookup, look_up), self.tiling)
+            return TileSource.of_reader(_TileReader(self, _Lookup(lookup), look_up), self.tiling)
+        return _tile_source_of(self._looked_up(lookup, look_up), self.tiling)
 
     def _looked_up(self, lookup: NDArray[Any], look_up: LookUp) -> da.Array:
         import dask
@@ -220,7 +226,7 @@ class _EncodedReader:
         self._image, self._encoding, self._packs = image, encoding, packs
         self.shape, self.ndim, self.dtype = image.shape, len(image.shape), np.dtype(np.uint32)
 
-    def __getitem__(self, index: Region) -> Colors:
+    def __getitem__(self, index: PixelSlices) -> Colors:
         colors = self._encoding.colors(self._image, index)
         return packed_colors(colors) if self._packs else colors
 
@@ -234,7 +240,7 @@ class _TileReader:
     look_up: LookUp | None = None
 
     def __call__(self, number: int) -> Any:
-        colors = self.pixels.colors(self.pixels.tiling.region(number))
+        colors = self.pixels.colors(self.pixels.tiling.slices(number))
         return colors if self.look_up is None else self.look_up(colors, self.lookup)
 
 
@@ -320,10 +326,10 @@ def _look_up_part(part: NDArray[np.uint8], table: NDArray[Any], result: NDArray[
     return bool(zeros)
 
 
-def _see(colors: Colors, table: _Lookup) -> Seen | NDArray[Any]:
+def _see(colors: Colors, table: _Lookup) -> ClassifiedTile | NDArray[Any]:
     classes, samples = _look_up(colors, table), samples_of(colors)
     # Of denoised colors they are not at hand.
-    return classes if samples is None else Seen(classes, samples)
+    return classes if samples is None else ClassifiedTile(classes, samples)
 
 
 def _on_tile(
@@ -369,5 +375,5 @@ def _merge_thin_tiles(array: da.Array, depth: dict[int, int]) -> da.Array:
     return array.rechunk(tuple(chunks))
 
 
-def _feed_of(array: da.Array, tiling: Tiling) -> Feed:
-    return Feed.of_array(array.rechunk(tiling.chunks), tiling)
+def _tile_source_of(array: da.Array, tiling: Tiling) -> TileSource:
+    return TileSource.of_array(array.rechunk(tiling.chunks), tiling)

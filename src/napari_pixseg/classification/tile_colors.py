@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.color_table import pack_colors
-from napari_pixseg.slices import Region, _all_of
+from napari_pixseg.slices import PixelSlices, _all_of
 
 Packed: TypeAlias = NDArray[np.uint32]
 
 
-Part: TypeAlias = tuple[Region, NDArray[Any]]
+Part: TypeAlias = tuple[PixelSlices, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ Colors: TypeAlias = Packed | ByteColors | Encoded
 
 
 @dataclass(frozen=True)
-class Seen:
+class ClassifiedTile:
     """The classes of a tile and the samples they were looked up from.
 
     Attributes

@@ -30,7 +30,7 @@ from napari_pixseg.endpoint.untrusted_image import open_received
 from napari_pixseg.endpoint.url_fetch import Fetcher
 from napari_pixseg.errors import CorruptInput, KeyRefused, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest, new_id
-from napari_pixseg.export.output_location import Place
+from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.sources.urls import public_uri
 
 _log = logging.getLogger("napari_pixseg.endpoint")
@@ -80,7 +80,7 @@ def _working(path: str, endpoint: Any) -> Route:
 class _Server:
     def __init__(self, settings: Settings, look_up: Resolve) -> None:
         self._settings = settings
-        self._storage = Storage(Place(settings.storage))
+        self._storage = Storage(OutputLocation(settings.storage))
         self._storage.prepare()
         self._fetcher = Fetcher(settings, look_up)
         self._jobs = Jobs(settings.jobs, settings.waiting)
@@ -184,7 +184,7 @@ class _Server:
         if isinstance(error, CorruptInput):
             # Its own remedy is for whoever has the command.
             sentence = "A part cannot be decoded; repair the image, or save it anew."
-        places = (str(self._folder), self._settings.storage, self._storage.place.uri)
+        places = (str(self._folder), self._settings.storage, self._storage.location.uri)
         if status in (409, 500, 507) or any(place in sentence for place in places):
             _log.error("The job %s failed", job, exc_info=error)
             sentence = (

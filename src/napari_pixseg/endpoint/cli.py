@@ -144,14 +144,14 @@ def segment_there(options: argparse.Namespace, local_only: Sequence[str]) -> str
     """
     from napari_pixseg.endpoint.client import Endpoint
     from napari_pixseg.export.manifest import Manifest, new_id
-    from napari_pixseg.export.output_location import Place
+    from napari_pixseg.export.output_location import OutputLocation
 
     if local_only:
         raise ParameterError(
             f"An endpoint knows ct, cs and st only; leave out --{local_only[0].replace('_', '-')}, "
             "or run it here."
         )
-    target = Place(options.output)
+    target = OutputLocation(options.output)
     if target.suffix not in _PICTURES:
         raise ParameterError(f"An endpoint gives a PNG, so {target.name} must end in .png.")
     if not options.overwrite and target.exists():
@@ -159,12 +159,12 @@ def segment_there(options: argparse.Namespace, local_only: Sequence[str]) -> str
             f"{target.uri} exists already; choose another path, or give --overwrite."
         )
     endpoint = Endpoint(options.endpoint, _key(options.key_file))
-    wish = {name: getattr(options, name) for name in ("ct", "cs", "st")}
-    wish = {name: value for name, value in wish.items() if value is not None}
+    policy = {name: getattr(options, name) for name in ("ct", "cs", "st")}
+    policy = {name: value for name, value in policy.items() if value is not None}
     if options.blob:
-        target.write_bytes(endpoint.segment(options.input, **wish, blob=True))
+        target.write_bytes(endpoint.segment(options.input, **policy, blob=True))
         return Manifest(200, new_id(), target.uri).to_json()
-    answer: Manifest = endpoint.segment(options.input, **wish)
+    answer: Manifest = endpoint.segment(options.input, **policy)
     target.write_bytes(endpoint.download(str(answer.link)))
     return answer.to_json()
 

@@ -145,9 +145,9 @@ class Endpoint:
         InputNotFound, Unavailable
         """
         if not link.startswith(("http://", "https://")):
-            from napari_pixseg.export.output_location import Place
+            from napari_pixseg.export.output_location import OutputLocation
 
-            content = Place(link).read_bytes()
+            content = OutputLocation(link).read_bytes()
             if content is None:
                 raise InputNotFound(f"There is nothing at {link}.")
             return content

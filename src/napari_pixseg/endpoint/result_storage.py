@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.export.output_location import Place
+from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.segmentation import open_segmentation
 from napari_pixseg.sources.source import Source
@@ -22,31 +22,31 @@ class Storage:
 
     Attributes
     ----------
-    place : Place
+    location : OutputLocation
         Folder, or URL of one.
     """
 
-    place: Place
+    location: OutputLocation
 
     def prepare(self) -> None:
         """Make the folder; only its owner looks inside, as names are all the protection."""
-        if self.place.is_local:
-            self.place.local.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.location.is_local:
+            self.location.local.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path_of(self, name: str) -> Path | None:
         """Return the file of a finished result; None for anything else."""
-        if not _NAME.fullmatch(name) or not self.place.is_local:
+        if not _NAME.fullmatch(name) or not self.location.is_local:
             return None
-        picture = self.place.local / name
+        picture = self.location.local / name
         # The record is written last: a picture without it is unfinished.
         finished = picture.with_name(f"{name}.json").is_file() and picture.is_file()
         return picture if finished else None
 
     def link_of(self, name: str, base: str) -> str:
         """Return the address that the answer gives."""
-        if self.place.is_local:
+        if self.location.is_local:
             return f"{base.rstrip('/')}/results/{name}"
-        return self.place.child(name).uri
+        return self.location.child(name).uri
 
     def keep(
         self, source: Source, parameters: Parameters, answer: Manifest, cancel: threading.Event
@@ -58,7 +58,7 @@ class Storage:
         ClassError, TooLarge, NotAnImage, Cancelled, NoSpace
             In which case nothing is kept.
         """
-        picture = self.place.child(f"{answer.id}.png")
+        picture = self.location.child(f"{answer.id}.png")
         made = write_picture(picture.target, source, parameters, cancel)
         try:
             record = replace(made, id=answer.id, link=answer.link)

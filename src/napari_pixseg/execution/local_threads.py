@@ -24,7 +24,9 @@ def dask_is_wanted() -> bool:
     return any(os.path.isdir(os.path.expanduser(folder)) for folder in _DASK_FOLDERS)
 
 
-def each(work: Callable[[int], Result], numbers: Sequence[int]) -> Generator[Result, None, None]:
+def map_ordered(
+    work: Callable[[int], Result], numbers: Sequence[int]
+) -> Generator[Result, None, None]:
     """Yield ``work(number)`` in order; one thread for each core works ahead.
 
     Once it is closed, by an error or by hand, no work begins, and what did is waited for.

@@ -34,7 +34,7 @@ Listener: TypeAlias = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
-class Watch:
+class RunMonitor:
     """Who hears of a run, and what stops it.
 
     Attributes
@@ -53,9 +53,9 @@ class Watch:
         if self.on_event is not None:
             self.on_event(Progress(stage, done, total))
 
-    def part(self, done: int, total: int) -> Watch:
+    def part(self, done: int, total: int) -> RunMonitor:
         """Return a watch for a part of a stage, of which some steps are done already."""
-        return Watch(lambda step: self.tell(step.stage, done + step.done, total), self.cancel)
+        return RunMonitor(lambda step: self.tell(step.stage, done + step.done, total), self.cancel)
 
     def check(self) -> None:
         """Raise Cancelled if the run is to stop."""

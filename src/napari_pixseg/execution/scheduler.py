@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from napari_pixseg.errors import Cancelled, NotAnImage
 from napari_pixseg.execution.allocator import FreedMemory, give_back, share_arenas
 from napari_pixseg.execution.dask_cluster import ClusterRun, active_client, tell_client
-from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, each
-from napari_pixseg.execution.progress import Watch
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
+from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.tile_source import TileSource
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -37,8 +37,8 @@ _AHEAD = 4 * (os.cpu_count() or 1)
 class _Job:
     """What is done with a tile; one object that all tasks share."""
 
-    def __init__(self, feed: Feed, function: Callable[[Any, int], Any]) -> None:
-        self._read, self._function, self._tiling = feed.read, function, feed.tiling
+    def __init__(self, tile_source: TileSource, function: Callable[[Any, int], Any]) -> None:
+        self._read, self._function, self._tiling = tile_source.read, function, tile_source.tiling
         self.at_work = _AtWork()
         self.topic: str | None = None
 
@@ -56,7 +56,7 @@ class _Job:
         shape = getattr(block, "shape", None)
         if self._tiling is None or shape is None:
             return
-        wanted = tuple(part.stop - part.start for part in self._tiling.region(number))
+        wanted = tuple(part.stop - part.start for part in self._tiling.slices(number))
         if shape[: len(wanted)] != wanted:
             raise NotAnImage(
                 f"Tile {number} of the Dask array should have the shape {wanted}, but has "
@@ -105,10 +105,10 @@ def _apply(job: _Job, number: int, _after: None, *block: Any) -> Any:
 
 
 def run_tiles(
-    feed: Feed,
+    tile_source: TileSource,
     function: Callable[[Any, int], Any],
     stage: str,
-    watch: Watch | None = None,
+    monitor: RunMonitor | None = None,
     merge: Callable[[list[Any]], Any] | None = None,
 ) -> Any:
     """Apply a function to every tile, on whatever scheduler Dask is set to.
@@ -118,12 +118,12 @@ def run_tiles(
 
     Parameters
     ----------
-    feed : Feed
+    tile_source : TileSource
     function : callable
         Called once for every tile with its block and its number.
     stage : str
         Name of the stage in progress events.
-    watch : Watch, optional
+    monitor : RunMonitor, optional
     merge : callable, optional
         Merges a list of results; used as a tree, so that results of all tiles
         never meet in one place.
@@ -138,39 +138,39 @@ def run_tiles(
     Cancelled
         If the watch says so.
     """
-    watch = watch or Watch()
-    if feed.keys is None and not dask_is_wanted():
-        return _run_here(_Job(feed, function), feed.numbers, stage, watch, merge)
-    graph, keys = tile_graph(feed, function, stage)
+    monitor = monitor or RunMonitor()
+    if tile_source.keys is None and not dask_is_wanted():
+        return _run_here(_Job(tile_source, function), tile_source.numbers, stage, monitor, merge)
+    graph, keys = tile_graph(tile_source, function, stage)
     wanted = keys if merge is None else _merge_tree(graph, keys, merge)
-    return compute_graph(graph, wanted, keys, stage, watch)
+    return compute_graph(graph, wanted, keys, stage, monitor)
 
 
 def _run_here(
     job: _Job,
     numbers: Sequence[int],
     stage: str,
-    watch: Watch,
+    monitor: RunMonitor,
     merge: Callable[[list[Any]], Any] | None,
 ) -> Any:
     def work(number: int) -> Any:
-        watch.check()
+        monitor.check()
         return job.on_number(number)
 
     if len(numbers) > _FEW_TILES:
         share_arenas()
-    watch.check()
-    watch.tell(stage, 0, len(numbers))
+    monitor.check()
+    monitor.tell(stage, 0, len(numbers))
     results: list[Any] = []
     tree, freed = None if merge is None else MergeTree(merge, FAN_IN), FreedMemory()
     try:
-        with closing(each(work, numbers)) as worked:
+        with closing(map_ordered(work, numbers)) as worked:
             for done, result in enumerate(worked, 1):
                 # Threads may be far ahead of who listens.
-                watch.check()
+                monitor.check()
                 (results.append if tree is None else tree.add)(result)
                 freed.check()
-                watch.tell(stage, done, len(numbers))
+                monitor.tell(stage, done, len(numbers))
         return results if tree is None else tree.result()
     finally:
         if len(numbers) > _FEW_TILES:
@@ -178,19 +178,19 @@ def _run_here(
 
 
 def tile_graph(
-    feed: Feed, function: Callable[[Any, int], Any], stage: str
+    tile_source: TileSource, function: Callable[[Any, int], Any], stage: str
 ) -> tuple[dict[Any, Any], list[Any]]:
     """Return the graph that applies a function to every tile, and the keys of its results."""
     name = f"{stage.replace(' ', '-')}-{os.urandom(16).hex()}"
-    graph: dict[Any, Any] = dict(feed.graph)
+    graph: dict[Any, Any] = dict(tile_source.graph)
     job = _job_key(name)
-    graph[job] = _Job(feed, function)
+    graph[job] = _Job(tile_source, function)
     keys: list[Any] = []
     after = None
-    for number in feed.numbers:
-        key = None if feed.keys is None else feed.keys[number]
+    for number in tile_source.numbers:
+        key = None if tile_source.keys is None else tile_source.keys[number]
         block = () if key is None else (key,)
-        if feed.is_ordered and len(keys) >= _AHEAD:
+        if tile_source.is_ordered and len(keys) >= _AHEAD:
             earlier, after = after, (f"done-{name}", len(keys))
             graph[after] = (_nothing, keys[-_AHEAD], earlier)
         graph[(name, number)] = (_apply, job, number, after, *block)
@@ -213,7 +213,7 @@ def _merge_tree(graph: dict[Any, Any], keys: list[Any], merge: Callable[[list[An
 
 
 def compute_graph(
-    graph: dict[Any, Any], wanted: Any, keys: Sequence[Any], stage: str, watch: Watch
+    graph: dict[Any, Any], wanted: Any, keys: Sequence[Any], stage: str, monitor: RunMonitor
 ) -> Any:
     """Compute keys of a graph, reporting progress as the tiles' keys are done.
 
@@ -224,7 +224,7 @@ def compute_graph(
     keys : sequence of (name, number)
         The results of :func:`tile_graph`, whose completion is progress.
     stage : str
-    watch : Watch
+    monitor : RunMonitor
 
     Returns
     -------
@@ -233,10 +233,10 @@ def compute_graph(
     """
     name = keys[0][0]
     if (client := active_client()) is not None:
-        return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), watch)
+        return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), monitor)
     share_arenas()
     get = _scheduler()
-    callbacks = _Callbacks(name, stage, len(keys), watch).on_top if _is_local(get) else {}
+    callbacks = _Callbacks(name, stage, len(keys), monitor).on_top if _is_local(get) else {}
     try:
         return get(graph, wanted, **callbacks)
     except BaseException:
@@ -248,12 +248,18 @@ def compute_graph(
 
 
 def _compute_on_cluster(
-    client: Any, graph: dict[Any, Any], wanted: Any, name: str, stage: str, total: int, watch: Watch
+    client: Any,
+    graph: dict[Any, Any],
+    wanted: Any,
+    name: str,
+    stage: str,
+    total: int,
+    monitor: RunMonitor,
 ) -> Any:
     graph[_job_key(name)].topic = name
-    watch.check()
-    watch.tell(stage, 0, total)
-    run = ClusterRun(client, name, lambda done: watch.tell(stage, done, total), watch.check)
+    monitor.check()
+    monitor.tell(stage, 0, total)
+    run = ClusterRun(client, name, lambda done: monitor.tell(stage, done, total), monitor.check)
     return run.compute(graph, wanted)
 
 
@@ -299,7 +305,7 @@ def _job_key(name: str) -> str:
     return f"job-{name}"
 
 
-def compute_array(array: da.Array, stage: str, watch: Watch) -> NDArray[Any]:
+def compute_array(array: da.Array, stage: str, monitor: RunMonitor) -> NDArray[Any]:
     """Compute an array on this machine's threads, with progress and cancel.
 
     Raises
@@ -307,15 +313,15 @@ def compute_array(array: da.Array, stage: str, watch: Watch) -> NDArray[Any]:
     Cancelled
         If the watch says so.
     """
-    callbacks = _Callbacks(array.name, stage, array.npartitions, watch)
+    callbacks = _Callbacks(array.name, stage, array.npartitions, monitor)
     return np.asarray(array.compute(scheduler="threads", **callbacks.on_top))
 
 
 class _Callbacks:
     """Counts finished tiles and stops the scheduler; local schedulers call it."""
 
-    def __init__(self, name: str, stage: str, total: int, watch: Watch) -> None:
-        self._name, self._stage, self._total, self._watch = name, stage, total, watch
+    def __init__(self, name: str, stage: str, total: int, monitor: RunMonitor) -> None:
+        self._name, self._stage, self._total, self._watch = name, stage, total, monitor
         self._done, self._freed = 0, FreedMemory()
 
     @property

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Feed:
+class TileSource:
     """Where tiles come from: keys of a graph, or a function, and which tiles are wanted.
 
     With a tiling, the blocks of the graph are held against it: Dask believes what it is told.
@@ -31,7 +31,7 @@ class Feed:
     is_ordered: bool = False
 
     @classmethod
-    def of_array(cls, array: da.Array, tiling: Tiling) -> Feed:
+    def of_array(cls, array: da.Array, tiling: Tiling) -> TileSource:
         """Take the blocks of a Dask array whose leading chunks are the tiles."""
         import dask
 
@@ -42,19 +42,19 @@ class Feed:
         return cls(numbers, dict(optimized.__dask_graph__()), keys, None, tiling)
 
     @classmethod
-    def of_reader(cls, read: Callable[[int], Any], tiling: Tiling) -> Feed:
+    def of_reader(cls, read: Callable[[int], Any], tiling: Tiling) -> TileSource:
         """Call ``read(number)`` for every tile."""
         return cls(range(len(tiling)), {}, None, read)
 
-    def part(self, numbers: Sequence[int]) -> Feed:
+    def part(self, numbers: Sequence[int]) -> TileSource:
         """Return a feed of some of the tiles."""
         return replace(self, numbers=numbers)
 
-    def ordered(self, numbers: Sequence[int]) -> Feed:
+    def ordered(self, numbers: Sequence[int]) -> TileSource:
         """Return a feed of tiles that are begun in about this order, whatever Dask prefers."""
         return replace(self, numbers=numbers, is_ordered=True)
 
-    def instead(self, read: Callable[[int], Any], numbers: frozenset[int]) -> Feed:
+    def instead(self, read: Callable[[int], Any], numbers: frozenset[int]) -> TileSource:
         """Return a feed that calls ``read(number)`` for some of the tiles, not their source."""
         if not numbers:
             return self

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from napari_pixseg.slices import Region
+from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image
 
 # A tile large enough that scheduling costs nothing, small enough for many workers.
@@ -76,7 +76,7 @@ class Tiling:
             position.append(index)
         return tuple(reversed(position))
 
-    def region(self, number: int) -> Region:
+    def slices(self, number: int) -> PixelSlices:
         """Pixels of a tile."""
         bounds = zip(self.position(number), self.tile, self.shape, strict=True)
         return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in bounds)
@@ -90,9 +90,9 @@ class Tiling:
         order: list[int] = np.lexsort((nested, *reversed(outer))).tolist()
         return order
 
-    def regions(self) -> Iterator[Region]:
+    def regions(self) -> Iterator[PixelSlices]:
         """Pixels of all tiles in order."""
-        return (self.region(number) for number in range(len(self)))
+        return (self.slices(number) for number in range(len(self)))
 
 
 def plan_tiles(image: Image) -> Tiling:

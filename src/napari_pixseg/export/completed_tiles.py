@@ -14,15 +14,17 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.export.output_location import Place
+from napari_pixseg.export.output_location import OutputLocation
 
 
-def done_tiles(place: Place, array: zarr.Array[Any], axes: str, tiling: Tiling) -> frozenset[int]:
+def done_tiles(
+    location: OutputLocation, array: zarr.Array[Any], axes: str, tiling: Tiling
+) -> frozenset[int]:
     """List an array's chunks once; return the numbers of the tiles that have all of theirs.
 
     Parameters
     ----------
-    place : Place
+    location : OutputLocation
         The store.
     array : zarr.Array
         With its default names of chunks, ``c/0/0``.
@@ -32,7 +34,7 @@ def done_tiles(place: Place, array: zarr.Array[Any], axes: str, tiling: Tiling) 
         Over the other axes.
     """
     chunks = array.shards or array.chunks
-    present = _present(place, array, chunks)
+    present = _present(location, array, chunks)
     channel = axes.find("c")
     if channel >= 0:
         present = np.all(present, axis=(channel,))
@@ -42,10 +44,12 @@ def done_tiles(place: Place, array: zarr.Array[Any], axes: str, tiling: Tiling) 
     )
 
 
-def _present(place: Place, array: zarr.Array[Any], chunks: tuple[int, ...]) -> NDArray[np.bool_]:
+def _present(
+    location: OutputLocation, array: zarr.Array[Any], chunks: tuple[int, ...]
+) -> NDArray[np.bool_]:
     grid = tuple(math.ceil(n / size) for n, size in zip(array.shape, chunks, strict=True))
     present = np.zeros(grid, np.bool_)
-    for name, size in place.child(f"{array.path}/c").files():
+    for name, size in location.child(f"{array.path}/c").files():
         parts = name.split("/")
         # What is left of a write that was interrupted has another name; a file of no bytes
         # is what a crash of the whole machine may leave.
@@ -57,5 +61,5 @@ def _present(place: Place, array: zarr.Array[Any], chunks: tuple[int, ...]) -> N
 
 
 def _chunks_of(tiling: Tiling, number: int, chunks: tuple[int, ...]) -> tuple[slice, ...]:
-    pairs = zip(tiling.region(number), chunks, strict=True)
+    pairs = zip(tiling.slices(number), chunks, strict=True)
     return tuple(slice(part.start // size, math.ceil(part.stop / size)) for part, size in pairs)

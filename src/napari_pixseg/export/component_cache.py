@@ -17,7 +17,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.components import Components
-from napari_pixseg.export.output_location import KEPT_NAME, Place
+from napari_pixseg.export.output_location import KEPT_NAME, OutputLocation
 from napari_pixseg.regions.tile_components import KeptTile
 
 # In the order of the file; the totals, if there are any, come last.
@@ -41,11 +41,11 @@ class KeptTiles:
 
     Attributes
     ----------
-    place : Place
+    location : OutputLocation
         The unfinished store.
     """
 
-    place: Place
+    location: OutputLocation
 
     def keep(self, tile: KeptTile, number: int) -> None:
         """Write a tile, whole or not at all, if that is worth it."""
@@ -61,7 +61,7 @@ class KeptTiles:
 
     def numbers(self) -> frozenset[int]:
         """Return the numbers of the tiles that are there."""
-        names = self.place.child(KEPT_NAME).names()
+        names = self.location.child(KEPT_NAME).names()
         return frozenset(int(name) for name in names if name.isdecimal())
 
     def kept(self, number: int) -> KeptTile:
@@ -76,10 +76,10 @@ class KeptTiles:
 
     def remove(self) -> None:
         """Remove all tiles."""
-        self.place.child(KEPT_NAME).remove()
+        self.location.child(KEPT_NAME).remove()
 
-    def _file(self, number: int) -> Place:
-        return self.place.child(f"{KEPT_NAME}/{number}")
+    def _file(self, number: int) -> OutputLocation:
+        return self.location.child(f"{KEPT_NAME}/{number}")
 
 
 def _save(file: IO[bytes], column: NDArray[Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.slices import Index, Region, pieces
+from napari_pixseg.slices import Index, PixelSlices, pieces
 
 Reduce = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -31,7 +31,7 @@ def area_mean(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return result
 
 
-def halved(region: Region) -> Region:
+def halved(region: PixelSlices) -> PixelSlices:
     """Where a region that begins at even pixels is in the next level."""
     *outer, rows, columns = region
     half = [slice(part.start // 2, math.ceil(part.stop / 2)) for part in (rows, columns)]
@@ -41,11 +41,11 @@ def halved(region: Region) -> Region:
 class TileHalf:
     """A tile's part of the next level, made of the tile's own parts."""
 
-    def __init__(self, region: Region, reduce: Reduce) -> None:
+    def __init__(self, region: PixelSlices, reduce: Reduce) -> None:
         self.region, self._reduce = region, reduce
         self.block: NDArray[Any] = np.empty(0)
 
-    def add(self, inner: Region, block: NDArray[Any]) -> None:
+    def add(self, inner: PixelSlices, block: NDArray[Any]) -> None:
         """Put in what becomes of a part of the tile."""
         half = self._reduce(block)
         if not self.block.size:
@@ -76,8 +76,8 @@ class Gathering:
         self._waiting: dict[tuple[int, Index], _Chunk] = {}
 
     def add(
-        self, level: int, region: Region, block: NDArray[Any], chunks: Index, shape: Index
-    ) -> Iterator[tuple[Region, NDArray[Any]]]:
+        self, level: int, region: PixelSlices, block: NDArray[Any], chunks: Index, shape: Index
+    ) -> Iterator[tuple[PixelSlices, NDArray[Any]]]:
         """Take a part of a level; yield where those chunks are that are complete with it, and them.
 
         Parameters

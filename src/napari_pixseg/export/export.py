@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_pixseg.errors import NoSpace, ParameterError, PixsegError, status_of
-from napari_pixseg.execution.progress import Watch
-from napari_pixseg.export.job import Job
+from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.export.job import ExportJob
 from napari_pixseg.export.lock import only_writer
 from napari_pixseg.export.manifest import Manifest, new_id, now
 from napari_pixseg.export.manifest_details import decided_details, details_of
-from napari_pixseg.export.output_location import PICTURES, Place
-from napari_pixseg.export.preconditions import Wish, check_target, refuse_existing
+from napari_pixseg.export.output_location import PICTURES, OutputLocation
+from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_target, refuse_existing
 from napari_pixseg.export.raster import write_picture
 from napari_pixseg.export.recolor import Painter
 from napari_pixseg.export.run_record import load_record
@@ -35,11 +35,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def export(
-    job: Job,
+    job: ExportJob,
     path: str | os.PathLike[str],
     outputs: tuple[str, ...],
-    wish: Wish,
-    watch: Watch,
+    policy: ExistingOutputPolicy,
+    monitor: RunMonitor,
     *,
     blob: bool = False,
 ) -> Manifest:
@@ -47,39 +47,41 @@ def export(
 
     An exception that leaves here carries the answer in its attribute ``manifest``.
     """
-    place = _place(path)
+    location = _place(path)
     details = details_of(job.image, job.parameters, outputs)
-    manifest = Manifest(200, new_id(), place.uri, details=details)
-    is_store = place.suffix not in PICTURES
+    manifest = Manifest(200, new_id(), location.uri, details=details)
+    is_store = location.suffix not in PICTURES
     try:
-        with _clear_os_errors(place):
-            check_target(job.image, place, outputs, wish, blob)
-            with only_writer(place, is_store) as lock:
+        with _clear_os_errors(location):
+            check_target(job.image, location, outputs, policy, blob)
+            with only_writer(location, is_store) as lock:
                 # Another run may have ended between the check and the lock.
-                refuse_existing(place, wish)
+                refuse_existing(location, policy)
                 if is_store:
                     from napari_pixseg.export.store_transaction import StoreExport
 
-                    return StoreExport(job, place, manifest, watch, wish, lock).run(outputs)
-                return _export_picture(job, place, manifest, watch, blob)
+                    return StoreExport(job, location, manifest, monitor, policy, lock).run(outputs)
+                return _export_picture(job, location, manifest, monitor, blob)
     except Exception as error:
         answer = replace(manifest, status=status_of(error), link=None, error=str(error))
         error.manifest = answer  # type: ignore[attr-defined]
         raise
 
 
-def after_failure(path: str | os.PathLike[str], wish: Wish, failed: Manifest) -> Wish:
+def after_failure(
+    path: str | os.PathLike[str], policy: ExistingOutputPolicy, failed: Manifest
+) -> ExistingOutputPolicy:
     """Return the wish for a second attempt, which finishes what the first has left."""
     record = load_record(_place(path)) or {}
-    return Wish(resume=True) if record.get("id") == failed.id else wish
+    return ExistingOutputPolicy(resume=True) if record.get("id") == failed.id else policy
 
 
-def has_skipped(path: str | os.PathLike[str], wish: Wish) -> bool:
+def has_skipped(path: str | os.PathLike[str], policy: ExistingOutputPolicy) -> bool:
     """Whether the run that is to be resumed left out chunks; it may never meet them again."""
-    return wish.resume and "skipped" in (load_record(_place(path)) or {})
+    return policy.resume and "skipped" in (load_record(_place(path)) or {})
 
 
-def _place(path: object) -> Place:
+def _place(path: object) -> OutputLocation:
     try:
         target = os.fspath(path)  # type: ignore[call-overload]
     except TypeError:
@@ -88,11 +90,11 @@ def _place(path: object) -> Place:
         raise ParameterError(
             f"{path!r} is no place to write to; give a path or URL, for example out.ome.zarr."
         )
-    return Place(target)
+    return OutputLocation(target)
 
 
 @contextmanager
-def _clear_os_errors(place: Place) -> Iterator[None]:
+def _clear_os_errors(location: OutputLocation) -> Iterator[None]:
     """Turn a full or read-only device into one sentence."""
     try:
         yield
@@ -101,26 +103,32 @@ def _clear_os_errors(place: Place) -> Iterator[None]:
             raise
         if error.errno in _FULL:
             raise NoSpace(
-                f"No space is left at {place.uri}; free some, and run again with resume."
+                f"No space is left at {location.uri}; free some, and run again with resume."
             ) from error
         if error.errno == errno.ENAMETOOLONG:
-            raise ParameterError(f"{place.name} is too long a name; give a shorter one.") from error
-        if error.errno in _UNWRITABLE or not place.is_local or _is_missing_target(error, place):
+            raise ParameterError(
+                f"{location.name} is too long a name; give a shorter one."
+            ) from error
+        if (
+            error.errno in _UNWRITABLE
+            or not location.is_local
+            or _is_missing_target(error, location)
+        ):
             reason = public_uri(error.strerror or str(error))
             raise NoSpace(
-                f"{place.uri} cannot be written: {reason.rstrip('.')}; choose another path, or see "
-                "that this one may be written."
+                f"{location.uri} cannot be written: {reason.rstrip('.')}; choose another path, or "
+                "see that this one may be written."
             ) from error
         raise
 
 
-def _is_missing_target(error: OSError, place: Place) -> bool:
+def _is_missing_target(error: OSError, location: OutputLocation) -> bool:
     """Whether a folder of the output can be neither found nor made, as below /proc."""
     if error.errno not in (errno.ENOENT, errno.ENOTDIR) or not error.filename:
         return False
     # Names of which one has been resolved and the other still goes up and down.
     missing, local = (
-        Path(os.path.abspath(os.fsdecode(name))) for name in (error.filename, place.local)
+        Path(os.path.abspath(os.fsdecode(name))) for name in (error.filename, location.local)
     )
     # Its lock, and what it is written to first, lie beside it.
     beside = missing.parent == local.parent and missing.name.startswith(f".{local.name}")
@@ -131,31 +139,31 @@ def _is_missing_target(error: OSError, place: Place) -> bool:
 
 
 def _export_picture(
-    job: Job, place: Place, manifest: Manifest, watch: Watch, blob: bool
+    job: ExportJob, location: OutputLocation, manifest: Manifest, monitor: RunMonitor, blob: bool
 ) -> Manifest:
-    place.sweep()
-    classes = job.decide(watch)
-    table, pixels = job.counted.table(), job.counted.pixels()
-    with place.new_file() as partial, ThreadPoolExecutor(1) as beside:
+    location.sweep()
+    classes = job.decide(monitor)
+    table, pixels = job.color_count.table(), job.color_count.pixels()
+    with location.new_file() as partial, ThreadPoolExecutor(1) as beside:
         # For the details: a picture is compressed by one thread.
         beside.submit(table.hash)
         lookup = classes.lookup(table)
         painter = Painter.of(job.image, classes)
         write_picture(
             partial,
-            pixels.class_feed(lookup),
+            pixels.class_tiles(lookup),
             pixels.tiling,
             painter,
-            place.suffix,
-            place.name.lower().endswith((".ome.tif", ".ome.tiff")),
-            watch,
+            location.suffix,
+            location.name.lower().endswith((".ome.tif", ".ome.tiff")),
+            monitor,
             lambda: pixels.classes(lookup),
         )
-        job.counted.refuse_change()
+        job.color_count.refuse_change()
         # The commit record of an older picture goes at the last moment.
-        place.sidecar().remove()
-    details = {**manifest.details, **decided_details(job.counted, classes, job.warnings())}
+        location.sidecar().remove()
+    details = {**manifest.details, **decided_details(job.color_count, classes, job.warnings())}
     manifest = replace(manifest, details={**details, "outputs": ["recolored"], "finished": now()})
     if not blob:
-        place.sidecar().write_bytes(manifest.to_json().encode())
+        location.sidecar().write_bytes(manifest.to_json().encode())
     return manifest

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from napari_pixseg.algorithm.classes import Classes
-from napari_pixseg.classification.color_counts import Counted
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.classification.color_counts import ColorCount
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.image import Image
 
 
 @dataclass(frozen=True)
-class Job:
+class ExportJob:
     """What is exported.
 
     Attributes
     ----------
-    counted : Counted
+    color_count : ColorCount
     parameters : Parameters
     decide : callable
         Gives the classes; counts the colors first if need be.
@@ -26,12 +26,12 @@ class Job:
         Gives what a user should know, once the classes are decided.
     """
 
-    counted: Counted
+    color_count: ColorCount
     parameters: Parameters
-    decide: Callable[[Watch], Classes]
+    decide: Callable[[RunMonitor], Classes]
     warnings: Callable[[], tuple[str, ...]]
 
     @property
     def image(self) -> Image:
         """The image that is segmented."""
-        return self.counted.image
+        return self.color_count.image

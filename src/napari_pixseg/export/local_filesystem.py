@@ -14,7 +14,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|.*::")
 
 
 class LocalFiles:
-    """What a :class:`Place` asks of a file system; paths are absolute, with slashes."""
+    """What a :class:`OutputLocation` asks of a file system; paths are absolute, with slashes."""
 
     protocol = ("file", "local")
     async_impl = False

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from napari_pixseg.errors import OutputConflict
-from napari_pixseg.export.output_location import LOCK_NAME, Place
+from napari_pixseg.export.output_location import LOCK_NAME, OutputLocation
 
 
 class Lock:
@@ -38,7 +38,7 @@ class Lock:
 
 
 @contextmanager
-def only_writer(place: Place, is_store: bool) -> Iterator[Lock]:
+def only_writer(location: OutputLocation, is_store: bool) -> Iterator[Lock]:
     """Hold the lock of an output while it is written.
 
     The kernel releases it with the process, even a killed one. File systems that
@@ -50,15 +50,15 @@ def only_writer(place: Place, is_store: bool) -> Iterator[Lock]:
     OutputConflict
         If another run, here or in another process, holds it.
     """
-    lock = _take(place, is_store) if place.is_local else Lock(None, None, False)
+    lock = _take(location, is_store) if location.is_local else Lock(None, None, False)
     try:
         yield lock
     finally:
         lock.release()
 
 
-def _take(place: Place, is_store: bool) -> Lock:
-    folder = place.local.resolve()
+def _take(location: OutputLocation, is_store: bool) -> Lock:
+    folder = location.local.resolve()
     path = folder / LOCK_NAME if is_store else folder.with_name(f".{folder.name}.lock")
     made_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,8 +67,8 @@ def _take(place: Place, is_store: bool) -> Lock:
         if not _try_lock(file):
             file.close()
             raise OutputConflict(
-                f"{place.uri} is being written by another run at this moment; wait until that has "
-                "ended, or choose another path."
+                f"{location.uri} is being written by another run at this moment; wait until that "
+                "has ended, or choose another path."
             )
         if _is_there(file, path):
             return Lock(path, file, made_folder)

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from napari_pixseg.errors import InputNotFound, ParameterError
-from napari_pixseg.export.output_location import MANIFEST_NAME, PICTURES, Place
+from napari_pixseg.export.output_location import MANIFEST_NAME, PICTURES, OutputLocation
 from napari_pixseg.parameters import Parameters
 
 _SOFTWARE = ("napari-pixseg", "numpy", "dask", "zarr", "numba")
@@ -99,22 +99,22 @@ class Manifest:
         ParameterError
             If the file is no manifest.
         """
-        place = Place(os.fspath(path))
-        candidates = [place] if place.uri.endswith(".json") else []
-        for candidate in (*candidates, place.child(MANIFEST_NAME), place.sidecar()):
+        location = OutputLocation(os.fspath(path))
+        candidates = [location] if location.uri.endswith(".json") else []
+        for candidate in (*candidates, location.child(MANIFEST_NAME), location.sidecar()):
             try:
                 content = candidate.read_bytes()
             except OSError as error:
                 raise InputNotFound(f"{candidate.uri} cannot be read: {error.strerror}.") from None
             if content is not None:
                 return cls.from_json(content, candidate.uri)
-        if place.is_file() and place.suffix not in PICTURES:
+        if location.is_file() and location.suffix not in PICTURES:
             raise ParameterError(
-                f"{place.uri} is no manifest, whose name would end in .json; give one, or the "
+                f"{location.uri} is no manifest, whose name would end in .json; give one, or the "
                 "output that it belongs to."
             )
         raise InputNotFound(
-            f"There is no manifest at {place.uri}; an output without one is unfinished."
+            f"There is no manifest at {location.uri}; an output without one is unfinished."
         )
 
     @property

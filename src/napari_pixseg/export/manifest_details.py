@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_pixseg.algorithm.classes import Classes
-from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.export.manifest import now, software
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.damage import missing_parts
@@ -62,10 +62,10 @@ def describe_input(image: Image) -> dict[str, Any]:
     }
 
 
-def counted_details(counted: Counted) -> dict[str, Any]:
+def counted_details(color_count: ColorCount) -> dict[str, Any]:
     """Return what is known once the colors are counted."""
-    table = counted.table()
-    window = counted.pixels().encoding.window
+    table = color_count.table()
+    window = color_count.pixels().encoding.window
     return {
         "window": None if window is None else [list(pair) for pair in window],
         "color_table": {"sha256": table.hash(), "colors": len(table), "pixels": table.pixels},
@@ -73,11 +73,11 @@ def counted_details(counted: Counted) -> dict[str, Any]:
 
 
 def decided_details(
-    counted: Counted, classes: Classes, warnings: tuple[str, ...]
+    color_count: ColorCount, classes: Classes, warnings: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return what is known once the classes are decided."""
     return {
-        **counted_details(counted),
+        **counted_details(color_count),
         "classes": [_row(row) for row in classes.table],
         "warnings": list(warnings),
     }

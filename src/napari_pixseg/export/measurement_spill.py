@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.export.output_location import ROWS_NAME, Place
+from napari_pixseg.export.output_location import ROWS_NAME, OutputLocation
 from napari_pixseg.regions.layout import Longs
-from napari_pixseg.regions.measurements import Tally
-from napari_pixseg.regions.region_table import Columns, Rows
+from napari_pixseg.regions.measurements import RegionMeasures
+from napari_pixseg.regions.region_table import Columns, RegionRowBuilder
 
 _Content: TypeAlias = tuple[NDArray[Any], NDArray[np.float64]]
 
@@ -65,12 +65,12 @@ class RowFiles:
         Makes rows of them.
     """
 
-    def __init__(self, folder: Path, maker: Rows) -> None:
+    def __init__(self, folder: Path, maker: RegionRowBuilder) -> None:
         self.maker = maker
         self._folder, self._names = folder, itertools.count()
         self._parts: dict[int, _Part] = {}
 
-    def put(self, tally: Tally, which: NDArray[np.intp]) -> None:
+    def put(self, tally: RegionMeasures, which: NDArray[np.intp]) -> None:
         """Write regions, ascending by number; the disk is all that several threads share."""
         if not len(which):
             return
@@ -116,7 +116,7 @@ class RowFiles:
                 whole_totals, totals,
             )  # fmt: skip
         used = totals if reals else whole_totals
-        return self.maker.of(Tally(numbers, classes, areas, low, high, sums, used))
+        return self.maker.of(RegionMeasures(numbers, classes, areas, low, high, sums, used))
 
 
 def _between(wholes: NDArray[Any], start: int, stop: int) -> slice:
@@ -125,7 +125,7 @@ def _between(wholes: NDArray[Any], start: int, stop: int) -> slice:
     return slice(bisect_left(numbers, start), bisect_left(numbers, stop))
 
 
-def _compact(tally: Tally, sums: Longs, which: NDArray[np.intp]) -> NDArray[Any]:
+def _compact(tally: RegionMeasures, sums: Longs, which: NDArray[np.intp]) -> NDArray[Any]:
     """Return (n, 3 + 3 a + c) whole numbers of some regions, as narrow as they fit."""
     width = 3 + 3 * tally.low.shape[1] + sums.shape[1]
     columns = (
@@ -186,14 +186,14 @@ def _lay(
 
 
 @contextmanager
-def temporary_rows(maker: Rows, place: Place) -> Iterator[RowFiles]:
+def temporary_rows(maker: RegionRowBuilder, location: OutputLocation) -> Iterator[RowFiles]:
     """Give a place on disk for rows; they are gone afterwards.
 
     Fifty bytes for each region may be more than where the system keeps temporary files, so they
     lie in the unfinished store, if that is on a disk.
     """
-    folder = place.child(ROWS_NAME)
-    if not place.is_local:
+    folder = location.child(ROWS_NAME)
+    if not location.is_local:
         with tempfile.TemporaryDirectory(prefix="pixseg-") as elsewhere:
             yield RowFiles(Path(elsewhere), maker)
         return

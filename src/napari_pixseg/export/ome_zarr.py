@@ -13,25 +13,25 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.classification.color_counts import Counted, input_changed
-from napari_pixseg.classification.tile_colors import Seen
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.classification.color_counts import ColorCount, input_changed
+from napari_pixseg.classification.tile_colors import ClassifiedTile
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles, runs_here
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import downsample, ngff_metadata
 from napari_pixseg.export import pyramid as ngff
 from napari_pixseg.export.completed_tiles import done_tiles
 from napari_pixseg.export.component_cache import KeptTiles
 from napari_pixseg.export.measurement_spill import RowFiles, temporary_rows
-from napari_pixseg.export.output_location import Place
+from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.export.parquet import TABLE_NAME, write_parquet
 from napari_pixseg.export.recolor import Painter
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.regions.region_pass import Regions, regions_of, smallest_dtype
-from napari_pixseg.regions.region_table import Columns, RegionTable
+from napari_pixseg.regions.region_table import Columns, RegionMeasurer
 from napari_pixseg.regions.tile_components import KeptTile
-from napari_pixseg.slices import Region, moved
+from napari_pixseg.slices import PixelSlices, moved
 from napari_pixseg.sources.image import PartOf
 
 
@@ -41,28 +41,28 @@ class StoreWriter:
 
     Attributes
     ----------
-    counted : Counted
+    color_count : ColorCount
     parameters : Parameters
     classes : Classes
-    place : Place
-    watch : Watch
+    location : OutputLocation
+    monitor : RunMonitor
     resumes : bool
         Whether a part of it may be there already, made by a run that was the same.
     reached : callable
         Hears how far it got.
     """
 
-    counted: Counted
+    color_count: ColorCount
     parameters: Parameters
     classes: Classes
-    place: Place
-    watch: Watch
+    location: OutputLocation
+    monitor: RunMonitor
     resumes: bool
     reached: Callable[[str], None]
 
     def write(self, outputs: Sequence[str]) -> dict[str, Any]:
         """Write the outputs; return what the manifest is to say of them."""
-        painter = Painter.of(self.counted.image, self.classes)
+        painter = Painter.of(self.color_count.image, self.classes)
         picture = self._picture(painter) if "recolored" in outputs else None
         labels = self._labels(outputs, picture is not None)
         writer = _TileWriter(
@@ -76,14 +76,14 @@ class StoreWriter:
             if labels is not None:
                 self._build(labels, downsample.nearest, "classes")
 
-        lookup = self.classes.lookup(self.counted.table())
+        lookup = self.classes.lookup(self.color_count.table())
         self.reached("classes")
         if "regions" in outputs:
             return {"regions": self._measured(writer, lookup, pyramids)}
-        feed = self.counted.pixels().class_feed(lookup)
+        tile_source = self.color_count.pixels().class_tiles(lookup)
         if labels is not None:
-            feed = feed.instead(labels.read_tile, writer.done_labels)
-        counts = run_tiles(self._ordered(feed), writer, "classes", self.watch, sum_counts)
+            tile_source = tile_source.instead(labels.read_tile, writer.done_labels)
+        counts = run_tiles(self._ordered(tile_source), writer, "classes", self.monitor, sum_counts)
         refuse_other_counts(counts, self.classes)
         pyramids()
         return {}
@@ -92,39 +92,41 @@ class StoreWriter:
         self, writer: _TileWriter, lookup: NDArray[Any], pyramids: Callable[[], None]
     ) -> dict[str, Any]:
         """Write all tiles, finding their components in the same pass, and then the regions."""
-        pixels, labels, kept = self.counted.pixels(), writer.labels, self._kept()
-        feed, anew = pixels.seen_feed(lookup), None
+        pixels, labels, kept = self.color_count.pixels(), writer.labels, self._kept()
+        tile_source, anew = pixels.classified_tiles(lookup), None
         if labels is not None:
             # Measured is what was classified: the input may have changed since another run.
-            anew = _FeedOfWritten(pixels.seen(lookup), labels)
-            feed = feed.instead(anew.read, writer.done_labels)
-        feed = self._ordered(feed)
+            anew = _WrittenTileSource(pixels.seen(lookup), labels)
+            tile_source = tile_source.instead(anew.read, writer.done_labels)
+        tile_source = self._ordered(tile_source)
         regions = regions_of(pixels, self.classes, lookup, self.parameters)
-        regions.feed = lambda: feed
+        regions.tile_source = lambda: tile_source
         if kept is not None:
             # Background has no components, whose runs would tell how many pixels it has.
             counts_runs = not regions.rules.background
-            regions.keep = _AfterTile(kept, len(writer.painter.palette) if counts_runs else 0)
+            regions.on_components = _AfterTile(
+                kept, len(writer.painter.palette) if counts_runs else 0
+            )
             writer = replace(writer, counts=not counts_runs)
-        written = regions.numbering(self.watch, writer).written
+        written = regions.numbering(self.monitor, writer).written
         refuse_other_counts(sum_counts(written), self.classes)
-        regions.feed = anew or regions.feed
+        regions.tile_source = anew or regions.tile_source
         if kept is not None:
-            there, other = kept.numbers(), regions.feed
-            regions.feed = _FeedOfKept(kept, there, other, pixels.tiling, self._order)
+            there, other = kept.numbers(), regions.tile_source
+            regions.tile_source = _KeptTileSource(kept, there, other, pixels.tiling, self._order)
         self.reached("regions")
         details = self._write_regions(regions, writer.picture is not None, pyramids)
         if kept is not None:
             kept.remove()
         return details
 
-    def _ordered(self, feed: Feed) -> Feed:
-        return feed if self._order is None else feed.ordered(self._order)
+    def _ordered(self, tile_source: TileSource) -> TileSource:
+        return tile_source if self._order is None else tile_source.ordered(self._order)
 
     @cached_property
     def _order(self) -> Sequence[int] | None:
         """In which tiles are taken, so that those of which one coarser is made come together."""
-        return self.counted.tiling.nested() if self._gathers else None
+        return self.color_count.tiling.nested() if self._gathers else None
 
     @property
     def _gathers(self) -> bool:
@@ -132,13 +134,13 @@ class StoreWriter:
 
         Not from a Dask array, of whose own tasks Dask knows the best order.
         """
-        return not (self.resumes or self.counted.image.source.is_dask) and runs_here()
+        return not (self.resumes or self.color_count.image.source.is_dask) and runs_here()
 
     def _kept(self) -> KeptTiles | None:
         """Where components are kept; from afar they would cost more than they spare."""
-        if not self.place.is_local:
+        if not self.location.is_local:
             return None
-        kept = KeptTiles(self.place)
+        kept = KeptTiles(self.location)
         # What a run that was killed has left need not be whole.
         kept.remove()
         return kept
@@ -148,17 +150,17 @@ class StoreWriter:
         if pyramid is None or not (self.resumes or pyramid.writes_along(level)):
             return frozenset()
         tiling = pyramid.level_tiling(level)
-        return done_tiles(self.place, pyramid.levels[level], pyramid.axes, tiling)
+        return done_tiles(self.location, pyramid.levels[level], pyramid.axes, tiling)
 
     def _build(self, pyramid: ngff.Pyramid, reduce: downsample.Reduce, stage: str) -> None:
-        pyramid.build(reduce, stage, self.watch, lambda level: self._done(pyramid, level))
+        pyramid.build(reduce, stage, self.monitor, lambda level: self._done(pyramid, level))
 
     def _picture(self, painter: Painter) -> ngff.Pyramid:
         image, axes = painter.image, painter.image.label_axes
         channels = None if painter.channels == 1 else painter.channels
         axes = axes if channels is None else ngff_metadata.with_channels(axes)
         metadata = {
-            "multiscales": [self._multiscale(self.place.name, axes)],
+            "multiscales": [self._multiscale(self.location.name, axes)],
             "omero": ngff_metadata.display(painter.channel_names),
         }
         self._group("", metadata)
@@ -178,7 +180,7 @@ class StoreWriter:
     def _label(
         self, name: str, dtype: Any, colors: list[dict[str, Any]], has_image: bool
     ) -> ngff.Pyramid:
-        axes = self.counted.image.label_axes
+        axes = self.color_count.image.label_axes
         metadata = {
             "multiscales": [self._multiscale(name, axes)],
             "image-label": ngff_metadata.image_label(colors, has_image),
@@ -187,54 +189,60 @@ class StoreWriter:
         return self._pyramid(f"labels/{name}", dtype, None, axes)
 
     def _multiscale(self, name: str, axes: str) -> dict[str, Any]:
-        levels = len(ngff.level_shapes(self.counted.tiling.shape))
-        return ngff_metadata.multiscale(name, axes, levels, self.counted.image)
+        levels = len(ngff.level_shapes(self.color_count.tiling.shape))
+        return ngff_metadata.multiscale(name, axes, levels, self.color_count.image)
 
     def _pyramid(self, path: str, dtype: Any, channels: int | None, axes: str) -> ngff.Pyramid:
-        store, tiling = self.place.store(), self.counted.tiling
+        store, tiling = self.location.store(), self.color_count.tiling
         made = ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
         if self._gathers:
             return replace(made, gathering=downsample.Gathering())
         if not (self.resumes and made.writes_along(1)):
             return made
-        along = done_tiles(self.place, made.levels[1], made.axes, made.half_tiling)
+        along = done_tiles(self.location, made.levels[1], made.axes, made.half_tiling)
         return replace(made, made_along=along)
 
     def _group(self, path: str, metadata: dict[str, Any]) -> None:
-        ngff.create_group(self.place.store(), path, metadata, self.resumes)
+        ngff.create_group(self.location.store(), path, metadata, self.resumes)
 
     def _write_regions(
         self, regions: Regions, has_image: bool, pyramids: Callable[[], None]
     ) -> dict[str, Any]:
         """Write labels, table and pyramid of the regions; the other pyramids beside the table."""
-        image, dtype = self.counted.image, smallest_dtype(regions.count)
+        image, dtype = self.color_count.image, smallest_dtype(regions.count)
         labels = self._label("regions", dtype, [], has_image)
-        maker = RegionTable(regions, image, image.source.scale)
-        done, table_place = self._done(labels, 0), self.place.child(TABLE_NAME)
+        maker = RegionMeasurer(regions, image, image.source.scale)
+        done, table_place = self._done(labels, 0), self.location.child(TABLE_NAME)
         # The table is written whole, and is no use without all labels.
         if len(done) == len(labels.tiling) and self.resumes and table_place.is_file():
             self._build(labels, downsample.nearest, "regions")
             pyramids()
         else:
             writer = _LabelWriter(labels, done)
-            later = runs_here() and isinstance(regions.feed, _FeedOfKept) and regions.feed.has_all
-            with temporary_rows(maker.row_maker, self.place) as rows:
-                more = maker.collect(rows.put, self.watch, None if later else writer, dtype)
+            later = (
+                runs_here()
+                and isinstance(regions.tile_source, _KeptTileSource)
+                and regions.tile_source.has_all
+            )
+            with temporary_rows(maker.row_builder, self.location) as rows:
+                more = maker.collect(rows.put, self.monitor, None if later else writer, dtype)
                 # Arrow compresses beside Python, and by one thread.
                 with ThreadPoolExecutor(1) as beside:
                     writing = beside.submit(
                         self._write_table, table_place, rows, more, regions.count
                     )
                     if later:
-                        maker.label(writer, dtype, self.watch)
+                        maker.label(writer, dtype, self.monitor)
                     self._build(labels, downsample.nearest, "regions")
                     pyramids()
                     writing.result()
         return {"count": regions.count, "dtype": str(dtype), "table": TABLE_NAME}
 
-    def _write_table(self, place: Place, rows: RowFiles, more: Columns, count: int) -> None:
-        with place.new_file() as partial:
-            write_parquet(partial, rows, more, count, self.watch.check)
+    def _write_table(
+        self, location: OutputLocation, rows: RowFiles, more: Columns, count: int
+    ) -> None:
+        with location.new_file() as partial:
+            write_parquet(partial, rows, more, count, self.monitor.check)
 
 
 @dataclass(frozen=True)
@@ -256,9 +264,9 @@ class _TileWriter:
         if self.labels is not None and number not in self.done_labels:
             self.labels.write_tile(number, classes.__getitem__, downsample.nearest)
         if self.picture is not None and number not in self.done_picture:
-            region = self.picture.tiling.region(number)
+            region = self.picture.tiling.slices(number)
 
-            def painted(inner: Region) -> NDArray[np.uint8]:
+            def painted(inner: PixelSlices) -> NDArray[np.uint8]:
                 block = self.painter.paint(classes[inner], moved(inner, region))
                 return block if self.painter.channels > 1 else block[0]
 
@@ -305,16 +313,16 @@ class _LabelWriter:
 
 
 @dataclass(frozen=True)
-class _FeedOfWritten:
+class _WrittenTileSource:
     """Feeds tiles of the image anew whose classes were written, perhaps by another run."""
 
-    seen: Callable[[int], Seen | NDArray[Any]]
+    seen: Callable[[int], ClassifiedTile | NDArray[Any]]
     labels: ngff.Pyramid
 
-    def __call__(self) -> Feed:
-        return Feed.of_reader(self.read, self.labels.tiling)
+    def __call__(self) -> TileSource:
+        return TileSource.of_reader(self.read, self.labels.tiling)
 
-    def read(self, number: int) -> Seen | NDArray[Any]:
+    def read(self, number: int) -> ClassifiedTile | NDArray[Any]:
         """Read and look up a tile.
 
         Raises
@@ -323,28 +331,28 @@ class _FeedOfWritten:
             If that does not give the classes that were written.
         """
         seen = self.seen(number)
-        classes = seen.classes if isinstance(seen, Seen) else seen
+        classes = seen.classes if isinstance(seen, ClassifiedTile) else seen
         if not np.array_equal(classes, self.labels.read_tile(number)):
             raise input_changed()
         return seen
 
 
 @dataclass(frozen=True)
-class _FeedOfKept:
+class _KeptTileSource:
     """Feeds the components of tiles where they were kept, and elsewhere what another feed gives."""
 
     kept: KeptTiles
     there: frozenset[int]
-    other: Callable[[], Feed]
+    other: Callable[[], TileSource]
     tiling: Tiling
     order: Sequence[int] | None
 
-    def __call__(self) -> Feed:
+    def __call__(self) -> TileSource:
         if self.has_all:
-            feed = Feed.of_reader(self.kept.kept, self.tiling)
+            tile_source = TileSource.of_reader(self.kept.kept, self.tiling)
         else:
-            feed = self.other().instead(self.kept.kept, self.there)
-        return feed if self.order is None else feed.ordered(self.order)
+            tile_source = self.other().instead(self.kept.kept, self.there)
+        return tile_source if self.order is None else tile_source.ordered(self.order)
 
     @property
     def has_all(self) -> bool:

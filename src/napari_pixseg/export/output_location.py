@@ -56,7 +56,7 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{8,32}\.partial(\.\w+)?$")
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputLocation:
     """A path or URL that may or may not exist.
 
     Attributes
@@ -116,13 +116,13 @@ class Place:
         """File name extension in lower case, with its dot."""
         return os.path.splitext(self.name)[1].lower()
 
-    def child(self, name: str) -> Place:
+    def child(self, name: str) -> OutputLocation:
         """A file below this place."""
-        return Place(self.target.rstrip("/") + "/" + name)
+        return OutputLocation(self.target.rstrip("/") + "/" + name)
 
-    def sidecar(self) -> Place:
+    def sidecar(self) -> OutputLocation:
         """The manifest beside a picture: ``<file name>.json``."""
-        return Place(self.target.rstrip("/") + ".json")
+        return OutputLocation(self.target.rstrip("/") + ".json")
 
     def beside(self) -> Path:
         """A name of its own in the same folder, for a file that is to be renamed."""

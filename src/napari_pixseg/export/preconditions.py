@@ -13,7 +13,7 @@ from napari_pixseg.export.output_location import (
     MANIFEST_NAME,
     PICTURES,
     RECORD_NAME,
-    Place,
+    OutputLocation,
 )
 from napari_pixseg.export.raster import refuse_format
 from napari_pixseg.export.recolor import color_channels
@@ -30,7 +30,7 @@ _WITH_DIGITS = (".jp2", ".h5", ".hdf5", ".bz2", ".nd2")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExistingOutputPolicy:
     """What is to be done with an output that exists.
 
     Attributes
@@ -46,7 +46,11 @@ class Wish:
 
 
 def check_target(
-    image: Image, place: Place, outputs: tuple[str, ...], wish: Wish, blob: bool
+    image: Image,
+    location: OutputLocation,
+    outputs: tuple[str, ...],
+    policy: ExistingOutputPolicy,
+    blob: bool,
 ) -> None:
     """Refuse an output that cannot be written.
 
@@ -54,45 +58,45 @@ def check_target(
     ------
     ParameterError, TooLarge, OutputConflict
     """
-    if wish.overwrite and wish.resume:
+    if policy.overwrite and policy.resume:
         raise ParameterError(
             "overwrite replaces an output and resume finishes it; ask for one of them, not both."
         )
     check_outputs(outputs)
-    _check_format(place, blob)
-    _refuse_input_as_output(image, place)
-    if place.suffix in PICTURES:
+    _check_format(location, blob)
+    _refuse_input_as_output(image, location)
+    if location.suffix in PICTURES:
         if "recolored" not in outputs:
             raise ParameterError(
-                f"{place.name} is a picture and can hold only the output 'recolored', not "
+                f"{location.name} is a picture and can hold only the output 'recolored', not "
                 f"{', '.join(outputs)}; give a path that ends in .ome.zarr."
             )
         channels = color_channels(image) + (image.alpha is not None)
-        refuse_format(place.suffix, image.shape, channels, place.name)
-    if obstacle := place.obstacle():
+        refuse_format(location.suffix, image.shape, channels, location.name)
+    if obstacle := location.obstacle():
         raise OutputConflict(
-            f"{place.uri} cannot be made, because {obstacle} is in the way; choose another path."
+            f"{location.uri} cannot be made, because {obstacle} is in the way; choose another path."
         )
     try:
-        refuse_existing(place, wish)
+        refuse_existing(location, policy)
     except OutputConflict:
-        if is_unfinished(place):
+        if is_unfinished(location):
             # To hear that it is being written helps more than that it exists.
-            _refuse_second_writer(place)
+            _refuse_second_writer(location)
         raise
 
 
-def _check_format(place: Place, blob: bool) -> None:
+def _check_format(location: OutputLocation, blob: bool) -> None:
     # A folder may be called out.v2; letters after the last dot are those of some format.
-    letters = place.suffix[1:].isalpha() or place.suffix in _WITH_DIGITS
-    if letters and place.suffix not in (".zarr", *PICTURES):
+    letters = location.suffix[1:].isalpha() or location.suffix in _WITH_DIGITS
+    if letters and location.suffix not in (".zarr", *PICTURES):
         raise ParameterError(
-            f"{place.name} would be a {place.suffix} file, which cannot be written; give a path "
-            f"that ends in .ome.zarr, {', '.join(PICTURES)}."
+            f"{location.name} would be a {location.suffix} file, which cannot be written; give a "
+            f"path that ends in .ome.zarr, {', '.join(PICTURES)}."
         )
-    if blob and place.suffix not in PICTURES:
+    if blob and location.suffix not in PICTURES:
         raise ParameterError(
-            f"blob gives the picture alone, but {place.name} is no picture; "
+            f"blob gives the picture alone, but {location.name} is no picture; "
             f"give a path that ends in {', '.join(PICTURES)}."
         )
 
@@ -116,127 +120,128 @@ def check_on_error(on_error: str, image: Image) -> None:
         )
 
 
-def _refuse_input_as_output(image: Image, place: Place) -> None:
+def _refuse_input_as_output(image: Image, location: OutputLocation) -> None:
     """Overwriting the input, or writing inside it, would destroy what cannot be made again."""
     if image.source.uri is None:
         return
     source, target = (
-        f"{uri.rstrip('/')}/" for uri in (Place(image.source.uri).real_uri, place.real_uri)
+        f"{uri.rstrip('/')}/"
+        for uri in (OutputLocation(image.source.uri).real_uri, location.real_uri)
     )
     if source.startswith(target) or target.startswith(source):
         raise OutputConflict(
-            f"The output {place.uri} and the input {image.source.uri} overlap; "
+            f"The output {location.uri} and the input {image.source.uri} overlap; "
             "choose an output elsewhere."
         )
 
 
-def refuse_existing(place: Place, wish: Wish) -> None:
+def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> None:
     """Refuse what exists, unless it is an output of ours and may be replaced or finished.
 
     Raises
     ------
     OutputConflict
     """
-    if place.suffix in PICTURES:
-        _refuse_existing_picture(place, wish)
+    if location.suffix in PICTURES:
+        _refuse_existing_picture(location, policy)
         return
-    if place.exists() and not place.is_folder():
-        raise OutputConflict(_of_others(place, wish))
-    names = contents(place)
-    if not names or (_never_began(place, names) and not wish.resume):
+    if location.exists() and not location.is_folder():
+        raise OutputConflict(_of_others(location, policy))
+    names = contents(location)
+    if not names or (_never_began(location, names) and not policy.resume):
         return
-    ours = RECORD_NAME in names or _is_manifest(place.child(MANIFEST_NAME))
-    if not ours and not wish.resume:
-        raise OutputConflict(_not_ours(place))
-    if not (ours and (wish.overwrite or wish.resume)):
-        raise OutputConflict(_conflict(place, wish))
-    if wish.resume and MANIFEST_NAME in names:
-        raise OutputConflict(_finished(place))
-    if wish.resume and load_record(place) is None:
-        raise unreadable(place)
+    ours = RECORD_NAME in names or _is_manifest(location.child(MANIFEST_NAME))
+    if not ours and not policy.resume:
+        raise OutputConflict(_not_ours(location))
+    if not (ours and (policy.overwrite or policy.resume)):
+        raise OutputConflict(_conflict(location, policy))
+    if policy.resume and MANIFEST_NAME in names:
+        raise OutputConflict(_finished(location))
+    if policy.resume and load_record(location) is None:
+        raise unreadable(location)
 
 
-def contents(place: Place) -> list[str]:
+def contents(location: OutputLocation) -> list[str]:
     """Names of what is in a store, but for the lock and a record that was never whole."""
     never = f".{RECORD_NAME}."
-    return [name for name in place.names() if name != LOCK_NAME and not name.startswith(never)]
+    return [name for name in location.names() if name != LOCK_NAME and not name.startswith(never)]
 
 
-def _refuse_existing_picture(place: Place, wish: Wish) -> None:
-    sidecar = place.sidecar()
-    if wish.resume and place.exists() and _is_manifest(sidecar):
-        raise OutputConflict(_finished(place))
+def _refuse_existing_picture(location: OutputLocation, policy: ExistingOutputPolicy) -> None:
+    sidecar = location.sidecar()
+    if policy.resume and location.exists() and _is_manifest(sidecar):
+        raise OutputConflict(_finished(location))
     if sidecar.exists() and not _is_manifest(sidecar):
-        raise OutputConflict(_of_others(sidecar, wish))
-    if place.is_folder():
-        raise OutputConflict(_of_others(place, wish))
-    found = next((one for one in (place, sidecar) if one.exists()), None)
-    if found is not None and not wish.overwrite:
-        raise OutputConflict(_conflict(found, wish))
+        raise OutputConflict(_of_others(sidecar, policy))
+    if location.is_folder():
+        raise OutputConflict(_of_others(location, policy))
+    found = next((one for one in (location, sidecar) if one.exists()), None)
+    if found is not None and not policy.overwrite:
+        raise OutputConflict(_conflict(found, policy))
 
 
-def _refuse_second_writer(place: Place) -> None:
-    if place.is_local:
-        with only_writer(place, is_store=True):
+def _refuse_second_writer(location: OutputLocation) -> None:
+    if location.is_local:
+        with only_writer(location, is_store=True):
             return
-    refuse_living_run(place)
+    refuse_living_run(location)
 
 
-def _is_manifest(place: Place) -> bool:
+def _is_manifest(location: OutputLocation) -> bool:
     """Whether a file is a manifest that this program wrote."""
-    content = place.read_bytes()
+    content = location.read_bytes()
     try:
         return content is not None and "software" in Manifest.from_json(content).details
     except ParameterError:
         return False
 
 
-def _of_others(place: Place, wish: Wish) -> str:
-    return _not_resumable(place) if wish.resume else _not_ours(place)
+def _of_others(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
+    return _not_resumable(location) if policy.resume else _not_ours(location)
 
 
-def _not_resumable(place: Place) -> str:
+def _not_resumable(location: OutputLocation) -> str:
     return (
-        f"{place.uri} exists and is no unfinished output of this program, so it cannot be "
+        f"{location.uri} exists and is no unfinished output of this program, so it cannot be "
         "resumed; choose another path."
     )
 
 
-def _conflict(place: Place, wish: Wish) -> str:
-    if wish.resume:
-        return _not_resumable(place)
-    if is_unfinished(place):
+def _conflict(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
+    if policy.resume:
+        return _not_resumable(location)
+    if is_unfinished(location):
         return (
-            f"{place.uri} exists already, unfinished; ask to resume it (resume=True, --resume), "
+            f"{location.uri} exists already, unfinished; ask to resume it (resume=True, --resume), "
             "choose another path, or ask to overwrite it (overwrite=True, --overwrite)."
         )
     return (
-        f"{place.uri} exists already; choose another path, or ask to overwrite it "
+        f"{location.uri} exists already; choose another path, or ask to overwrite it "
         "(overwrite=True, --overwrite)."
     )
 
 
-def _not_ours(place: Place) -> str:
+def _not_ours(location: OutputLocation) -> str:
     return (
-        f"{place.uri} exists and is not an output of this kind, so it is not overwritten; "
+        f"{location.uri} exists and is not an output of this kind, so it is not overwritten; "
         "choose another path or remove it yourself."
     )
 
 
-def _finished(place: Place) -> str:
+def _finished(location: OutputLocation) -> str:
     return (
-        f"{place.uri} is finished already, so there is nothing to resume; choose another path, or "
-        "ask to overwrite it (overwrite=True, --overwrite)."
+        f"{location.uri} is finished already, so there is nothing to resume; choose another path, "
+        "or ask to overwrite it (overwrite=True, --overwrite)."
     )
 
 
-def is_unfinished(place: Place) -> bool:
+def is_unfinished(location: OutputLocation) -> bool:
     """Whether a store was begun by this program and not finished."""
-    names = place.names()
-    return RECORD_NAME in names and MANIFEST_NAME not in names and load_record(place) is not None
+    names = location.names()
+    return RECORD_NAME in names and MANIFEST_NAME not in names and load_record(location) is not None
 
 
-def _never_began(place: Place, names: list[str]) -> bool:
+def _never_began(location: OutputLocation, names: list[str]) -> bool:
     """Whether a run failed here before it wrote anything: then nothing can be lost."""
-    record = load_record(place) if names == [RECORD_NAME] else None
+    record = load_record(location) if names == [RECORD_NAME] else None
     return (record or {}).get("state") in ("failed", "cancelled")

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from napari_pixseg.errors import OutputConflict
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export.downsample import Gathering, Reduce, TileHalf, halved
 from napari_pixseg.export.ngff_metadata import VERSION, with_channels
-from napari_pixseg.slices import Region, from_zero, moved, pieces
+from napari_pixseg.slices import PixelSlices, from_zero, moved, pieces
 from napari_pixseg.sources.image import PartOf
-from napari_pixseg.sources.zarr_chunks import quick, whole_chunks
+from napari_pixseg.sources.zarr_chunks import whole_chunks, with_fast_local_io
 
 # A pyramid ends where a level fits a screen.
 COARSEST_SIDE = 512
@@ -88,7 +88,7 @@ class Pyramid:
                 shape=_insert_channels(axes, shape, channels),
                 chunks=_insert_channels(axes, chunks, channels), dimension_names=list(axes),
             )  # fmt: skip
-            return quick(made)
+            return with_fast_local_io(made)
 
         shapes = level_shapes(tiling.shape)
         # open_array() takes either from nowhere else. And all at once: each waits for its store.
@@ -106,10 +106,10 @@ class Pyramid:
         chunk, what it makes stays in the processor's cache until it is compressed.
         The coarser part comes first: where a tile of the finest level is complete, it is, too.
         """
-        region = self.tiling.region(number)
+        region = self.tiling.slices(number)
         *before, last = self._parts(region)
         along = self.writes_along(1) and number not in self.made_along
-        coarser = TileHalf(self.half_tiling.region(number), reduce) if along else None
+        coarser = TileHalf(self.half_tiling.slices(number), reduce) if along else None
         for inner in (*before, last):
             block = part(inner)
             if coarser is not None:
@@ -121,7 +121,7 @@ class Pyramid:
             self._gather(self.gathering, coarser.region, coarser.block, reduce)
 
     def _gather(
-        self, gathering: Gathering, region: Region, block: NDArray[Any], reduce: Reduce
+        self, gathering: Gathering, region: PixelSlices, block: NDArray[Any], reduce: Reduce
     ) -> None:
         """Make a tile's part of all levels beyond the second."""
         for level in range(2, len(self.levels)):
@@ -132,7 +132,7 @@ class Pyramid:
             for there, whole in gathering.add(level, region, block, chunks, shape):
                 self.write(level, there, whole)
 
-    def _parts(self, region: Region) -> list[Region]:
+    def _parts(self, region: PixelSlices) -> list[PixelSlices]:
         """Cut a tile into chunks, or not at all where half of one would not be whole pixels."""
         chunk = self.tiling.write_chunk
         if any(size % 2 for size in chunk[-2:]):
@@ -159,26 +159,26 @@ class Pyramid:
             for count, tile, chunk in sizes
         )
 
-    def write(self, level: int, region: Region, block: NDArray[Any]) -> None:
+    def write(self, level: int, region: PixelSlices, block: NDArray[Any]) -> None:
         """Write a block, channels first where there are any, to a region of a level."""
         if "c" in self.axes:
             block = np.moveaxis(block, 0, self.axes.index("c"))
         self.levels[level][self._index(region)] = block
 
-    def read(self, level: int, region: Region) -> NDArray[Any]:
+    def read(self, level: int, region: PixelSlices) -> NDArray[Any]:
         """Read what :meth:`write` wrote."""
         block = np.asarray(self.levels[level][self._index(region)])
         return np.moveaxis(block, self.axes.index("c"), 0) if "c" in self.axes else block
 
     def read_tile(self, number: int) -> NDArray[Any]:
         """Read a tile of the finest level."""
-        return self.read(0, self.tiling.region(number))
+        return self.read(0, self.tiling.slices(number))
 
-    def _index(self, region: Region) -> Region:
+    def _index(self, region: PixelSlices) -> PixelSlices:
         return _insert_channels(self.axes, region, slice(None) if "c" in self.axes else None)
 
     def build(
-        self, reduce: Reduce, stage: str, watch: Watch, done: Callable[[int], frozenset[int]]
+        self, reduce: Reduce, stage: str, monitor: RunMonitor, done: Callable[[int], frozenset[int]]
     ) -> None:
         """Fill the coarser levels, each from the one before.
 
@@ -189,8 +189,8 @@ class Pyramid:
             missing = [number for number in range(len(tiling)) if number not in made]
             if missing:
                 step = _LevelStep(self, level, tiling, reduce)
-                feed = Feed.of_reader(_number, tiling).part(missing)
-                run_tiles(feed, step, name, watch.part(len(made), len(tiling)))
+                tile_source = TileSource.of_reader(_number, tiling).part(missing)
+                run_tiles(tile_source, step, name, monitor.part(len(made), len(tiling)))
 
     def level_tiling(self, level: int) -> Tiling:
         """Tiles of a level: of the finest its own; of others half as large, if in whole chunks.
@@ -244,7 +244,7 @@ class _LevelStep:
     reduce: Reduce
 
     def __call__(self, _block: Any, number: int) -> None:
-        region = self.tiling.region(number)
+        region = self.tiling.slices(number)
         finer = self.pyramid._shape(self.level - 1)
         *outer, rows, columns = region
         source = [*outer, _doubled(rows, finer[-2]), _doubled(columns, finer[-1])]

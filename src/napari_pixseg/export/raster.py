@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.errors import TooLarge
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export.recolor import Painter, color_channels
 
@@ -75,12 +75,12 @@ def refuse_format(suffix: str, shape: tuple[int, ...], channels: int, name: str)
 
 def write_picture(
     path: Path,
-    feed: Feed,
+    tile_source: TileSource,
     tiling: Tiling,
     painter: Painter,
     suffix: str,
     is_ome: bool,
-    watch: Watch,
+    monitor: RunMonitor,
     lazy: Callable[[], da.Array],
 ) -> None:
     """Write the recolored picture to a local file.
@@ -88,7 +88,7 @@ def write_picture(
     Parameters
     ----------
     path : Path
-    feed : Feed
+    tile_source : TileSource
         Tiles of the class map, for formats that are written from memory.
     tiling : Tiling
     painter : Painter
@@ -96,17 +96,19 @@ def write_picture(
         Lower case, with its dot; it decides the format.
     is_ome : bool
         Whether a TIFF is to be an OME-TIFF.
-    watch : Watch
+    monitor : RunMonitor
     lazy : callable
         Gives the class map as a Dask array, for TIFF, which is written in order.
     """
     if suffix in (".tif", ".tiff"):
-        _write_tiff(path, lazy(), painter, tiling, watch, is_ome)
+        _write_tiff(path, lazy(), painter, tiling, monitor, is_ome)
     elif suffix == ".png" and _has_palette(painter):
-        _write_indices(path, _in_memory(feed, tiling, _class_maps, 1, watch), painter.palette)
+        _write_indices(
+            path, _in_memory(tile_source, tiling, _class_maps, 1, monitor), painter.palette
+        )
     else:
         paint, channels = _painted(painter, tiling), painter.channels
-        _write_plane(path, _in_memory(feed, tiling, paint, channels, watch), suffix)
+        _write_plane(path, _in_memory(tile_source, tiling, paint, channels, monitor), suffix)
 
 
 def _has_palette(painter: Painter) -> bool:
@@ -116,20 +118,20 @@ def _has_palette(painter: Painter) -> bool:
 
 
 def _in_memory(
-    feed: Feed, tiling: Tiling, paint: _Paint, channels: int, watch: Watch
+    tile_source: TileSource, tiling: Tiling, paint: _Paint, channels: int, monitor: RunMonitor
 ) -> NDArray[np.uint8]:
     picture = np.empty((*tiling.shape, channels), np.uint8)
 
     def fill(classes: NDArray[Any], number: int) -> None:
-        picture[tiling.region(number)] = paint(classes, number)
+        picture[tiling.slices(number)] = paint(classes, number)
 
-    run_tiles(feed, fill, STAGE, watch)
+    run_tiles(tile_source, fill, STAGE, monitor)
     return picture.reshape(picture.shape[-3:])
 
 
 def _painted(painter: Painter, tiling: Tiling) -> _Paint:
     def paint(classes: NDArray[Any], number: int) -> NDArray[np.uint8]:
-        return np.moveaxis(painter.paint(classes, tiling.region(number)), 0, -1)
+        return np.moveaxis(painter.paint(classes, tiling.slices(number)), 0, -1)
 
     return paint
 
@@ -165,7 +167,7 @@ class _Rows:
     classes: da.Array
     painter: Painter
     tiling: Tiling
-    watch: Watch
+    monitor: RunMonitor
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         height = self.tiling.tile[-2]
@@ -173,10 +175,10 @@ class _Rows:
         starts = range(0, self.tiling.shape[-2], height)
         total = len(planes) * len(starts)
         for done, (plane, start) in enumerate((p, s) for p in planes for s in starts):
-            self.watch.tell(STAGE, done, total)
-            self.watch.check()
+            self.monitor.tell(STAGE, done, total)
+            self.monitor.check()
             yield from self._tiles(plane, slice(start, min(start + height, self.tiling.shape[-2])))
-        self.watch.tell(STAGE, total, total)
+        self.monitor.tell(STAGE, total, total)
 
     def _tiles(self, plane: tuple[int, ...], rows: slice) -> Iterator[NDArray[np.uint8]]:
         outer = tuple(slice(index, index + 1) for index in plane)
@@ -192,7 +194,12 @@ class _Rows:
 
 
 def _write_tiff(
-    path: Path, classes: da.Array, painter: Painter, tiling: Tiling, watch: Watch, is_ome: bool
+    path: Path,
+    classes: da.Array,
+    painter: Painter,
+    tiling: Tiling,
+    monitor: RunMonitor,
+    is_ome: bool,
 ) -> None:
     import tifffile
 
@@ -203,7 +210,7 @@ def _write_tiff(
     gray = color_channels(painter.image) == 1
     samples = (painter.channels,) if painter.channels > 1 else ()
     tifffile.imwrite(
-        path, ome=is_ome, data=iter(_Rows(classes, painter, tiling, watch)),
+        path, ome=is_ome, data=iter(_Rows(classes, painter, tiling, monitor)),
         shape=(*tiling.shape, *samples), dtype=np.uint8,
         bigtiff=int(np.prod(tiling.shape)) * painter.channels > 1 << 31,
         tile=(_TIFF_TILE, _TIFF_TILE), compression="zlib",

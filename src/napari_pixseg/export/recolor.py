@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.algorithm.kernels import compiled as kernels
 from napari_pixseg.classification.encoding import alpha_bytes
-from napari_pixseg.slices import Region
+from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image
 
 
@@ -49,7 +49,7 @@ class Painter:
         names = ("gray",) if self.image.gray else ("red", "green", "blue")
         return (*names, "alpha") if self.keeps_alpha else names
 
-    def paint(self, classes: NDArray[Any], region: Region) -> NDArray[np.uint8]:
+    def paint(self, classes: NDArray[Any], region: PixelSlices) -> NDArray[np.uint8]:
         """Return the picture of a region of the class map, (channels, ...) uint8."""
         picture = np.empty((self.channels, *classes.shape), np.uint8)
         flat = np.require(classes, requirements=["C", "W"]).reshape(-1)

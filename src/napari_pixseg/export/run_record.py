@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_pixseg.errors import OutputConflict, status_of
 from napari_pixseg.export.manifest import Manifest, now
-from napari_pixseg.export.output_location import RECORD_NAME, Place
+from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
 
 # Where there are no locks: a run says this often that it lives, and is thought dead after that.
 BEAT_SECONDS = 15.0
@@ -24,10 +24,10 @@ DEAD_SECONDS = 60.0
 _INPUT = ("uri", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
 
 
-def load_record(place: Place) -> dict[str, Any] | None:
+def load_record(location: OutputLocation) -> dict[str, Any] | None:
     """Return the run record of a store; None if there is none that can be read."""
     try:
-        record = json.loads(place.child(RECORD_NAME).read_bytes() or b"null")
+        record = json.loads(location.child(RECORD_NAME).read_bytes() or b"null")
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
@@ -38,7 +38,7 @@ class RunRecord:
 
     Parameters
     ----------
-    place : Place
+    location : OutputLocation
         The store.
     manifest : Manifest
         Its id and details are recorded.
@@ -46,8 +46,10 @@ class RunRecord:
         The record that was there when this run began.
     """
 
-    def __init__(self, place: Place, manifest: Manifest, before: Mapping[str, Any] | None) -> None:
-        self._store, self._place = place, place.child(RECORD_NAME)
+    def __init__(
+        self, location: OutputLocation, manifest: Manifest, before: Mapping[str, Any] | None
+    ) -> None:
+        self._store, self._place = location, location.child(RECORD_NAME)
         self._values = {"id": manifest.id, "state": "running", "pass": "counting"}
         self._values |= manifest.details
         self._expected = {manifest.id, (before or {}).get("id")}
@@ -114,14 +116,14 @@ class RunRecord:
                     self.write()
 
 
-def refuse_living_run(place: Place) -> None:
+def refuse_living_run(location: OutputLocation) -> None:
     """Refuse to write to an object store where another run was alive a moment ago.
 
     Raises
     ------
     OutputConflict
     """
-    record = load_record(place) or {}
+    record = load_record(location) or {}
     try:
         beat = datetime.fromisoformat(record["beat"])
         age = (datetime.now(UTC) - beat).total_seconds()
@@ -131,17 +133,19 @@ def refuse_living_run(place: Place) -> None:
     if record.get("state") == "running" and abs(age) < DEAD_SECONDS:
         wait = min(DEAD_SECONDS - age, DEAD_SECONDS)
         raise OutputConflict(
-            f"{place.uri} is being written by another run, alive {max(age, 0):.0f} s ago; wait "
+            f"{location.uri} is being written by another run, alive {max(age, 0):.0f} s ago; wait "
             f"until that has ended, or {wait:.0f} s if it was killed, or choose another path."
         )
 
 
-def refuse_other_run(place: Place, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def refuse_other_run(
+    location: OutputLocation, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> None:
     """Refuse to continue a run with something else than it began with.
 
     Parameters
     ----------
-    place : Place
+    location : OutputLocation
     there, here : dict
         The run record in the store, and the details of this run.
 
@@ -159,10 +163,10 @@ def refuse_other_run(place: Place, there: Mapping[str, Any], here: Mapping[str, 
             *_forgotten(there.get("skipped"), here.get("skipped")),
         ]
     except (KeyError, TypeError, AttributeError):
-        raise unreadable(place) from None
+        raise unreadable(location) from None
     if differences:
         raise OutputConflict(
-            f"{place.uri} cannot be resumed, because {', and '.join(differences)}; use what the "
+            f"{location.uri} cannot be resumed, because {', and '.join(differences)}; use what the "
             "run began with, or ask to overwrite it (overwrite=True, --overwrite)."
         )
 
@@ -174,10 +178,10 @@ def _forgotten(there: Any, here: Any) -> list[str]:
     return [f"{more[0]} was left out as damaged and now is not (on_error='skip')"] if more else []
 
 
-def unreadable(place: Place) -> OutputConflict:
+def unreadable(location: OutputLocation) -> OutputConflict:
     """Return the error for a store whose record says nothing."""
     return OutputConflict(
-        f"{place.uri} cannot be resumed, because its {RECORD_NAME} cannot be read; "
+        f"{location.uri} cannot be resumed, because its {RECORD_NAME} cannot be read; "
         "ask to overwrite it (overwrite=True, --overwrite), or choose another path."
     )
 

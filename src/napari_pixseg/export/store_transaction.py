@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_pixseg.algorithm.classes import Classes
-from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.errors import ClassError, OutputConflict
 from napari_pixseg.execution.dask_cluster import active_client
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.export.color_table_cache import restore_colors, save_colors
-from napari_pixseg.export.job import Job
+from napari_pixseg.export.job import ExportJob
 from napari_pixseg.export.lock import Lock
 from napari_pixseg.export.manifest import Manifest, now
 from napari_pixseg.export.manifest_details import counted_details, decided_details
@@ -22,9 +22,9 @@ from napari_pixseg.export.output_location import (
     MANIFEST_NAME,
     RECORD_NAME,
     ROWS_NAME,
-    Place,
+    OutputLocation,
 )
-from napari_pixseg.export.preconditions import Wish, contents
+from napari_pixseg.export.preconditions import ExistingOutputPolicy, contents
 from napari_pixseg.export.run_record import (
     RunRecord,
     load_record,
@@ -39,36 +39,36 @@ class StoreExport:
 
     Attributes
     ----------
-    job : Job
-    place : Place
+    job : ExportJob
+    location : OutputLocation
     manifest : Manifest
         As far as it is known.
-    watch : Watch
-    wish : Wish
+    monitor : RunMonitor
+    policy : ExistingOutputPolicy
     lock : Lock
         Of the store; released when there is nothing more to do but the manifest.
     """
 
-    job: Job
-    place: Place
+    job: ExportJob
+    location: OutputLocation
     manifest: Manifest
-    watch: Watch
-    wish: Wish
+    monitor: RunMonitor
+    policy: ExistingOutputPolicy
     lock: Lock
 
     def run(self, outputs: tuple[str, ...]) -> Manifest:
         """Write everything, the manifest last."""
-        if not self.place.is_local:
-            refuse_living_run(self.place)
-        exists = bool(contents(self.place))
-        before = load_record(self.place) if exists else None
-        resumes = exists and self.wish.resume
+        if not self.location.is_local:
+            refuse_living_run(self.location)
+        exists = bool(contents(self.location))
+        before = load_record(self.location) if exists else None
+        resumes = exists and self.policy.resume
         if resumes:
             assert before is not None
-            refuse_other_run(self.place, before, self.manifest.details)
-        if self.wish.resume:
-            self.place.sweep()
-        record = RunRecord(self.place, self.manifest, before)
+            refuse_other_run(self.location, before, self.manifest.details)
+        if self.policy.resume:
+            self.location.sweep()
+        record = RunRecord(self.location, self.manifest, before)
         try:
             with record.beating(), ThreadPoolExecutor(1) as beside:
                 classes, saving = self._decide(
@@ -77,7 +77,7 @@ class StoreExport:
                 details = self._write(record, classes, outputs, resumes)
                 saving.result()
         except BaseException as error:
-            self.place.settle()
+            self.location.settle()
             record.end(error)
             raise
         return self._commit(record, details)
@@ -90,47 +90,49 @@ class StoreExport:
         The table is saved meanwhile: without it, a run that is continued counts again.
         """
         if replaces:
-            classes = self.job.decide(self.watch)
+            classes = self.job.decide(self.monitor)
             # Where there is no lock, another run may have come first.
             record.refuse_to_share()
-            _clear(self.place)
-            return classes, beside.submit(save_colors, self.job.counted, self.place)
+            _clear(self.location)
+            return classes, beside.submit(save_colors, self.job.color_count, self.location)
         # Before anything is counted: it proves that the place can be written.
         record.write(**_kept(before))
-        counted = self.job.counted
+        color_count = self.job.color_count
         restored = before is not None and self._restores(before)
-        counted.table(self.watch)
+        color_count.table(self.monitor)
         if before is not None:
-            _refuse_other_colors(self.place, before, counted)
-        saving = beside.submit(lambda: None if restored else save_colors(counted, self.place))
-        record.write(**counted_details(counted), input_files=counted.state)
+            _refuse_other_colors(self.location, before, color_count)
+        saving = beside.submit(
+            lambda: None if restored else save_colors(color_count, self.location)
+        )
+        record.write(**counted_details(color_count), input_files=color_count.state)
         try:
-            return self.job.decide(self.watch), saving
+            return self.job.decide(self.monitor), saving
         except ClassError:
             saving.result()
             # The same parameters fail again, so that nobody will ask for these.
-            self.place.child(COLORS_NAME).remove()
+            self.location.child(COLORS_NAME).remove()
             raise
 
     def _restores(self, before: dict[str, Any]) -> bool:
         """Take the saved colors, if what the input is tells whether they are still its own."""
         source = self.job.image.source
         vouched = source.uri is not None and bool(source.identity)
-        return vouched and restore_colors(self.job.counted, self.place, before)
+        return vouched and restore_colors(self.job.color_count, self.location, before)
 
     def _write(
         self, record: RunRecord, classes: Classes, outputs: tuple[str, ...], resumes: bool
     ) -> dict[str, Any]:
         job, details = self.job, self.manifest.details
-        details = {**details, **decided_details(job.counted, classes, job.warnings())}
+        details = {**details, **decided_details(job.color_count, classes, job.warnings())}
 
         def reached(name: str) -> None:
             record.write(**{"pass": name})
 
         found = {name: details[name] for name in ("window", "color_table")}
-        record.write(**found, input_files=job.counted.state)
+        record.write(**found, input_files=job.color_count.state)
         writer = StoreWriter(
-            job.counted, job.parameters, classes, self.place, self.watch, resumes, reached
+            job.color_count, job.parameters, classes, self.location, self.monitor, resumes, reached
         )
         return details | writer.write(outputs)
 
@@ -139,16 +141,16 @@ class StoreExport:
         manifest = replace(self.manifest, details={**details, "finished": now()})
         try:
             # Tiles that were read before and after a change would not make one picture.
-            self.job.counted.refuse_change()
+            self.job.color_count.refuse_change()
             for name in (COLORS_NAME, ROWS_NAME):
-                self.place.child(name).remove()
+                self.location.child(name).remove()
             if active_client() is not None:
                 # A worker that was killed leaves what it was writing, while the run goes on.
-                self.place.sweep()
+                self.location.sweep()
             record.write(**{"pass": "done", "state": "finished"})
             # Now, as a kill right after the manifest would leave it in a finished store.
             self.lock.release()
-            self.place.child(MANIFEST_NAME).write_bytes(manifest.to_json().encode())
+            self.location.child(MANIFEST_NAME).write_bytes(manifest.to_json().encode())
         except BaseException as error:
             record.end(error)
             raise
@@ -161,31 +163,33 @@ def _kept(before: dict[str, Any] | None) -> dict[str, Any]:
     return {name: before[name] for name in names if before and name in before}
 
 
-def _refuse_other_colors(place: Place, before: dict[str, Any], counted: Counted) -> None:
+def _refuse_other_colors(
+    location: OutputLocation, before: dict[str, Any], color_count: ColorCount
+) -> None:
     """Refuse to mix what was made from other colors, or another window, with what comes now."""
-    there, here = _kept(before), counted_details(counted)
+    there, here = _kept(before), counted_details(color_count)
     files = there.pop("input_files", None)
-    if files is not None and files != counted.state:
+    if files is not None and files != color_count.state:
         raise OutputConflict(
-            f"{place.uri} cannot be resumed, because files of the input were written since that "
+            f"{location.uri} cannot be resumed, because files of the input were written since that "
             "run began; ask to overwrite it (overwrite=True, --overwrite)."
         )
     if there and there != {name: here[name] for name in there}:
         was, now_ = (d["color_table"]["sha256"][:12] for d in (before, here))
         raise OutputConflict(
-            f"{place.uri} cannot be resumed, because the input has changed: the hash of its colors "
-            f"was {was} and is now {now_}; give the same input, or ask to overwrite it "
+            f"{location.uri} cannot be resumed, because the input has changed: the hash of its "
+            f"colors was {was} and is now {now_}; give the same input, or ask to overwrite it "
             "(overwrite=True, --overwrite)."
         )
 
 
-def _clear(place: Place) -> None:
+def _clear(location: OutputLocation) -> None:
     """Remove an output; its manifest first, so that a crash leaves nothing that looks finished.
 
     Its record goes last, when that of the new run replaces it: what is left of an
     older run must never pass for a part of the new one.
     """
-    place.child(MANIFEST_NAME).remove()
-    for name in contents(place):
+    location.child(MANIFEST_NAME).remove()
+    for name in contents(location):
         if name != RECORD_NAME:
-            place.child(name).remove()
+            location.child(name).remove()

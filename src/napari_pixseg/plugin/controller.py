@@ -18,14 +18,14 @@ from psygnal import Signal
 from napari_pixseg.algorithm.classes import Classes, decide
 from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.algorithm.kernels.dispatch import allowance
-from napari_pixseg.classification.color_counts import Counted
+from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
 from napari_pixseg.classification.pixels import Pixels
 from napari_pixseg.classification.tile_colors import packed_colors
 from napari_pixseg.errors import Cancelled, ParameterError, PixsegError
 from napari_pixseg.execution.dask_cluster import connected
-from napari_pixseg.execution.progress import Progress, Watch
+from napari_pixseg.execution.progress import Progress, RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tiling import plan_tiles
 from napari_pixseg.export.manifest import Manifest
@@ -116,7 +116,7 @@ class Controller:
         self._decider = decider or ThreadPoolExecutor(1, "pixseg-decide")
         self._closed, self._at_once = False, at_once
         self._reopen: Callable[[Parameters], Sequence[Image]] | None = None
-        self._counted: Counted | None = None
+        self._counted: ColorCount | None = None
         self._table: _Table | None = None
         self._generation = self._wanted = 0
         self._cancel_count, self._cancel_run = threading.Event(), threading.Event()
@@ -221,21 +221,23 @@ class Controller:
         allowance.end()
         levels = self._reopen(parameters)
         check_parameters(levels[0], parameters)
-        watch = Watch(self.progressed.emit, cancel)
-        counted = Counted(levels[0], plan_tiles(levels[0]), parameters)
+        monitor = RunMonitor(self.progressed.emit, cancel)
+        color_count = ColorCount(levels[0], plan_tiles(levels[0]), parameters)
         with self._lock:
             if generation != self._generation:
                 return
-            self._counted = counted
+            self._counted = color_count
         overview = overview_of(levels)
-        first = _first_look(levels, counted, parameters, Watch(None, cancel))
+        first = _first_look(levels, color_count, parameters, RunMonitor(None, cancel))
         if first is not None:
-            self._have_table(generation, _Table(*first, counted.image, overview, provisional=True))
+            self._have_table(
+                generation, _Table(*first, color_count.image, overview, provisional=True)
+            )
         if overview is not None:
-            _glance(overview, counted.pixels(watch), watch)
-        table = counted.table(watch, None if overview is None else overview.add)
-        encoding = counted.pixels().encoding
-        self._have_table(generation, _Table(table, encoding, counted.image, overview))
+            _glance(overview, color_count.pixels(monitor), monitor)
+        table = color_count.table(monitor, None if overview is None else overview.add)
+        encoding = color_count.pixels().encoding
+        self._have_table(generation, _Table(table, encoding, color_count.image, overview))
 
     def _have_table(self, generation: int, table: _Table) -> None:
         with self._lock:
@@ -412,31 +414,35 @@ def _unforeseen(error: Exception) -> str:
 
 
 def _first_look(
-    levels: Sequence[Image], counted: Counted, parameters: Parameters, watch: Watch
+    levels: Sequence[Image], color_count: ColorCount, parameters: Parameters, monitor: RunMonitor
 ) -> tuple[ColorTable, Encoding] | None:
     """Count a coarse level, or some tiles; None where everything is counted at once anyway."""
-    if len(counted.tiling) <= 4:
+    if len(color_count.tiling) <= 4:
         return None
     coarse = [level for level in levels[1:] if _pixels(level) <= _FIRST_LOOK]
     if coarse:
-        small = Counted(coarse[0], plan_tiles(coarse[0]), parameters)
-        return small.table(watch), small.pixels().encoding
+        small = ColorCount(coarse[0], plan_tiles(coarse[0]), parameters)
+        return small.table(monitor), small.pixels().encoding
     # The range of some tiles is not that of the image: only bytes can be sampled like this.
-    if counted.image.dtype.kind != "u" or counted.image.dtype.itemsize > 1:
+    if color_count.image.dtype.kind != "u" or color_count.image.dtype.itemsize > 1:
         return None
-    pixels, total = counted.pixels(), len(counted.tiling)
+    pixels, total = color_count.pixels(), len(color_count.tiling)
     some = sorted({total * step // 4 + total // 8 for step in range(4)})
     part = run_tiles(
-        pixels.feed().part(some), _Counting(pixels.encoding), "colors", watch, ColorTable.merge
+        pixels.color_tiles().part(some),
+        _Counting(pixels.encoding),
+        "colors",
+        monitor,
+        ColorTable.merge,
     )
     return part, pixels.encoding
 
 
-def _glance(overview: Overview, pixels: Pixels, watch: Watch) -> None:
+def _glance(overview: Overview, pixels: Pixels, monitor: RunMonitor) -> None:
     """Read single pixels for a short time, so that there is a picture at once."""
     end = time.monotonic() + _GLANCE_SECONDS
     for _ in overview.glances(pixels.read):
-        watch.check()
+        monitor.check()
         if time.monotonic() > end:
             return
 

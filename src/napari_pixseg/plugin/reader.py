@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, Place
+from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, OutputLocation
 from napari_pixseg.export.parquet import TABLE_NAME
 from napari_pixseg.plugin.layers.stored_pyramid import StoredPyramid
 from napari_pixseg.plugin.layers.styles import class_colormap, class_features, refuse_long_table
@@ -40,11 +40,11 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
     """
     if not isinstance(path, str):
         return None
-    place = Place(path)
+    location = OutputLocation(path)
     try:
-        if _is_ours(place):
+        if _is_ours(location):
             return layers_of_output
-        reason = _why_unfinished(place)
+        reason = _why_unfinished(location)
     except Exception as error:  # noqa: BLE001 - whatever a server or a foreign file does, it is not ours
         _log.debug("%s is no output of napari-pixseg: %s", path, error)
         return None
@@ -55,8 +55,8 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
     return None
 
 
-def _is_ours(place: Place) -> bool:
-    content = place.child(MANIFEST_NAME).read_bytes()
+def _is_ours(location: OutputLocation) -> bool:
+    content = location.child(MANIFEST_NAME).read_bytes()
     if content is None:
         return False
     try:
@@ -66,18 +66,18 @@ def _is_ours(place: Place) -> bool:
     return manifest.status == 200 and "parameters" in manifest.details
 
 
-def _why_unfinished(place: Place) -> str | None:
+def _why_unfinished(location: OutputLocation) -> str | None:
     """Return a sentence about an output without a manifest; None if it is not ours at all."""
-    if place.child(MANIFEST_NAME).read_bytes() is not None:
+    if location.child(MANIFEST_NAME).read_bytes() is not None:
         return None
-    content = place.child(RECORD_NAME).read_bytes()
+    content = location.child(RECORD_NAME).read_bytes()
     if content is None:
         return None
     record = json.loads(content)
     ends = {"failed": f"its run failed: {record.get('error')}", "cancelled": "it was cancelled"}
     reason = ends.get(record.get("state"), "its run is going on, or was killed")
     return (
-        f"{place.name} is an unfinished output of napari-pixseg and is not shown ({reason}); "
+        f"{location.name} is an unfinished output of napari-pixseg and is not shown ({reason}); "
         "run the export again, with resume or overwrite."
     )
 
@@ -102,10 +102,10 @@ def layers_of_output(path: str) -> list[LayerData]:
     NotAnImage
         If what is there was written by something else.
     """
-    place = Place(path)
-    if not _is_ours(place):
-        reason = _why_unfinished(place)
-        if reason or not place.exists():
+    location = OutputLocation(path)
+    if not _is_ours(location):
+        reason = _why_unfinished(location)
+        if reason or not location.exists():
             raise InputNotFound(reason or f"There is nothing at {path}.")
         raise NotAnImage(
             f"{path} is no OME-Zarr written by napari-pixseg; open it with another reader."
@@ -113,50 +113,52 @@ def layers_of_output(path: str) -> list[LayerData]:
     manifest = Manifest.load(path)
     makers = {"recolored": _picture, "classes": _classes, "regions": _regions}
     outputs = manifest.details["outputs"]
-    return [make(place, manifest) for name, make in makers.items() if name in outputs]
+    return [make(location, manifest) for name, make in makers.items() if name in outputs]
 
 
-def _picture(place: Place, manifest: Manifest) -> LayerData:
-    pyramid = StoredPyramid.open(place, "")
+def _picture(location: OutputLocation, manifest: Manifest) -> LayerData:
+    pyramid = StoredPyramid.open(location, "")
     members = _SHOWN[pyramid.channels]
-    options = pyramid.options(place, "recolored", manifest)
+    options = pyramid.options(location, "recolored", manifest)
     shown = {"rgb": True} if members else {"rgb": False, "contrast_limits": (0, 255)}
     return pyramid.data(members), {**options, **shown}, "image"
 
 
-def _classes(place: Place, manifest: Manifest) -> LayerData:
+def _classes(location: OutputLocation, manifest: Manifest) -> LayerData:
     rows = manifest.details["classes"]
     palette = np.array([[0, 0, 0], *(row["color"] for row in rows)], np.uint8)
     options = {"colormap": class_colormap(palette), "features": class_features(rows)}
-    return _labels(place, "classes", manifest, options)
+    return _labels(location, "classes", manifest, options)
 
 
-def _regions(place: Place, manifest: Manifest) -> LayerData:
-    features = region_features(place, manifest.details["regions"]["count"])
+def _regions(location: OutputLocation, manifest: Manifest) -> LayerData:
+    features = region_features(location, manifest.details["regions"]["count"])
     options = {"visible": False, **({} if features is None else {"features": features})}
-    return _labels(place, "regions", manifest, options)
+    return _labels(location, "regions", manifest, options)
 
 
-def _labels(place: Place, name: str, manifest: Manifest, options: dict[str, Any]) -> LayerData:
-    pyramid = StoredPyramid.open(place, f"labels/{name}")
-    return pyramid.data(None), {**pyramid.options(place, name, manifest), **options}, "labels"
+def _labels(
+    location: OutputLocation, name: str, manifest: Manifest, options: dict[str, Any]
+) -> LayerData:
+    pyramid = StoredPyramid.open(location, f"labels/{name}")
+    return pyramid.data(None), {**pyramid.options(location, name, manifest), **options}, "labels"
 
 
-def region_features(place: Place, count: int) -> pd.DataFrame | None:
+def region_features(location: OutputLocation, count: int) -> pd.DataFrame | None:
     """Return the region table as napari takes it, or None if it is too long for that.
 
     Parameters
     ----------
-    place : Place
+    location : OutputLocation
         Of the output.
     count : int
         Number of regions, from the manifest.
     """
-    if refuse_long_table(place.name, count, f"read {TABLE_NAME} with pandas or pyarrow"):
+    if refuse_long_table(location.name, count, f"read {TABLE_NAME} with pandas or pyarrow"):
         return None
-    content = place.child(TABLE_NAME).read_bytes()
+    content = location.child(TABLE_NAME).read_bytes()
     if content is None:
-        raise InputNotFound(f"{place.name} lacks its table of regions, {TABLE_NAME}.")
+        raise InputNotFound(f"{location.name} lacks its table of regions, {TABLE_NAME}.")
     import pyarrow as pa
     import pyarrow.parquet as pq
 

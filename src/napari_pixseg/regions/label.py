@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_pixseg.classification.parameter_checks import refuse_connectivity
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.execution.scheduler import run_tiles
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling, plan_tiles
 from napari_pixseg.parameters import Background, Parameters
 from napari_pixseg.regions.layout import Layout, Rules
@@ -69,10 +69,10 @@ def label_regions(
     refuse_connectivity(image.label_axes, asked.connectivity)
     tiling = plan_tiles(image)
     classes = _class_blocks(image, tiling)
-    feed = _FeedOfArray(classes, tiling)
-    named = background_classes(asked.background, lambda: _largest_class(feed()))
+    tile_source = _ArrayTileSource(classes, tiling)
+    named = background_classes(asked.background, lambda: _largest_class(tile_source()))
     rules = Rules(asked.connectivity, named, asked.min_size)
-    regions = Regions(Layout(tiling, image.label_axes), rules, feed)
+    regions = Regions(Layout(tiling, image.label_axes), rules, tile_source)
     return image.in_own_order(regions.lazy(classes))
 
 
@@ -131,16 +131,18 @@ def _without_channel(block: NDArray[Any]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class _FeedOfArray:
+class _ArrayTileSource:
     classes: da.Array
     tiling: Tiling
 
-    def __call__(self) -> Feed:
-        return Feed.of_array(self.classes, self.tiling)
+    def __call__(self) -> TileSource:
+        return TileSource.of_array(self.classes, self.tiling)
 
 
-def _largest_class(feed: Feed) -> int:
-    counts: dict[int, int] = run_tiles(feed, _count_classes, "class sizes", None, _add_counts)
+def _largest_class(tile_source: TileSource) -> int:
+    counts: dict[int, int] = run_tiles(
+        tile_source, _count_classes, "class sizes", None, _add_counts
+    )
     counts.pop(0, None)
     return min(counts, key=lambda number: (-counts[number], number), default=0)
 

@@ -22,7 +22,7 @@ Direction: TypeAlias = tuple[int, int, int]
 Longs = NDArray[np.int64]
 
 
-def four(values: Sequence[int], axes: str, fill: int) -> tuple[int, int, int, int]:
+def to_tzyx(values: Sequence[int], axes: str, fill: int) -> tuple[int, int, int, int]:
     """Lay values of some axes out over t, z, y, x."""
     known = dict(zip(axes, values, strict=True))
     t, z, y, x = (int(known.get(axis, fill)) for axis in _FOUR)
@@ -56,20 +56,20 @@ class Layout:
     @cached_property
     def grid(self) -> tuple[int, int, int, int]:
         """Tiles along t, z, y, x."""
-        return four(self.tiling.grid, self.axes, 1)
+        return to_tzyx(self.tiling.grid, self.axes, 1)
 
     @cached_property
     def shape(self) -> tuple[int, int, int, int]:
         """Pixels along t, z, y, x."""
-        return four(self.tiling.shape, self.axes, 1)
+        return to_tzyx(self.tiling.shape, self.axes, 1)
 
     def position(self, number: int) -> tuple[int, int, int, int]:
         """Grid position of a tile."""
-        return four(self.tiling.position(number), self.axes, 0)
+        return to_tzyx(self.tiling.position(number), self.axes, 0)
 
-    def region(self, number: int) -> tuple[slice, ...]:
+    def slices(self, number: int) -> tuple[slice, ...]:
         """Pixels of a tile over t, z, y, x."""
-        return self.over_four(self.tiling.region(number))
+        return self.over_four(self.tiling.slices(number))
 
     def over_four(self, region: tuple[slice, ...]) -> tuple[slice, ...]:
         """Lay a region of the axes that there are out over t, z, y, x."""

@@ -50,7 +50,7 @@ def _measure(
 
 
 @dataclass(frozen=True)
-class Tally:
+class RegionMeasures:
     """Measures that add up: parts of a region become the region.
 
     Attributes
@@ -79,7 +79,7 @@ class Tally:
     def of_tile(
         cls, tile: TileComponents, numbers: NDArray[np.int64], totals: NDArray[Any],
         origin: Sequence[int], axes: NDArray[np.int64],
-    ) -> Tally:  # fmt: skip
+    ) -> RegionMeasures:  # fmt: skip
         """Measure the components of a tile; row i is component i, row 0 nothing.
 
         ``totals`` are the sums of their samples, ``axes`` those of t, z, y, x that there are.
@@ -94,9 +94,9 @@ class Tally:
         )  # fmt: skip
         return cls(numbers, of_class, runs.sizes, low, high, sums, totals)
 
-    def take(self, which: NDArray[Any] | slice) -> Tally:
+    def take(self, which: NDArray[Any] | slice) -> RegionMeasures:
         """Return some of the rows."""
-        return Tally(*(column[which] for column in self._columns()))
+        return RegionMeasures(*(column[which] for column in self._columns()))
 
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return (
@@ -104,7 +104,7 @@ class Tally:
         )  # fmt: skip
 
     @classmethod
-    def merge(cls, parts: Sequence[Tally]) -> Tally:
+    def merge(cls, parts: Sequence[RegionMeasures]) -> RegionMeasures:
         """Join the parts of each region; rows come out by number."""
         columns = zip(*(part._columns() for part in parts), strict=True)
         joined = [np.concatenate(column) for column in columns]

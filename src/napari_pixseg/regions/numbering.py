@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.classification.tile_colors import Seen
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.classification.tile_colors import ClassifiedTile
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import compute_graph, tile_graph
-from napari_pixseg.execution.tile_source import Feed
-from napari_pixseg.regions.layout import Direction, Layout, Longs, Rules, four
+from napari_pixseg.execution.tile_source import TileSource
+from napari_pixseg.regions.layout import Direction, Layout, Longs, Rules, to_tzyx
 from napari_pixseg.regions.seams import TileSeams, match, sum_up
 from napari_pixseg.regions.tile_components import Keep, KeptTile, TileComponents, sum_parts
 
@@ -68,7 +68,7 @@ class TileNumbers:
 
 
 @dataclass(frozen=True)
-class Numbering:
+class RegionNumbering:
     """Every region's number.
 
     Attributes
@@ -90,32 +90,32 @@ class Numbering:
 
 
 def number_regions(
-    feed: Feed,
+    tile_source: TileSource,
     layout: Layout,
     rules: Rules,
-    watch: Watch,
-    also: Step | None = None,
-    keep: Keep | None = None,
-) -> Numbering:
+    monitor: RunMonitor,
+    on_classes: Step | None = None,
+    on_components: Keep | None = None,
+) -> RegionNumbering:
     """Pass 2 of regions: find seams and number all regions; holds no pixels.
 
     Parameters
     ----------
-    feed : Feed
-        Tiles of a class map, axes as in the layout; or of it and its samples, as ``Seen``.
+    tile_source : TileSource
+        Tiles of a class map, axes as in the layout; or with its samples, as ``ClassifiedTile``.
     layout : Layout
     rules : Rules
-    watch : Watch
-    also : callable, optional
+    monitor : RunMonitor
+    on_classes : callable, optional
         Called with every tile and its number, for work that is better done in the same pass.
-    keep : callable, optional
+    on_components : callable, optional
         Called with the components of every tile and its number, after that.
 
     Returns
     -------
-    Numbering
+    RegionNumbering
     """
-    graph, keys = tile_graph(feed, _Summing(layout, rules, also, keep), STAGE)
+    graph, keys = tile_graph(tile_source, _Summing(layout, rules, on_classes, on_components), STAGE)
     # By number, whatever their order.
     keys, name = sorted(keys), keys[0][0]
     digests: list[Any] = []
@@ -129,8 +129,8 @@ def number_regions(
             matching = _Matching(number, found, rules.connectivity)
             graph[f"match-{name}", number] = (matching, key, others)
             pairs.append((f"match-{name}", number))
-    tiles, matched = compute_graph(graph, [digests, pairs], keys, STAGE, watch)
-    numbering = resolve(tiles, matched, layout, rules)
+    tiles, matched = compute_graph(graph, [digests, pairs], keys, STAGE, monitor)
+    numbering = number_all(tiles, matched, layout, rules)
     return replace(numbering, written=[tile.written for tile in tiles])
 
 
@@ -138,21 +138,21 @@ def number_regions(
 class _Summing:
     layout: Layout
     rules: Rules
-    also: Step | None
-    keep: Keep | None
+    on_classes: Step | None
+    on_components: Keep | None
 
-    def __call__(self, block: NDArray[Any] | Seen, number: int) -> TileSeams:
+    def __call__(self, block: NDArray[Any] | ClassifiedTile, number: int) -> TileSeams:
         classes, samples = (
-            (block.classes, block.samples) if isinstance(block, Seen) else (block, None)
+            (block.classes, block.samples) if isinstance(block, ClassifiedTile) else (block, None)
         )
-        written = self.also(classes, number) if self.also is not None else None
-        classes = classes.reshape(four(classes.shape, self.layout.axes, 1))
+        written = self.on_classes(classes, number) if self.on_classes is not None else None
+        classes = classes.reshape(to_tzyx(classes.shape, self.layout.axes, 1))
         sides = self.layout.seam_sides(number)
         tile = TileComponents.of(classes, sides, self.rules)
-        if self.keep is not None:
+        if self.on_components is not None:
             axes = self.layout.axes
             totals = None if samples is None else sum_parts(tile.components, samples, axes)
-            kept = self.keep(KeptTile(tile.components, totals), number)
+            kept = self.on_components(KeptTile(tile.components, totals), number)
             written = written if kept is None else kept
         return replace(sum_up(classes, tile, sides), written=written)
 
@@ -181,9 +181,9 @@ class _Matching:
 # The central step ------------------------------------------------------------
 
 
-def resolve(
+def number_all(
     tiles: Sequence[TileSeams], matched: Sequence[Longs], layout: Layout, rules: Rules
-) -> Numbering:
+) -> RegionNumbering:
     """Join the seam components and number all regions."""
     offsets = np.concatenate([[0], np.cumsum([len(tile.lines) for tile in tiles])])
     before = _components_before(tiles, layout)
@@ -202,7 +202,7 @@ def resolve(
         TileNumbers(_starts(before, vanished, layout, number), final[a:b], begins[a:b])
         for number, (a, b) in enumerate(parts)
     ]
-    return Numbering(sum(components) - len(vanished), numbers, components)
+    return RegionNumbering(sum(components) - len(vanished), numbers, components)
 
 
 def _components_before(tiles: Sequence[TileSeams], layout: Layout) -> Longs:
@@ -219,7 +219,7 @@ def _components_before(tiles: Sequence[TileSeams], layout: Layout) -> Longs:
 
 def _lines(layout: Layout, number: int) -> tuple[Any, ...]:
     """Index of a tile's lines in an array over (t, z, y, columns)."""
-    return (*layout.region(number)[:3], layout.position(number)[3])
+    return (*layout.slices(number)[:3], layout.position(number)[3])
 
 
 def _provisional(tiles: Sequence[TileSeams], before: Longs, layout: Layout) -> Longs:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.classification.pixels import Pixels
-from napari_pixseg.classification.tile_colors import Seen
-from napari_pixseg.execution.progress import Watch
-from napari_pixseg.execution.tile_source import Feed
+from napari_pixseg.classification.tile_colors import ClassifiedTile
+from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.parameters import Background, Parameters
-from napari_pixseg.regions.layout import Layout, Rules, four
+from napari_pixseg.regions.layout import Layout, Rules, to_tzyx
 from napari_pixseg.regions.numbering import (
-    Numbering,
+    RegionNumbering,
     Step,
     TileNumbers,
     final_numbers,
@@ -51,26 +51,33 @@ class Regions:
     ----------
     layout : Layout
     rules : Rules
-    feed : callable
+    tile_source : callable
         Makes a feed of class tiles, anew for each pass.
-    keep : callable, optional
+    on_components : callable, optional
         Takes the components of every tile when they are found; a later feed may give them back.
     """
 
     layout: Layout
     rules: Rules
-    feed: Callable[[], Feed] = field(repr=False)
-    keep: Keep | None = field(default=None, repr=False)
-    _numbering: Numbering | None = field(default=None, init=False, repr=False)
+    tile_source: Callable[[], TileSource] = field(repr=False)
+    on_components: Keep | None = field(default=None, repr=False)
+    _numbering: RegionNumbering | None = field(default=None, init=False, repr=False)
 
-    def numbering(self, watch: Watch | None = None, also: Step | None = None) -> Numbering:
+    def numbering(
+        self, monitor: RunMonitor | None = None, on_classes: Step | None = None
+    ) -> RegionNumbering:
         """Return every region's number; the seams are found on first use.
 
         ``also`` is then called with every tile and its number, to spare a pass.
         """
         if self._numbering is None:
             self._numbering = number_regions(
-                self.feed(), self.layout, self.rules, watch or Watch(), also, self.keep
+                self.tile_source(),
+                self.layout,
+                self.rules,
+                monitor or RunMonitor(),
+                on_classes,
+                self.on_components,
             )
         return self._numbering
 
@@ -111,8 +118,8 @@ class Relabel:
         if isinstance(block, KeptTile):
             tile = TileComponents.made_of(block.components, self.sides, self.rules)
         else:
-            classes = block.classes if isinstance(block, Seen) else block
-            classes = classes.reshape(four(classes.shape, self.axes, 1))
+            classes = block.classes if isinstance(block, ClassifiedTile) else block
+            classes = classes.reshape(to_tzyx(classes.shape, self.axes, 1))
             tile = TileComponents.of(classes, self.sides, self.rules)
         return tile, final_numbers(tile, self.numbers)
 
@@ -146,7 +153,7 @@ def regions_of(
     )
     rules = Rules(parameters.connectivity, background, parameters.min_size)
     layout = Layout(pixels.tiling, pixels.image.label_axes)
-    return Regions(layout, rules, lambda: pixels.class_feed(lookup))
+    return Regions(layout, rules, lambda: pixels.class_tiles(lookup))
 
 
 def background_classes(background: Background, largest: Callable[[], int]) -> tuple[int, ...]:

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.components import Components
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.classification.tile_colors import Seen, read_only
-from napari_pixseg.execution.progress import Watch
+from napari_pixseg.classification.tile_colors import ClassifiedTile, read_only
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles, runs_here
 from napari_pixseg.parameters import AXES
-from napari_pixseg.regions.layout import Layout, Longs, four
-from napari_pixseg.regions.measurements import Tally
+from napari_pixseg.regions.layout import Layout, Longs, to_tzyx
+from napari_pixseg.regions.measurements import RegionMeasures
 from napari_pixseg.regions.region_pass import Regions, Relabel
 from napari_pixseg.regions.tile_components import Block, KeptTile, sum_parts
-from napari_pixseg.slices import Region, from_zero
+from napari_pixseg.slices import PixelSlices, from_zero
 from napari_pixseg.sources.image import Image, PartOf
 
 STAGE, LABELS = "regions", "labels"
@@ -48,7 +48,7 @@ Columns: TypeAlias = dict[str, NDArray[Any]]
 
 
 # Called with measures, and which of them are wanted, ascending by number.
-Put: TypeAlias = Callable[[Tally, NDArray[np.intp]], None]
+Put: TypeAlias = Callable[[RegionMeasures, NDArray[np.intp]], None]
 
 
 class Table(Protocol):
@@ -66,7 +66,7 @@ class LabelWriter(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class RegionRowBuilder:
     """Makes rows of measures; small, because it goes to every worker.
 
     Attributes
@@ -104,7 +104,7 @@ class Rows:
         """Which of t, z, y, x there are."""
         return np.array([_FOUR.index(axis) for axis in self.layout.axes])
 
-    def of(self, tally: Tally, which: NDArray[np.intp] | None = None) -> Columns:
+    def of(self, tally: RegionMeasures, which: NDArray[np.intp] | None = None) -> Columns:
         """Turn measures, or those of some regions, into columns.
 
         Bounding boxes are half-open as in scikit-image.
@@ -156,7 +156,7 @@ def _fill_rows(
 
 
 @dataclass(frozen=True)
-class RegionTable:
+class RegionMeasurer:
     """Makes the rows of the region table.
 
     Attributes
@@ -173,20 +173,20 @@ class RegionTable:
     scale: dict[str, float]
 
     @property
-    def row_maker(self) -> Rows:
+    def row_builder(self) -> RegionRowBuilder:
         """What turns measures into rows."""
         channels = self.image.color_channels if self.image is not None else 0
-        return Rows(self.regions.layout, channels, self.scale)
+        return RegionRowBuilder(self.regions.layout, channels, self.scale)
 
     @property
     def dtype(self) -> np.dtype[np.void]:
         """Columns of the table."""
-        return self.row_maker.dtype
+        return self.row_builder.dtype
 
     def collect(
         self,
         put: Put,
-        watch: Watch,
+        monitor: RunMonitor,
         write: LabelWriter | None = None,
         label_dtype: Any = np.uint32,
     ) -> Columns:
@@ -196,7 +196,7 @@ class RegionTable:
         ----------
         put : callable
             Takes regions of one tile, ascending by number; may be called from several threads.
-        watch : Watch
+        monitor : RunMonitor
         write : callable, optional
             Also takes the regions of every tile as labels.
         label_dtype : dtype
@@ -207,33 +207,33 @@ class RegionTable:
         dict of str to ndarray
             The rows of regions that cross a seam, ascending by number.
         """
-        source, components = self.regions.feed(), self.regions.numbering(watch).components
+        source, components = self.regions.tile_source(), self.regions.numbering(monitor).components
         gathering = _Gathering(put)
         if runs_here():
             step = self._step(range(len(components)), write, label_dtype)
-            run_tiles(source, _GatherHere(step, gathering), STAGE, watch)
-            return self.row_maker.of(gathering.merged())
+            run_tiles(source, _GatherHere(step, gathering), STAGE, monitor)
+            return self.row_builder.of(gathering.merged())
         done = 0
         for batch in _batches(components):
-            step, part = self._step(batch, write, label_dtype), watch.part(done, len(components))
+            step, part = self._step(batch, write, label_dtype), monitor.part(done, len(components))
             measured = run_tiles(source.part(batch), step, STAGE, part)
             for inner, crossing in measured:
                 gathering.put(inner, np.arange(len(inner)))
                 gathering.add(crossing)
             done += len(batch)
-        return self.row_maker.of(gathering.merged())
+        return self.row_builder.of(gathering.merged())
 
-    def label(self, write: LabelWriter, label_dtype: Any, watch: Watch) -> None:
+    def label(self, write: LabelWriter, label_dtype: Any, monitor: RunMonitor) -> None:
         """Hand over the regions of every tile as labels, for who has collected their measures."""
         relabels = self._relabels(range(len(self.regions.layout.tiling)))
         step = _LabelTile(self.regions.layout, relabels, write, label_dtype)
-        run_tiles(self.regions.feed(), step, LABELS, watch)
+        run_tiles(self.regions.tile_source(), step, LABELS, monitor)
 
     def _step(
         self, tiles: Sequence[int], write: LabelWriter | None, label_dtype: Any
     ) -> _MeasureTile:
         relabels = self._relabels(tiles)
-        return _MeasureTile(self.row_maker, relabels, self.image, write, label_dtype)
+        return _MeasureTile(self.row_builder, relabels, self.image, write, label_dtype)
 
     def _relabels(self, tiles: Sequence[int]) -> dict[int, Relabel]:
         return {number: self.regions.relabel(number) for number in tiles}
@@ -251,16 +251,16 @@ class _Gathering:
 
     def __init__(self, put: Put) -> None:
         self.put, self._lock = put, threading.Lock()
-        self._seams: list[Tally] = []
+        self._seams: list[RegionMeasures] = []
 
-    def add(self, crossing: Tally) -> None:
+    def add(self, crossing: RegionMeasures) -> None:
         with self._lock:
             self._seams.append(crossing)
             if len(self._seams) > _JOINED_AT_ONCE:
-                self._seams = [Tally.merge(self._seams)]
+                self._seams = [RegionMeasures.merge(self._seams)]
 
-    def merged(self) -> Tally:
-        return Tally.merge(self._seams)
+    def merged(self) -> RegionMeasures:
+        return RegionMeasures.merge(self._seams)
 
 
 @dataclass(frozen=True)
@@ -294,38 +294,40 @@ def _batches(components: Sequence[int]) -> Iterator[list[int]]:
 class _MeasureTile:
     """Measures a tile: its own regions, and the parts of those that cross a seam."""
 
-    maker: Rows
+    maker: RegionRowBuilder
     relabels: dict[int, Relabel]
     image: Image | None
     write: LabelWriter | None
     label_dtype: Any
 
-    def __call__(self, block: Block, number: int) -> tuple[Tally, Tally]:
+    def __call__(self, block: Block, number: int) -> tuple[RegionMeasures, RegionMeasures]:
         tally, inner, crossing = self.measured(block, number)
         return tally.take(inner), crossing
 
-    def measured(self, block: Block, number: int) -> tuple[Tally, NDArray[np.intp], Tally]:
+    def measured(
+        self, block: Block, number: int
+    ) -> tuple[RegionMeasures, NDArray[np.intp], RegionMeasures]:
         """Return the measures, which of them are whole regions, and the parts of the others."""
-        relabel, region = self.relabels[number], self.maker.layout.tiling.region(number)
+        relabel, region = self.relabels[number], self.maker.layout.tiling.slices(number)
         tile, numbers = relabel.components(block)
         if self.write is not None:
             labels = _labels(tile.components, numbers, self.label_dtype, self.maker.layout)
             self.write(labels, number)
-        origin = four([part.start for part in region], relabel.axes, 0)
+        origin = to_tzyx([part.start for part in region], relabel.axes, 0)
         totals = self._totals(tile.components, block, region)
-        tally = Tally.of_tile(tile, numbers, totals, origin, self.maker.axes)
+        tally = RegionMeasures.of_tile(tile, numbers, totals, origin, self.maker.axes)
         inner = numbers > 0
         inner[tile.seam] = False
         crossing = tile.seam[numbers[tile.seam] > 0]
         # Several components of a tile may be one region, by way of others.
-        return tally, np.flatnonzero(inner), Tally.merge([tally.take(crossing)])
+        return tally, np.flatnonzero(inner), RegionMeasures.merge([tally.take(crossing)])
 
-    def _totals(self, components: Components, block: Block, region: Region) -> NDArray[Any]:
+    def _totals(self, components: Components, block: Block, region: PixelSlices) -> NDArray[Any]:
         if self.image is None:
             return np.zeros((len(components) + 1, 0), np.int64)
         if isinstance(block, KeptTile) and block.totals is not None:
             return block.totals
-        if isinstance(block, Seen):
+        if isinstance(block, ClassifiedTile):
             return sum_parts(components, block.samples, self.maker.layout.axes)
         parts = [(from_zero(region), read_only(self.image.read(region)))]
         return sum_parts(components, parts, self.maker.layout.axes)
@@ -349,7 +351,7 @@ def _labels(components: Components, numbers: Longs, dtype: Any, layout: Layout) 
     """Return what paints any part of a tile: the labels of all of it are its largest array."""
     values = numbers.astype(dtype)
 
-    def part_of(part: Region) -> NDArray[Any]:
+    def part_of(part: PixelSlices) -> NDArray[Any]:
         painted = components.paint(values, layout.over_four(part))
         return painted.reshape([p.stop - p.start for p in part])
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.components import Components, find_components, sum_samples
-from napari_pixseg.classification.tile_colors import Part, Seen
-from napari_pixseg.regions.layout import Rules, four
+from napari_pixseg.classification.tile_colors import ClassifiedTile, Part
+from napari_pixseg.regions.layout import Rules, to_tzyx
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class KeptTile:
 
 
 # A tile as a feed gives it.
-Block: TypeAlias = NDArray[Any] | Seen | KeptTile
+Block: TypeAlias = NDArray[Any] | ClassifiedTile | KeptTile
 
 
 Keep: TypeAlias = Callable[[KeptTile, int], Any]
@@ -79,7 +79,7 @@ def sum_parts(components: Components, parts: Sequence[Part], axes: str) -> NDArr
     """Add up the samples of each component of a tile; see :func:`sum_samples`."""
     placed = []
     for there, samples in parts:
-        origin = four([part.start for part in there], axes, 0)
-        shape = four(samples.shape[:-1], axes, 1)
+        origin = to_tzyx([part.start for part in there], axes, 0)
+        shape = to_tzyx(samples.shape[:-1], axes, 1)
         placed.append((origin, samples.reshape(*shape, samples.shape[-1])))
     return sum_samples(components, placed)

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
-from napari_pixseg.slices import Region, from_zero
+from napari_pixseg.slices import PixelSlices, from_zero
 from napari_pixseg.sources.damage import ChunkIndex, read_chunks, read_part
 from napari_pixseg.sources.open import open_source
-from napari_pixseg.sources.source import Source, is_a
+from napari_pixseg.sources.source import Source, isinstance_if_loaded
 
 if TYPE_CHECKING:
     import dask.array as da
 
 
 # Gives any part of a tile.
-PartOf: TypeAlias = Callable[[Region], NDArray[Any]]
+PartOf: TypeAlias = Callable[[PixelSlices], NDArray[Any]]
 
 
 # Smaller chunks are put together to tiles before they are worked on.
@@ -97,14 +97,14 @@ class Image:
         """Number of channels that :meth:`read` gives, 1 to 3."""
         return 1 if self.channels is None else len(self.channels)
 
-    def read(self, region: Region) -> NDArray[Any]:
+    def read(self, region: PixelSlices) -> NDArray[Any]:
         """Read the colors of a region, (..., c) with the axes in engine order.
 
         It is a masked array where chunks are missing.
         """
         return self._read(region, self.channels)
 
-    def read_parts(self, region: Region) -> list[tuple[Region, NDArray[Any]]]:
+    def read_parts(self, region: PixelSlices) -> list[tuple[PixelSlices, NDArray[Any]]]:
         """Read the colors of a region in parts, where that spares putting them together.
 
         Returns
@@ -123,7 +123,7 @@ class Image:
         """Whether storage chunks can be worked on as they are, and are large enough for that."""
         source, array = self.source, self.source.array
         return (
-            is_a(array, "napari_pixseg.sources.zarr_chunks", "ChunkFiles")
+            isinstance_if_loaded(array, "napari_pixseg.sources.zarr_chunks", "ChunkFiles")
             and not self.missing
             and self.axes == self.label_axes + "c"
             and self.channels == tuple(range(array.shape[-1]))
@@ -132,14 +132,14 @@ class Image:
             and math.prod(source.chunks[:-1]) >= _SMALLEST_PART
         )
 
-    def read_alpha(self, region: Region) -> NDArray[Any]:
+    def read_alpha(self, region: PixelSlices) -> NDArray[Any]:
         """Read the alpha of a region, without a channel axis."""
         if self.alpha is None:
             raise ValueError("This image has no alpha.")
         alpha: NDArray[Any] = self._read(region, (self.alpha,))[..., 0]
         return alpha
 
-    def _read(self, region: Region, members: tuple[int, ...] | None) -> NDArray[Any]:
+    def _read(self, region: PixelSlices, members: tuple[int, ...] | None) -> NDArray[Any]:
         part = read_part(self.source, self._source_index(region, members), self.missing)
         colors: NDArray[Any] = _color_last(_engine_order(part, self.axes), members)
         return colors
@@ -148,13 +148,13 @@ class Image:
         """Return the image without some chunks of its source."""
         return replace(self, missing=chunks)
 
-    def source_parts(self, region: Region) -> list[Region]:
+    def source_parts(self, region: PixelSlices) -> list[PixelSlices]:
         """Where in the source the colors of a region are, and its alpha."""
         colors = self._source_index(region, self.channels)
         alpha = [] if self.alpha is None else [self._source_index(region, (self.alpha,))]
         return [colors, *alpha]
 
-    def _source_index(self, region: Region, members: tuple[int, ...] | None) -> Region:
+    def _source_index(self, region: PixelSlices, members: tuple[int, ...] | None) -> PixelSlices:
         wanted = dict(zip(self.label_axes, region, strict=True))
         if members is not None:
             wanted["c"] = slice(min(members), max(members) + 1)
@@ -187,7 +187,7 @@ class _Reader:
         self.dtype = image.dtype
         self.ndim = len(self.shape)
 
-    def __getitem__(self, index: Region) -> NDArray[Any]:
+    def __getitem__(self, index: PixelSlices) -> NDArray[Any]:
         return self._image.read(index[:-1])
 
 

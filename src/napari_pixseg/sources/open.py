@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
 from napari_pixseg.sources.location import Location, locate
-from napari_pixseg.sources.source import ACCEPTED, Source, axes_of_names, checked, is_a, is_masked
+from napari_pixseg.sources.source import (
+    ACCEPTED,
+    Source,
+    axes_of_names,
+    checked,
+    is_masked,
+    isinstance_if_loaded,
+)
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -110,13 +117,13 @@ def _open_object(source: object) -> Source:
         raise NotAnImage("A masked array was given: fill it first (NaN means no data).")
     if isinstance(source, np.ndarray):
         return Source(source, kind="numpy")
-    if is_a(source, "dask.array", "Array"):
+    if isinstance_if_loaded(source, "dask.array", "Array"):
         return _from_dask(source)
-    if is_a(source, "zarr", "Array", "Group"):
+    if isinstance_if_loaded(source, "zarr", "Array", "Group"):
         from napari_pixseg.sources import zarr_store
 
         return zarr_store.from_node(source)
-    if is_a(source, "PIL.Image", "Image"):
+    if isinstance_if_loaded(source, "PIL.Image", "Image"):
         from napari_pixseg.sources import raster
 
         return raster.from_image(source)

@@ -75,7 +75,7 @@ class Source:
     @property
     def is_dask(self) -> bool:
         """Whether the array is a Dask array, which brings a graph of its own."""
-        return is_a(self.array, "dask.array", "Array")
+        return isinstance_if_loaded(self.array, "dask.array", "Array")
 
 
 def axes_of_names(names: object, ndim: int) -> str | None:
@@ -98,10 +98,10 @@ def axes_of_names(names: object, ndim: int) -> str | None:
 
 def is_masked(array: object) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
     """Whether an array is a masked one, which few processes ever import."""
-    return is_a(array, "numpy.ma", "MaskedArray")
+    return isinstance_if_loaded(array, "numpy.ma", "MaskedArray")
 
 
-def is_a(source: object, module: str, *names: str) -> bool:
+def isinstance_if_loaded(source: object, module: str, *names: str) -> bool:
     """Whether something is an object of a module, which is not imported to ask."""
     # An object of a module that was never imported cannot exist.
     loaded = sys.modules.get(module)

@@ -24,7 +24,7 @@ from zarr.codecs import BytesCodec
 from zarr.core.chunk_grids import RegularChunkGrid
 from zarr.storage import LocalStore
 
-from napari_pixseg.slices import Index, Region, pieces
+from napari_pixseg.slices import Index, PixelSlices, pieces
 
 _DEFAULT = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
@@ -85,7 +85,7 @@ class ChunkFiles:
             result[there] = self._fill if chunk is None else chunk[inside]
         return result
 
-    def parts(self, region: Region) -> list[tuple[Region, NDArray[Any]]]:
+    def parts(self, region: PixelSlices) -> list[tuple[PixelSlices, NDArray[Any]]]:
         """Return the chunks of a region: where in it each is, and its samples as they are.
 
         They cannot be written, and what is not in the region is cut off.
@@ -124,7 +124,7 @@ class ChunkFiles:
             content = self.codec.decode(content)
         return np.frombuffer(content, self.stored).reshape(self.chunks)
 
-    def _takes(self, region: Region, value: Any) -> bool:
+    def _takes(self, region: PixelSlices, value: Any) -> bool:
         """Whether a value is whole chunks, and all of them are to be written."""
         return (
             self.encodes
@@ -166,7 +166,7 @@ def _put(path: str, content: Any) -> None:
         file.write(content)
 
 
-def quick(array: zarr.Array[Any]) -> Any:
+def with_fast_local_io(array: zarr.Array[Any]) -> Any:
     """Return an array that does the same, quickly where its chunks are plain files."""
     store = array.store_path.store
     if type(store) is not LocalStore or array.ndim == 0 or array.dtype.kind not in "buif":
@@ -204,7 +204,7 @@ def _format_2(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
     return dtype, codec, False
 
 
-def _region(key: Any, shape: Index) -> Region | None:
+def _region(key: Any, shape: Index) -> PixelSlices | None:
     """Return the slices that a key stands for, with bounds; None if it is something else."""
     key = key if isinstance(key, tuple) else (key,)
     if len(key) == 1 and key[0] is Ellipsis:

@@ -156,11 +156,11 @@ def _identity(*nodes: Any) -> dict[str, Any]:
 
 
 def _from_array(array: Any, name: str, uri: str | None) -> Source:
-    from napari_pixseg.sources.zarr_chunks import quick
+    from napari_pixseg.sources.zarr_chunks import with_fast_local_io
 
     names = getattr(array.metadata, "dimension_names", None)
     return Source(
-        quick(array),
+        with_fast_local_io(array),
         axes=axes_of_names(names or array.attrs.get("_ARRAY_DIMENSIONS"), array.ndim),
         chunks=tuple(array.shards or array.chunks),
         uri=uri,

@@ -51,7 +51,7 @@ from napari_pixseg.algorithm.colorspaces.quantum import (
     Real,
     quantum,
 )
-from napari_pixseg.algorithm.kernels.threads import over_slices, shares
+from napari_pixseg.algorithm.kernels.threads import parallel_slices, shares
 from napari_pixseg.parameters import ColorSpace
 
 # Spaces whose samples are those of sRGB.
@@ -129,7 +129,7 @@ def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint
             for channel, values in enumerate(convert(samples[0], samples[1], samples[2])):
                 result[rows, channel] = _to_bytes(values)
 
-    over_slices(convert_part, len(srgb), _SHARED_FROM)
+    parallel_slices(convert_part, len(srgb), _SHARED_FROM)
     return result
 
 

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 _FEWEST = 1 << 17
 
 
-def over_slices(
+def parallel_slices(
     work: Callable[[slice], Result], length: int, fewest: int | None = None
 ) -> list[Result]:
     """Call a function with slices that make up 0..length, in threads where that is worth it.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.algorithm.kernels.threads import over_slices, shares
+from napari_pixseg.algorithm.kernels.threads import parallel_slices, shares
 
 Bytes = NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ def _blocks(length: int, block: int = _BLOCK) -> Iterator[slice]:
 
 def pack(pixels: Bytes, packed: Colors) -> None:
     """Pack byte colors; see :func:`kernels.pack`."""
-    over_slices(lambda part: _pack(pixels[part], packed[part]), len(pixels))
+    parallel_slices(lambda part: _pack(pixels[part], packed[part]), len(pixels))
 
 
 def _pack(pixels: Bytes, packed: Any) -> None:
@@ -71,7 +71,7 @@ def distinct(packed: Colors) -> tuple[Colors, Counts]:
     # What is left of a bound is at most what is right of it: each part is sorted by itself.
     if len(parts) > 1:
         packed.partition([part.start for part in parts[1:]])
-    runs = over_slices(lambda part: _runs(packed[part]), packed.size)
+    runs = parallel_slices(lambda part: _runs(packed[part]), packed.size)
     for i, ((left, left_counts), (right, right_counts)) in enumerate(pairwise(runs)):
         if left[-1] == right[0]:
             right_counts[0] += left_counts[-1]
@@ -264,7 +264,7 @@ def _looked_up(
             zeros += len(block) - int(np.count_nonzero(entries))
         return zeros
 
-    return sum(over_slices(look_up_part, len(colors)))
+    return sum(parallel_slices(look_up_part, len(colors)))
 
 
 def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:

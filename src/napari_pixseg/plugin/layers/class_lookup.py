@@ -16,7 +16,7 @@ from napari_pixseg.classification.tile_colors import Packed
 ClassNumbers: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 
-class Lookup:
+class ClassLookup:
     """Class by packed color, for all colors: those not counted are classified when met.
 
     The numbers are bytes as long as there are few enough classes: napari computes the color of

@@ -12,7 +12,7 @@ import numpy as np
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.layers.lazy_levels import ImageLevel, PreviewLevel, PreviewPixels
-from napari_pixseg.plugin.layers.level_image import LevelImage, made_up_levels
+from napari_pixseg.plugin.layers.level_image import LevelImage, virtual_levels
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.location import locate
 from napari_pixseg.sources.open import open_source
@@ -130,7 +130,7 @@ def placement(layer: Any) -> dict[str, Any]:
 def levels_of(images: Sequence[Image]) -> list[LevelImage]:
     """Return the levels to show: the stored ones, or made-up ones of a large single image."""
     if len(images) == 1:
-        return made_up_levels(images[0])
+        return virtual_levels(images[0])
     finest = math.prod(images[0].shape[-2:])
     return [
         LevelImage(image, reduction=math.sqrt(finest / math.prod(image.shape[-2:])))

@@ -23,10 +23,10 @@ from napari_pixseg.algorithm.color_table import unpack_colors
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.median import median, reflect_margin, with_halo
 from napari_pixseg.classification.tile_colors import Packed
-from napari_pixseg.plugin.layers.class_lookup import ClassNumbers, Lookup
+from napari_pixseg.plugin.layers.class_lookup import ClassLookup, ClassNumbers
 from napari_pixseg.plugin.layers.level_image import LevelImage
 from napari_pixseg.plugin.layers.overview import Overview
-from napari_pixseg.slices import Region
+from napari_pixseg.slices import PixelSlices
 
 _VIEWS_KEPT = 6
 
@@ -39,7 +39,7 @@ class _Level(ABC):
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._region: Region = tuple(slice(0, n) for n in shape)
+        self._region: PixelSlices = tuple(slice(0, n) for n in shape)
         self._whole = tuple(shape)
         # One list for this level and all that are narrowed from it.
         self._handed_out: list[weakref.ref[NDArray[Any]]] = []
@@ -65,7 +65,7 @@ class _Level(ABC):
         return math.prod(self.shape)
 
     @abstractmethod
-    def _read(self, region: Region) -> NDArray[Any]:
+    def _read(self, region: PixelSlices) -> NDArray[Any]:
         """Read a region of the whole level."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -119,7 +119,7 @@ class PreviewLevel(_Level):
         """Type of the class numbers, which follows the decision."""
         return self._pixels.lookup.dtype
 
-    def _read(self, region: Region) -> ClassNumbers:
+    def _read(self, region: PixelSlices) -> ClassNumbers:
         order = self._level.image.label_axes
         wanted = dict(zip(self._axes, region, strict=True))
         view = self._pixels.view(self._level, tuple(wanted[axis] for axis in order))
@@ -156,7 +156,7 @@ class ImageLevel(_Level):
         """Type of the samples."""
         return self._level.image.dtype
 
-    def _read(self, region: Region) -> NDArray[Any]:
+    def _read(self, region: PixelSlices) -> NDArray[Any]:
         image = self._level.image
         wanted = dict(zip(self._axes, region, strict=False))
         samples = self._samples(tuple(wanted[axis] for axis in image.label_axes))
@@ -168,7 +168,7 @@ class ImageLevel(_Level):
             samples = np.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, missing)])
         return samples[..., region[-1]]
 
-    def _samples(self, region: Region) -> NDArray[Any]:
+    def _samples(self, region: PixelSlices) -> NDArray[Any]:
         if self._seen is None or not _is_for_overview(self._level, region, self._seen[0]):
             return self._level.read(region)
         overview, encoding = self._seen
@@ -199,7 +199,7 @@ class PreviewPixels:
     """The packed colors of the latest views, and the table that gives them classes."""
 
     def __init__(self) -> None:
-        self.lookup = Lookup()
+        self.lookup = ClassLookup()
         self._encoding, self._radius = Encoding(), 0
         self._overview: Overview | None = None
         self._views: OrderedDict[Any, tuple[LevelImage, Packed]] = OrderedDict()
@@ -224,7 +224,7 @@ class PreviewPixels:
                 self._encoding, self._radius = encoding, radius
                 self._views.clear()
 
-    def view(self, level: LevelImage, region: Region) -> Packed:
+    def view(self, level: LevelImage, region: PixelSlices) -> Packed:
         """Return the packed colors of a region of a level."""
         key = (id(level), *((part.start, part.stop) for part in region))
         with self._lock:
@@ -244,11 +244,11 @@ class PreviewPixels:
         return packed
 
 
-def _is_for_overview(level: LevelImage, region: Region, overview: Overview) -> bool:
+def _is_for_overview(level: LevelImage, region: PixelSlices, overview: Overview) -> bool:
     return level.stride >= overview.stride or level.is_too_much(region)
 
 
-def _read_packed(level: LevelImage, region: Region, encoding: Encoding, radius: int) -> Packed:
+def _read_packed(level: LevelImage, region: PixelSlices, encoding: Encoding, radius: int) -> Packed:
     # On coarser levels the filter shrinks with the pixels it stands for.
     radius = round(radius / (level.stride * level.reduction))
     if not radius:
@@ -258,7 +258,7 @@ def _read_packed(level: LevelImage, region: Region, encoding: Encoding, radius: 
     return median(packed, radius)[inner]
 
 
-def _normalized(key: Any, shape: Sequence[int]) -> tuple[Region, tuple[Any, ...]]:
+def _normalized(key: Any, shape: Sequence[int]) -> tuple[PixelSlices, tuple[Any, ...]]:
     """Split a key into the region to read and the index to apply to what was read."""
     keys = list(key) if isinstance(key, tuple) else [key]
     if any(k is Ellipsis for k in keys):

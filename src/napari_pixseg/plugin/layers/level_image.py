@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.plugin.layers.overview import Overview
-from napari_pixseg.slices import Region
+from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image
 
 # Above this, napari would ask for a whole plane at once: levels are made up.
@@ -50,7 +50,7 @@ class LevelImage:
         stride = self.stride
         return (*outer, math.ceil(rows / stride), math.ceil(columns / stride))
 
-    def read(self, region: Region) -> NDArray[Any]:
+    def read(self, region: PixelSlices) -> NDArray[Any]:
         """Read samples (..., c) of a region of this level."""
         if self.stride == 1:
             return self.image.read(region)
@@ -60,7 +60,7 @@ class LevelImage:
             return self.image.read(wide)[..., :: self.stride, :: self.stride, :]
         return self._sampled(tuple(outer), rows, columns)
 
-    def is_too_much(self, region: Region) -> bool:
+    def is_too_much(self, region: PixelSlices) -> bool:
         """Whether reading all pixels under a region would take too long for a view."""
         *_, rows, columns = region
         area = (rows.stop - rows.start) * (columns.stop - columns.start) * self.stride**2
@@ -69,7 +69,7 @@ class LevelImage:
     def _widened(self, part: slice, axis: int) -> slice:
         return slice(part.start * self.stride, min(part.stop * self.stride, self.image.shape[axis]))
 
-    def _sampled(self, outer: Region, rows: slice, columns: slice) -> NDArray[Any]:
+    def _sampled(self, outer: PixelSlices, rows: slice, columns: slice) -> NDArray[Any]:
         """Show a few blocks of pixels large: reading all of a terabyte for a glance takes hours.
 
         The region is divided into a grid of cells; each shows the middle of what it covers.
@@ -80,7 +80,7 @@ class LevelImage:
         ]
         return np.concatenate(lines, axis=-3)
 
-    def _cell(self, outer: Region, rows: slice, columns: slice) -> NDArray[Any]:
+    def _cell(self, outer: PixelSlices, rows: slice, columns: slice) -> NDArray[Any]:
         """Read as many neighboring pixels as the cell has, from the middle of what it covers."""
         sides, missing = [], [(0, 0)] * len(outer)
         for part, n in zip((rows, columns), self.image.shape[-2:], strict=True):
@@ -99,7 +99,7 @@ def _cells(part: slice) -> list[slice]:
     ]
 
 
-def made_up_levels(image: Image) -> list[LevelImage]:
+def virtual_levels(image: Image) -> list[LevelImage]:
     """Return levels for an image that is stored as one: strided where a plane is large."""
     levels = [LevelImage(image)]
     if math.prod(image.shape[-2:]) <= LARGEST_PLANE:
@@ -111,7 +111,7 @@ def made_up_levels(image: Image) -> list[LevelImage]:
 
 def overview_of(images: Sequence[Image]) -> Overview | None:
     """Return an empty overview if views of an image could be too large to be read at once."""
-    levels = made_up_levels(images[0]) if len(images) == 1 else []
+    levels = virtual_levels(images[0]) if len(images) == 1 else []
     whole = (tuple(slice(0, n) for n in level.shape) for level in levels)
     too_much = any(level.is_too_much(region) for level, region in zip(levels, whole, strict=True))
     return Overview(images[0].shape) if too_much else None

@@ -16,7 +16,7 @@ import numpy as np
 
 from napari_pixseg.algorithm.color_table import NO_DATA
 from napari_pixseg.classification.tile_colors import Packed
-from napari_pixseg.slices import Region
+from napari_pixseg.slices import PixelSlices
 
 # 64 MB of packed colors.
 _MOST_PIXELS = 1 << 24
@@ -30,7 +30,7 @@ _MOST_GLANCES = 1400
 _GUESS = np.uint32(1 << 31)
 
 
-Reader: TypeAlias = Callable[[Region], Packed]
+Reader: TypeAlias = Callable[[PixelSlices], Packed]
 
 
 class Overview:
@@ -66,14 +66,14 @@ class Overview:
         """Whether every pixel is known."""
         return self._unknown == 0
 
-    def add(self, region: Region, packed: Packed) -> None:
+    def add(self, region: PixelSlices, packed: Packed) -> None:
         """Take what is wanted of the packed colors of a region of the full image."""
         *outer, rows, columns = region
         stride = self.stride
         samples = packed[..., -rows.start % stride :: stride, -columns.start % stride :: stride]
         self._put((*outer, _covered(rows, stride), _covered(columns, stride)), samples)
 
-    def _put(self, part: Region, samples: Packed) -> None:
+    def _put(self, part: PixelSlices, samples: Packed) -> None:
         with self._lock:
             self._unknown -= int(np.count_nonzero(self._packed[part] & _GUESS))
             self._packed[part] = samples
@@ -105,7 +105,7 @@ class Overview:
             read_pixels += planes * side * side
             side *= 2
 
-    def _glance(self, read: Reader, index: tuple[int, ...], cell: Region) -> None:
+    def _glance(self, read: Reader, index: tuple[int, ...], cell: PixelSlices) -> None:
         part = (*(slice(i, i + 1) for i in index), *cell)
         if not (self._packed[part] & _GUESS).any():
             return
@@ -117,7 +117,7 @@ class Overview:
             cells[(cells & _GUESS) != 0] = color | _GUESS
             self.version += 1
 
-    def read(self, region: Region, stride: int) -> Packed:
+    def read(self, region: PixelSlices, stride: int) -> Packed:
         """Return the packed colors of a region of the level that has every ``stride``-th pixel.
 
         Of a level finer than the overview, each pixel is shown as the one before it that is
@@ -154,7 +154,7 @@ def _covered(part: slice, stride: int) -> slice:
     return slice(math.ceil(part.start / stride), math.ceil(part.stop / stride))
 
 
-def _grid(shape: tuple[int, ...], side: int) -> Iterator[Region]:
+def _grid(shape: tuple[int, ...], side: int) -> Iterator[PixelSlices]:
     """Cut a plane into cells, ``side`` along its longer side, none of them empty."""
     step = math.ceil(max(shape) / side)
     return product(*([slice(i, min(i + step, n)) for i in range(0, n, step)] for n in shape))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.export.output_location import Place
+from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.plugin.layers.image_layers import known_unit
 
 # Of outputs that have a single level, as their planes are small.
@@ -31,7 +31,7 @@ class StoredPyramid:
     translation: tuple[float, ...]
 
     @classmethod
-    def open(cls, place: Place, path: str) -> StoredPyramid:
+    def open(cls, place: OutputLocation, path: str) -> StoredPyramid:
         """Open the pyramid of a group; its form is that of :mod:`napari_pixseg.export.pyramid`."""
         import zarr
 
@@ -62,7 +62,7 @@ class StoredPyramid:
             return levels
         return np.asarray(levels[0]) if levels[0].size <= _READ_AT_ONCE else levels[0]
 
-    def options(self, place: Place, output: str, manifest: Manifest) -> dict[str, Any]:
+    def options(self, place: OutputLocation, output: str, manifest: Manifest) -> dict[str, Any]:
         """Return what all layers of an output have in common."""
         spatial = [index for index, axis in enumerate(self.axes) if axis != "c"]
         return {

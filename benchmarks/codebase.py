@@ -116,7 +116,7 @@ def measure_codebase(folder: Path) -> dict[str, float]:
 
 
 def shared_names(modules: list[Module]) -> dict[str, list[str]]:
-    """Return top-level names that more than one module defines, and those modules."""
+    """Return functions and classes that more than one module defines, and those modules."""
     homes: dict[str, list[str]] = {}
     for module in modules:
         for name in {name for node in module.tree.body for name in _defined_by(node)}:
@@ -125,15 +125,7 @@ def shared_names(modules: list[Module]) -> dict[str, list[str]]:
 
 
 def _defined_by(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    if isinstance(node, ast.AnnAssign):
-        targets = [node.target]
-    names = [
-        name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
-    ]
-    return [name for name in names if not name.startswith("__")]
+    return [node.name] if isinstance(node, Function | ast.ClassDef) else []
 
 
 def _tuple_assignments(modules: list[Module]) -> float:

@@ -16,7 +16,7 @@ from napari_pixseg import Manifest, Parameters, cli, segment
 from napari_pixseg.errors import InputNotFound, ParameterError, PixsegError
 from napari_pixseg.export.manifest import new_id
 from napari_pixseg.segmentation import open_segmentation
-from napari_pixseg.sources import image, source
+from napari_pixseg.sources import image, location, source
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs/manifest.schema.json").read_text())
 
@@ -224,7 +224,7 @@ def test_the_input_is_named_without_its_secrets(tmp_path):
     opened = image.open_source("memory://secrets/in.zarr")
     assert "secrets/in.zarr" in opened.uri
     url = "https://someone:hush@example.org/in.zarr?X-Amz-Signature=hush&key=hush"
-    hidden = source.Source(array, uri=source.locate(url).uri, name=source.locate(url).name)
+    hidden = source.Source(array, uri=location.locate(url).uri, name=location.locate(url).name)
     manifest = segment(hidden, ct=0, st=0.1).export(tmp_path / "out.ome.zarr")
     assert valid(manifest)["details"]["input"]["uri"] == "https://example.org/in.zarr"
     for file in tmp_path.rglob("*.json"):

@@ -98,7 +98,7 @@ def test_labels_of_others_are_left_to_naparis_own_writer():
         assert sum(part.max() for part in writer.layer_type_constraints()) == 1
 
 
-@pytest.mark.parametrize("module", ["samples", "reader", "writer"])
+@pytest.mark.parametrize("module", ["sample_data", "reader", "writer"])
 def test_looking_for_a_reader_or_a_sample_imports_neither_napari_nor_qt(module):
     code = (
         f"import sys, napari_pixseg.plugin.{module}\n"

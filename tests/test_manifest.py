@@ -183,7 +183,7 @@ def test_where_there_is_none_it_says_that_the_output_is_unfinished(name, picture
 
 def test_a_file_of_another_kind_is_no_manifest(tmp_path):
     (tmp_path / "note.txt").write_text("{}")
-    with pytest.raises(ParameterError, match=r"note\.txt is no manifest"):
+    with pytest.raises(ParameterError, match=r"note\.txt is not a manifest"):
         Manifest.load(tmp_path / "note.txt")
 
 

@@ -134,7 +134,7 @@ def test_a_run_killed_before_its_record_was_whole_is_begun_anew(tmp_path, output
     path = source(tmp_path)
     expected, _ = whole(path)
     output.mkdir()
-    partial = OutputLocation(str(output)).child(RECORD_NAME).beside()
+    partial = OutputLocation(str(output)).child(RECORD_NAME).partial_path()
     partial.write_bytes(b"{")
     segmented(path).export(output, ALL, resume=True)
     same(output, expected)

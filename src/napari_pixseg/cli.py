@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from napari_pixseg.endpoint.cli import add_endpoint, add_serve, segment_there
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
-from napari_pixseg.export.manifest import Manifest
+from napari_pixseg.export.manifest import Manifest, attached_manifest
 from napari_pixseg.parameters import SEMANTICS, Parameters
 
 _log = logging.getLogger("napari_pixseg")
@@ -79,7 +79,7 @@ def _report(error: BaseException) -> int:
         sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error})."
     elif isinstance(error, KeyboardInterrupt):
         sentence = CANCELLED
-    answer = getattr(error, "manifest", None) or Manifest.of_error(status, sentence)
+    answer = attached_manifest(error) or Manifest.of_error(status, sentence)
     _log.error(sentence)
     with suppress(_NobodyListens):
         _say(replace(answer, error=sentence).to_json())

@@ -19,9 +19,13 @@ class PixsegError(Exception):
     ----------
     status : int
         Code of the failure in a manifest and in an HTTP response.
+    manifest : Manifest
+        What a failed export answers. Only errors that ended an export have it.
     """
 
     status: int = 500
+    # Typed as an object because this module imports nothing else of the package.
+    manifest: object
 
 
 class ParameterError(PixsegError, ValueError):

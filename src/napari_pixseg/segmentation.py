@@ -16,13 +16,13 @@ from napari_pixseg.algorithm.classes import Classes, decide
 from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.classification.parameter_checks import check_parameters
-from napari_pixseg.errors import CorruptInput, ParameterError
+from napari_pixseg.errors import ParameterError
 from napari_pixseg.execution.memory_estimate import refuse_memory
 from napari_pixseg.execution.progress import Listener, RunMonitor
 from napari_pixseg.execution.scheduler import compute_array
 from napari_pixseg.execution.tiling import plan_tiles
-from napari_pixseg.export.export import after_failure, export, has_skipped
-from napari_pixseg.export.job import ExportJob
+from napari_pixseg.export.export import export_segmentation
+from napari_pixseg.export.export_request import ExportRequest
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.manifest_details import skipped_details
 from napari_pixseg.export.preconditions import (
@@ -405,25 +405,33 @@ class Segmentation:
             len(self.color_count.tiling),
             "regions" in outputs,
         )
-        monitor, policy = RunMonitor(on_event, cancel), ExistingOutputPolicy(overwrite, resume)
-        counted_before = self.color_count.is_counted
-        try:
-            if not (on_error == "skip" and has_skipped(path, policy)):
-                return export(self._job(), path, outputs, policy, monitor, blob=blob)
-        except CorruptInput as error:
-            # What was counted, and maybe looked at, before the damage is not changed unasked.
-            if on_error == "raise" or (counted_before and not resume):
-                raise
-            policy = after_failure(path, policy, error.manifest)  # type: ignore[attr-defined]
+        policy = ExistingOutputPolicy(overwrite, resume)
+        monitor = RunMonitor(on_event, cancel)
+        request = ExportRequest(outputs, policy, monitor, on_error, blob)
+        return export_segmentation(self, path, request)
+
+    def without_damaged_chunks(self, monitor: RunMonitor) -> Segmentation:
+        """Return this segmentation with every damaged chunk of the input as no data.
+
+        The whole input is read once, to find those chunks.
+
+        Parameters
+        ----------
+        monitor : RunMonitor
+            Hears of every tile and may stop the search.
+
+        Returns
+        -------
+        Segmentation
+            With nothing counted yet.
+        """
+        # Needed by very few exports, so it is not loaded with this module.
         from napari_pixseg.classification.damage_scan import without_damage
 
-        image = without_damage(self.image, self.color_count.tiling, monitor)
-        color_count = ColorCount(image, self.color_count.tiling, self.color_count.parameters)
-        job = Segmentation(color_count, self.parameters)._job()
-        return export(job, path, outputs, policy, monitor, blob=blob)
-
-    def _job(self) -> ExportJob:
-        return ExportJob(self.color_count, self.parameters, self.decide, lambda: self.warnings)
+        tiling = self.color_count.tiling
+        image = without_damage(self.image, tiling, monitor)
+        color_count = ColorCount(image, tiling, self.color_count.parameters)
+        return Segmentation(color_count, self.parameters)
 
 
 class _Palette:

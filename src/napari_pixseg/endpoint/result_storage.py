@@ -31,13 +31,13 @@ class Storage:
     def prepare(self) -> None:
         """Make the folder; only its owner looks inside, as names are all the protection."""
         if self.location.is_local:
-            self.location.local.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.location.local_path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path_of(self, name: str) -> Path | None:
         """Return the file of a finished result; None for anything else."""
         if not _NAME.fullmatch(name) or not self.location.is_local:
             return None
-        picture = self.location.local / name
+        picture = self.location.local_path / name
         # The record is written last: a picture without it is unfinished.
         finished = picture.with_name(f"{name}.json").is_file() and picture.is_file()
         return picture if finished else None

@@ -42,14 +42,14 @@ def restore_colors(
         Whether the store has the table.
     """
     said, window = record.get("color_table"), record.get("window")
-    table = None if said is None else _load(location)
+    table = None if said is None else _load_table(location)
     if said is None or table is None or table.hash() != said["sha256"]:
         return False
     color_count.restore(table, None if window is None else tuple((a, b) for a, b in window))
     return bool(counted_details(color_count)["window"] == window)
 
 
-def _load(location: OutputLocation) -> ColorTable | None:
+def _load_table(location: OutputLocation) -> ColorTable | None:
     content = location.child(COLORS_NAME).read_bytes()
     if content is None:
         return None

@@ -49,7 +49,7 @@ def _present(
 ) -> NDArray[np.bool_]:
     grid = tuple(math.ceil(n / size) for n, size in zip(array.shape, chunks, strict=True))
     present = np.zeros(grid, np.bool_)
-    for name, size in location.child(f"{array.path}/c").files():
+    for name, size in location.child(f"{array.path}/c").list_files():
         parts = name.split("/")
         # What is left of a write that was interrupted has another name; a file of no bytes
         # is what a crash of the whole machine may leave.

@@ -61,12 +61,12 @@ class KeptTiles:
 
     def numbers(self) -> frozenset[int]:
         """Return the numbers of the tiles that are there."""
-        names = self.location.child(KEPT_NAME).names()
+        names = self.location.child(KEPT_NAME).list_names()
         return frozenset(int(name) for name in names if name.isdecimal())
 
     def kept(self, number: int) -> KeptTile:
         """Return a tile that is there."""
-        with open(self._file(number).local, "rb") as file:
+        with open(self._file(number).local_path, "rb") as file:
             shape, *columns = (_load(file) for _ in _COLUMNS)
             totals = _load(file) if file.peek(1) else None
         if totals is not None and totals.dtype == np.uint32:

@@ -1,8 +1,8 @@
-"""From a segmentation to disk, by the commit protocol.
+"""Write a segmentation to disk so that an unfinished output never looks finished.
 
-Everything is written at its final path together with a run record; the
-manifest comes last. An output without a manifest is unfinished, and may be
-finished by a later run.
+Everything is written at its final path together with a run record. The manifest
+comes last. An output without a manifest is unfinished, and a later run may
+finish it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from napari_pixseg.errors import NoSpace, ParameterError, PixsegError, status_of
-from napari_pixseg.execution.progress import RunMonitor
-from napari_pixseg.export.job import ExportJob
+from napari_pixseg.errors import CorruptInput, NoSpace, ParameterError, PixsegError, status_of
+from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.lock import only_writer
-from napari_pixseg.export.manifest import Manifest, new_id, now
-from napari_pixseg.export.manifest_details import decided_details, details_of
+from napari_pixseg.export.manifest import Manifest, attach_manifest, new_id, utc_now
+from napari_pixseg.export.manifest_details import decided_details, initial_details
 from napari_pixseg.export.output_location import PICTURES, OutputLocation
 from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_target, refuse_existing
 from napari_pixseg.export.raster import write_picture
@@ -29,73 +28,89 @@ from napari_pixseg.export.run_record import load_record
 from napari_pixseg.sources.urls import public_uri
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def export(
-    job: ExportJob,
-    path: str | os.PathLike[str],
-    outputs: tuple[str, ...],
-    policy: ExistingOutputPolicy,
-    monitor: RunMonitor,
-    *,
-    blob: bool = False,
+def export_segmentation(
+    segmentation: ExportableSegmentation, path: str | os.PathLike[str], request: ExportRequest
 ) -> Manifest:
     """Write an output and its manifest; see :meth:`Segmentation.export`.
 
-    An exception that leaves here carries the answer in its attribute ``manifest``.
+    With ``on_error="skip"``, the first damaged chunk ends the first attempt. A second
+    attempt then finishes what the first one left, with all damaged chunks left out.
     """
-    location = _place(path)
-    details = details_of(job.image, job.parameters, outputs)
-    manifest = Manifest(200, new_id(), location.uri, details=details)
-    is_store = location.suffix not in PICTURES
-    try:
-        with _clear_os_errors(location):
-            check_target(job.image, location, outputs, policy, blob)
-            with only_writer(location, is_store) as lock:
-                # Another run may have ended between the check and the lock.
-                refuse_existing(location, policy)
-                if is_store:
-                    from napari_pixseg.export.store_transaction import StoreExport
-
-                    return StoreExport(job, location, manifest, monitor, policy, lock).run(outputs)
-                return _export_picture(job, location, manifest, monitor, blob)
-    except Exception as error:
-        answer = replace(manifest, status=status_of(error), link=None, error=str(error))
-        error.manifest = answer  # type: ignore[attr-defined]
-        raise
+    location = _output_location(path)
+    was_counted = segmentation.color_count.is_counted
+    if not _resumes_with_skipped_chunks(location, request):
+        manifest = Manifest(200, new_id(), location.uri)
+        try:
+            return _export_once(segmentation, location, manifest, request)
+        except CorruptInput:
+            # If the user may have seen the colors already, they must not change unasked.
+            if request.on_error == "raise" or (was_counted and not request.policy.resume):
+                raise
+        if (load_record(location) or {}).get("id") == manifest.id:
+            request = replace(request, policy=ExistingOutputPolicy(resume=True))
+    segmentation = segmentation.without_damaged_chunks(request.monitor)
+    manifest = Manifest(200, new_id(), location.uri)
+    return _export_once(segmentation, location, manifest, request)
 
 
-def after_failure(
-    path: str | os.PathLike[str], policy: ExistingOutputPolicy, failed: Manifest
-) -> ExistingOutputPolicy:
-    """Return the wish for a second attempt, which finishes what the first has left."""
-    record = load_record(_place(path)) or {}
-    return ExistingOutputPolicy(resume=True) if record.get("id") == failed.id else policy
-
-
-def has_skipped(path: str | os.PathLike[str], policy: ExistingOutputPolicy) -> bool:
-    """Whether the run that is to be resumed left out chunks; it may never meet them again."""
-    return policy.resume and "skipped" in (load_record(_place(path)) or {})
-
-
-def _place(path: object) -> OutputLocation:
+def _output_location(path: object) -> OutputLocation:
     try:
         target = os.fspath(path)  # type: ignore[call-overload]
     except TypeError:
         target = ""
     if not isinstance(target, str) or not target.strip():
         raise ParameterError(
-            f"{path!r} is no place to write to; give a path or URL, for example out.ome.zarr."
+            f"{path!r} is not a place to write to; give a path or URL, for example out.ome.zarr."
         )
     return OutputLocation(target)
 
 
+def _resumes_with_skipped_chunks(location: OutputLocation, request: ExportRequest) -> bool:
+    """Whether the run to resume left out chunks.
+
+    This run may never meet those chunks again, because their tiles may be done.
+    """
+    if request.on_error != "skip" or not request.policy.resume:
+        return False
+    return "skipped" in (load_record(location) or {})
+
+
+def _export_once(
+    segmentation: ExportableSegmentation,
+    location: OutputLocation,
+    manifest: Manifest,
+    request: ExportRequest,
+) -> Manifest:
+    """Write an output; an exception that leaves here carries the failed run's manifest."""
+    details = initial_details(segmentation.image, segmentation.parameters, request.outputs)
+    manifest = replace(manifest, details=details)
+    is_store = location.suffix not in PICTURES
+    try:
+        with _one_sentence_for_os_errors(location):
+            check_target(
+                segmentation.image, location, request.outputs, request.policy, request.blob
+            )
+            with only_writer(location, is_store) as lock:
+                # Another run may have ended between the check and the lock.
+                refuse_existing(location, request.policy)
+                if is_store:
+                    # Imports zarr, which a picture does not need.
+                    from napari_pixseg.export.store_transaction import StoreTransaction
+
+                    return StoreTransaction(segmentation, location, manifest, request, lock).run()
+                return _export_picture(segmentation, location, manifest, request)
+    except Exception as error:
+        answer = replace(manifest, status=status_of(error), link=None, error=str(error))
+        attach_manifest(error, answer)
+        raise
+
+
 @contextmanager
-def _clear_os_errors(location: OutputLocation) -> Iterator[None]:
-    """Turn a full or read-only device into one sentence."""
+def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
+    """Turn the operating system's error about a full or read-only device into one sentence."""
     try:
         yield
     except OSError as error:
@@ -107,7 +122,7 @@ def _clear_os_errors(location: OutputLocation) -> Iterator[None]:
             ) from error
         if error.errno == errno.ENAMETOOLONG:
             raise ParameterError(
-                f"{location.name} is too long a name; give a shorter one."
+                f"The name {location.name} is too long; give a shorter one."
             ) from error
         if (
             error.errno in _UNWRITABLE
@@ -117,53 +132,54 @@ def _clear_os_errors(location: OutputLocation) -> Iterator[None]:
             reason = public_uri(error.strerror or str(error))
             raise NoSpace(
                 f"{location.uri} cannot be written: {reason.rstrip('.')}; choose another path, or "
-                "see that this one may be written."
+                "make this one writable."
             ) from error
         raise
 
 
 def _is_missing_target(error: OSError, location: OutputLocation) -> bool:
-    """Whether a folder of the output can be neither found nor made, as below /proc."""
+    """Whether a folder of the output can neither be found nor be made, as below /proc."""
     if error.errno not in (errno.ENOENT, errno.ENOTDIR) or not error.filename:
         return False
-    # Names of which one has been resolved and the other still goes up and down.
-    missing, local = (
-        Path(os.path.abspath(os.fsdecode(name))) for name in (error.filename, location.local)
-    )
-    # Its lock, and what it is written to first, lie beside it.
-    beside = missing.parent == local.parent and missing.name.startswith(f".{local.name}")
-    return beside or missing in (local, *local.parents) or local in missing.parents
-
-
-# A picture ---------------------------------------------------------------------
+    # One of the two names may still contain "..", so both are normalized first.
+    missing = Path(os.path.abspath(os.fsdecode(error.filename)))
+    local = Path(os.path.abspath(os.fsdecode(location.local_path)))
+    # The lock and the partial file lie beside the output.
+    is_beside = missing.parent == local.parent and missing.name.startswith(f".{local.name}")
+    return is_beside or missing in (local, *local.parents) or local in missing.parents
 
 
 def _export_picture(
-    job: ExportJob, location: OutputLocation, manifest: Manifest, monitor: RunMonitor, blob: bool
+    segmentation: ExportableSegmentation,
+    location: OutputLocation,
+    manifest: Manifest,
+    request: ExportRequest,
 ) -> Manifest:
-    location.sweep()
-    classes = job.decide(monitor)
-    table, pixels = job.color_count.table(), job.color_count.pixels()
+    location.remove_partial_files()
+    classes = segmentation.decide(request.monitor)
+    color_count = segmentation.color_count
+    table = color_count.table()
+    pixels = color_count.pixels()
     with location.new_file() as partial, ThreadPoolExecutor(1) as beside:
-        # For the details: a picture is compressed by one thread.
+        # One thread compresses the picture, so another has time for the hash in the manifest.
         beside.submit(table.hash)
         lookup = classes.lookup(table)
-        painter = Painter.of(job.image, classes)
         write_picture(
             partial,
             pixels.class_tiles(lookup),
             pixels.tiling,
-            painter,
+            Painter.for_image(segmentation.image, classes),
             location.suffix,
             location.name.lower().endswith((".ome.tif", ".ome.tiff")),
-            monitor,
+            request.monitor,
             lambda: pixels.classes(lookup),
         )
-        job.color_count.refuse_change()
-        # The commit record of an older picture goes at the last moment.
+        color_count.refuse_change()
+        # An older picture's manifest is removed as late as possible.
         location.sidecar().remove()
-    details = {**manifest.details, **decided_details(job.color_count, classes, job.warnings())}
-    manifest = replace(manifest, details={**details, "outputs": ["recolored"], "finished": now()})
-    if not blob:
+    decided = decided_details(color_count, classes, segmentation.warnings)
+    finished = {"outputs": ["recolored"], "finished": utc_now()}
+    manifest = replace(manifest, details={**manifest.details, **decided, **finished})
+    if not request.blob:
         location.sidecar().write_bytes(manifest.to_json().encode())
     return manifest

@@ -50,15 +50,15 @@ def only_writer(location: OutputLocation, is_store: bool) -> Iterator[Lock]:
     OutputConflict
         If another run, here or in another process, holds it.
     """
-    lock = _take(location, is_store) if location.is_local else Lock(None, None, False)
+    lock = _take_lock(location, is_store) if location.is_local else Lock(None, None, False)
     try:
         yield lock
     finally:
         lock.release()
 
 
-def _take(location: OutputLocation, is_store: bool) -> Lock:
-    folder = location.local.resolve()
+def _take_lock(location: OutputLocation, is_store: bool) -> Lock:
+    folder = location.local_path.resolve()
     path = folder / LOCK_NAME if is_store else folder.with_name(f".{folder.name}.lock")
     made_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The API's response as a record: what was made, from what, and how to make it again."""
+"""The manifest: what a run made, from what, and how to make it again."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from napari_pixseg.errors import InputNotFound, ParameterError
 from napari_pixseg.export.output_location import MANIFEST_NAME, PICTURES, OutputLocation
 from napari_pixseg.parameters import Parameters
+
+# A JSON object, whose values only a schema could type; see docs/manifest.schema.json.
+JsonObject: TypeAlias = dict[str, Any]
 
 _SOFTWARE = ("napari-pixseg", "numpy", "dask", "zarr", "numba")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the SEGMENT API answers.
+    """The response of the SEGMENT API.
 
     Attributes
     ----------
     status : int
-        200, or the code of the failure.
+        200, or the status code of the failure.
     id : str
         Unique to this response.
     link : str or None
-        Absolute URI of the output; only with status 200.
+        Absolute URI of the output; set only with status 200.
     error : str or None
-        One sentence; only with another status.
+        One sentence; set only with other statuses.
     details : dict
         Parameters, input, classes, software versions, times.
     """
@@ -42,17 +45,17 @@ class Manifest:
     id: str
     link: str | None = None
     error: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: JsonObject = field(default_factory=dict)
 
     @classmethod
     def of_error(
-        cls, status: int, error: str, details: Mapping[str, Any] | None = None
+        cls, status: int, error: str, details: Mapping[str, object] | None = None
     ) -> Manifest:
-        """Answer a request that failed."""
+        """Return the response to a request that failed."""
         return cls(status, new_id(), None, error, dict(details or {}))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the response's JSON values; absent fields are left out."""
+    def to_dict(self) -> JsonObject:
+        """Return the response as JSON values; fields without a value are left out."""
         fields = {"status": self.status, "link": self.link, "id": self.id, "error": self.error}
         present = {name: value for name, value in fields.items() if value is not None}
         return {**present, "details": self.details}
@@ -63,7 +66,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, shown: str = "This") -> Manifest:
-        """Read back what :meth:`to_json` gave; ``shown`` is how an error calls it.
+        """Parse the text that :meth:`to_json` made; an error calls it by ``shown``.
 
         Raises
         ------
@@ -72,11 +75,15 @@ class Manifest:
         """
         try:
             values = json.loads(text)
-            known = {name: values.get(name) for name in ("link", "error")}
-            return cls(int(values["status"]), str(values["id"]), **known,
-                       details=dict(values.get("details") or {}))  # fmt: skip
+            return cls(
+                int(values["status"]),
+                str(values["id"]),
+                values.get("link"),
+                values.get("error"),
+                dict(values.get("details") or {}),
+            )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            # The others would tell of Python and not of the text.
+            # The other errors would speak of Python's types, not of the text.
             reason = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
             raise ParameterError(
                 f"{shown} is not a manifest of napari-pixseg: it must be JSON with at least "
@@ -85,19 +92,19 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
-        """Read a manifest file, or that of an output.
+        """Read a manifest file, or the manifest of an output.
 
         Parameters
         ----------
         path : path or URL
-            A manifest, the OME-Zarr that holds one, or the picture beside one.
+            A manifest, an OME-Zarr that holds one, or a picture with one beside it.
 
         Raises
         ------
         InputNotFound
             If there is no manifest there, as for an unfinished output.
         ParameterError
-            If the file is no manifest.
+            If the file is not a manifest.
         """
         location = OutputLocation(os.fspath(path))
         candidates = [location] if location.uri.endswith(".json") else []
@@ -110,8 +117,8 @@ class Manifest:
                 return cls.from_json(content, candidate.uri)
         if location.is_file() and location.suffix not in PICTURES:
             raise ParameterError(
-                f"{location.uri} is no manifest, whose name would end in .json; give one, or the "
-                "output that it belongs to."
+                f"{location.uri} is not a manifest, whose name would end in .json; give one, "
+                "or the output that it belongs to."
             )
         raise InputNotFound(
             f"There is no manifest at {location.uri}; an output without one is unfinished."
@@ -119,12 +126,12 @@ class Manifest:
 
     @property
     def parameters(self) -> Parameters:
-        """The parameters of the run, ready to run again.
+        """The parameters of the run, ready for another run.
 
         Raises
         ------
         ParameterError
-            If the manifest has none.
+            If the manifest records none.
         """
         values = self.details.get("parameters")
         if not isinstance(values, Mapping):
@@ -132,29 +139,48 @@ class Manifest:
         return Parameters.from_dict(values)
 
 
+def attach_manifest(error: Exception, manifest: Manifest) -> None:
+    """Let an error carry the answer of the export that it ended.
+
+    :class:`~napari_pixseg.errors.PixsegError` declares the attribute. Other exceptions get it
+    too, because a report of a fault of ours should name the parameters and the input.
+    """
+    vars(error)["manifest"] = manifest
+
+
+def attached_manifest(error: BaseException) -> Manifest | None:
+    """Return the answer that an error carries; None if no export had begun."""
+    manifest = getattr(error, "manifest", None)
+    return manifest if isinstance(manifest, Manifest) else None
+
+
 def new_id() -> str:
-    """Return an unguessable, unique id."""
+    """Return a unique id that nobody can guess."""
     return os.urandom(16).hex()
 
 
-def now() -> str:
-    """Return the time in UTC, ISO 8601."""
+def utc_now() -> str:
+    """Return the current time in UTC as ISO 8601 text."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def software() -> dict[str, str]:
-    """Return the versions a result may depend on."""
+def software_versions() -> dict[str, str]:
+    """Return the versions of everything a result may depend on."""
     versions = {"python": platform.python_version()}
-    return {**versions, **{name: _version(name) for name in _SOFTWARE}}
+    return {**versions, **{name: _installed_version(name) for name in _SOFTWARE}}
 
 
-def _version(name: str) -> str:
-    """Find an installed version by the name of its folder, which costs a hundredth of asking."""
+def _installed_version(name: str) -> str:
+    """Find an installed version by its folder's name.
+
+    This takes a hundredth of the time that importlib.metadata takes.
+    """
     start, end = f"{name.replace('-', '_')}-", ".dist-info"
-    for folder in map(_entries, sys.path):
+    for folder in map(_list_folder, sys.path):
         for entry in folder:
             if entry.startswith(start) and entry.endswith(end):
                 return entry[len(start) : -len(end)]
+    # Rarely needed, and slow to import.
     from importlib import metadata
 
     try:
@@ -164,7 +190,7 @@ def _version(name: str) -> str:
 
 
 @cache
-def _entries(folder: str) -> tuple[str, ...]:
+def _list_folder(folder: str) -> tuple[str, ...]:
     with suppress(OSError):
         return tuple(os.listdir(folder or "."))
     return ()

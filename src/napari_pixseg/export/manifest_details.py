@@ -9,13 +9,15 @@ import numpy as np
 
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.classification.color_counts import ColorCount
-from napari_pixseg.export.manifest import now, software
+from napari_pixseg.export.manifest import software_versions, utc_now
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.damage import missing_parts
 from napari_pixseg.sources.image import Image
 
 
-def details_of(image: Image, parameters: Parameters, outputs: tuple[str, ...]) -> dict[str, Any]:
+def initial_details(
+    image: Image, parameters: Parameters, outputs: tuple[str, ...]
+) -> dict[str, Any]:
     """Return the part of the details that is known before anything is read."""
     return {
         "parameters": parameters.to_dict(),
@@ -23,8 +25,8 @@ def details_of(image: Image, parameters: Parameters, outputs: tuple[str, ...]) -
         "outputs": list(outputs),
         "input": describe_input(image),
         **skipped_details(image),
-        "software": software(),
-        "started": now(),
+        "software": software_versions(),
+        "started": utc_now(),
     }
 
 
@@ -78,11 +80,11 @@ def decided_details(
     """Return what is known once the classes are decided."""
     return {
         **counted_details(color_count),
-        "classes": [_row(row) for row in classes.table],
+        "classes": [_row_values(row) for row in classes.table],
         "warnings": list(warnings),
     }
 
 
-def _row(row: np.void) -> dict[str, Any]:
+def _row_values(row: np.void) -> dict[str, Any]:
     names = row.dtype.names or ()
     return {name: row[name].tolist() for name in names}

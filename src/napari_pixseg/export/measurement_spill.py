@@ -199,9 +199,9 @@ def temporary_rows(maker: RegionRowBuilder, location: OutputLocation) -> Iterato
         return
     # What a run that was killed has left.
     folder.remove()
-    folder.local.mkdir()
+    folder.local_path.mkdir()
     try:
-        yield RowFiles(folder.local, maker)
+        yield RowFiles(folder.local_path, maker)
     finally:
         # At the latest they go with the commit.
         with suppress(OSError):

@@ -28,22 +28,26 @@ def with_channels(axes: str) -> str:
 # Metadata --------------------------------------------------------------------
 
 
-def multiscale(name: str, axes: str, levels: int, image: Image) -> dict[str, Any]:
+def multiscale_metadata(name: str, axes: str, levels: int, image: Image) -> dict[str, Any]:
     """Return the metadata of a pyramid in the input's physical space."""
     datasets = [
-        {"path": str(level), "coordinateTransformations": _transforms(axes, level, image)}
+        {"path": str(level), "coordinateTransformations": _level_transforms(axes, level, image)}
         for level in range(levels)
     ]
-    return {"name": name, "axes": [_axis(axis, image) for axis in axes], "datasets": datasets}
+    return {
+        "name": name,
+        "axes": [_axis_metadata(axis, image) for axis in axes],
+        "datasets": datasets,
+    }
 
 
-def _axis(axis: str, image: Image) -> dict[str, str]:
+def _axis_metadata(axis: str, image: Image) -> dict[str, str]:
     described = {"name": axis, "type": _AXIS_TYPES[axis]}
     unit = image.source.units.get(axis)
     return {**described, "unit": unit} if unit and axis != "c" else described
 
 
-def _transforms(axes: str, level: int, image: Image) -> list[dict[str, Any]]:
+def _level_transforms(axes: str, level: int, image: Image) -> list[dict[str, Any]]:
     scale, translation = [], []
     for axis in axes:
         size = float(image.source.scale.get(axis, 1.0)) if axis != "c" else 1.0
@@ -58,7 +62,7 @@ def _transforms(axes: str, level: int, image: Image) -> list[dict[str, Any]]:
     ]
 
 
-def display(channel_names: Sequence[str]) -> dict[str, Any]:
+def omero_metadata(channel_names: Sequence[str]) -> dict[str, Any]:
     """Return ``omero`` metadata: how viewers should show the channels."""
     window = {"start": 0, "end": 255, "min": 0, "max": 255}
     channels = [
@@ -80,7 +84,7 @@ def label_colors(palette: NDArray[np.uint8]) -> list[dict[str, Any]]:
     return [{"label-value": number, "rgba": [*color, 255]} for number, color in numbered]
 
 
-def image_label(colors: list[dict[str, Any]], has_image: bool) -> dict[str, Any]:
+def image_label_metadata(colors: list[dict[str, Any]], has_image: bool) -> dict[str, Any]:
     """Return ``image-label`` metadata: colors, and the image the labels belong to."""
     described: dict[str, Any] = {"version": VERSION}
     if colors:

@@ -62,7 +62,7 @@ class StoreWriter:
 
     def write(self, outputs: Sequence[str]) -> dict[str, Any]:
         """Write the outputs; return what the manifest is to say of them."""
-        painter = Painter.of(self.color_count.image, self.classes)
+        painter = Painter.for_image(self.color_count.image, self.classes)
         picture = self._picture(painter) if "recolored" in outputs else None
         labels = self._labels(outputs, picture is not None)
         writer = _TileWriter(
@@ -161,7 +161,7 @@ class StoreWriter:
         axes = axes if channels is None else ngff_metadata.with_channels(axes)
         metadata = {
             "multiscales": [self._multiscale(self.location.name, axes)],
-            "omero": ngff_metadata.display(painter.channel_names),
+            "omero": ngff_metadata.omero_metadata(painter.channel_names),
         }
         self._group("", metadata)
         return self._pyramid("", np.uint8, channels, image.label_axes)
@@ -183,17 +183,17 @@ class StoreWriter:
         axes = self.color_count.image.label_axes
         metadata = {
             "multiscales": [self._multiscale(name, axes)],
-            "image-label": ngff_metadata.image_label(colors, has_image),
+            "image-label": ngff_metadata.image_label_metadata(colors, has_image),
         }
         self._group(f"labels/{name}", metadata)
         return self._pyramid(f"labels/{name}", dtype, None, axes)
 
     def _multiscale(self, name: str, axes: str) -> dict[str, Any]:
         levels = len(ngff.level_shapes(self.color_count.tiling.shape))
-        return ngff_metadata.multiscale(name, axes, levels, self.color_count.image)
+        return ngff_metadata.multiscale_metadata(name, axes, levels, self.color_count.image)
 
     def _pyramid(self, path: str, dtype: Any, channels: int | None, axes: str) -> ngff.Pyramid:
-        store, tiling = self.location.store(), self.color_count.tiling
+        store, tiling = self.location.open_store(), self.color_count.tiling
         made = ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
         if self._gathers:
             return replace(made, gathering=downsample.Gathering())
@@ -203,7 +203,7 @@ class StoreWriter:
         return replace(made, made_along=along)
 
     def _group(self, path: str, metadata: dict[str, Any]) -> None:
-        ngff.create_group(self.location.store(), path, metadata, self.resumes)
+        ngff.create_group(self.location.open_store(), path, metadata, self.resumes)
 
     def _write_regions(
         self, regions: Regions, has_image: bool, pyramids: Callable[[], None]
@@ -267,7 +267,7 @@ class _TileWriter:
             region = self.picture.tiling.slices(number)
 
             def painted(inner: PixelSlices) -> NDArray[np.uint8]:
-                block = self.painter.paint(classes[inner], moved(inner, region))
+                block = self.painter.paint_tile(classes[inner], moved(inner, region))
                 return block if self.painter.channels > 1 else block[0]
 
             self.picture.write_tile(number, painted, downsample.area_mean)

@@ -68,7 +68,7 @@ class OutputLocation:
     target: str
 
     @cached_property
-    def _filesystem(self) -> tuple[Any, str]:
+    def _filesystem_and_path(self) -> tuple[Any, str]:
         target = os.path.expanduser(self.target)
         if (local := LocalFiles.path_of(target)) is not None:
             return LocalFiles(), local.rstrip("/")
@@ -86,17 +86,17 @@ class OutputLocation:
     @property
     def is_local(self) -> bool:
         """Whether this is a file or folder of this machine."""
-        return "file" in self._filesystem[0].protocol
+        return "file" in self._filesystem_and_path[0].protocol
 
     @property
-    def local(self) -> Path:
+    def local_path(self) -> Path:
         """The path, if this is local."""
-        return Path(self._filesystem[1])
+        return Path(self._filesystem_and_path[1])
 
     @property
     def uri(self) -> str:
         """Absolute URI without credentials."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         if self.is_local:
             return Path(path).as_uri()
         return public_uri(str(filesystem.unstrip_protocol(path)))
@@ -104,12 +104,12 @@ class OutputLocation:
     @property
     def real_uri(self) -> str:
         """URI of what this leads to, links of the file system followed."""
-        return self.local.resolve().as_uri() if self.is_local else self.uri
+        return self.local_path.resolve().as_uri() if self.is_local else self.uri
 
     @property
     def name(self) -> str:
         """Last part of the path."""
-        return self._filesystem[1].rsplit("/", 1)[-1]
+        return self._filesystem_and_path[1].rsplit("/", 1)[-1]
 
     @property
     def suffix(self) -> str:
@@ -124,61 +124,63 @@ class OutputLocation:
         """The manifest beside a picture: ``<file name>.json``."""
         return OutputLocation(self.target.rstrip("/") + ".json")
 
-    def beside(self) -> Path:
+    def partial_path(self) -> Path:
         """A name of its own in the same folder, for a file that is to be renamed."""
-        return self.local.with_name(f".{self.name}.{os.urandom(4).hex()}.partial{self.suffix}")
+        return self.local_path.with_name(f".{self.name}.{os.urandom(4).hex()}.partial{self.suffix}")
 
     def exists(self) -> bool:
         """Whether there is a file, or a folder with anything in it."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         if not filesystem.exists(path):
             return False
         return not filesystem.isdir(path) or bool(filesystem.ls(path, detail=False))
 
-    def obstacle(self) -> Path | None:
+    def find_obstacle(self) -> Path | None:
         """What stands where this, or a folder above it, would have to be made."""
         if not self.is_local:
             return None
-        for path in (self.local, *self.local.parents):
+        for path in (self.local_path, *self.local_path.parents):
             if path.is_symlink() and not path.exists():
                 return path
             if path.exists():
-                in_the_way = path != self.local and not path.is_dir()
+                in_the_way = path != self.local_path and not path.is_dir()
                 return path if in_the_way else None
         return None
 
     def is_file(self) -> bool:
         """Whether there is a file."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         return bool(filesystem.isfile(path))
 
     def is_folder(self) -> bool:
         """Whether there is a folder, even an empty one."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         return bool(filesystem.isdir(path))
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Names of what is in this folder; none if it is no folder."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         if not filesystem.isdir(path):
             return []
         filesystem.invalidate_cache()
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1]
                       for entry in filesystem.ls(path, detail=False))  # fmt: skip
 
-    def files(self) -> Iterator[tuple[str, int]]:
+    def list_files(self) -> Iterator[tuple[str, int]]:
         """Path below this folder, and size, of every file in it, from one listing."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         filesystem.invalidate_cache()
         root = path.lstrip("/") + "/"
         for name, info in filesystem.find(path, detail=True).items():
             yield name.lstrip("/").removeprefix(root), int(info["size"] or 0)
 
-    def sweep(self) -> None:
+    def remove_partial_files(self) -> None:
         """Remove what a killed run left half written here, or beside this file."""
         if not self.is_local:
             return
-        for path in self.local.parent.glob(f".{glob.escape(self.name)}.*.partial{self.suffix}"):
+        for path in self.local_path.parent.glob(
+            f".{glob.escape(self.name)}.*.partial{self.suffix}"
+        ):
             path.unlink(missing_ok=True)
         for partial in self._partial_files():
             os.unlink(partial)
@@ -186,12 +188,12 @@ class OutputLocation:
     def _partial_files(self) -> list[str]:
         return [
             os.path.join(folder, name)
-            for folder, _, names in os.walk(self.local)
+            for folder, _, names in os.walk(self.local_path)
             for name in names
             if _PARTIAL.search(name)
         ]
 
-    def settle(self) -> None:
+    def wait_for_writers(self) -> None:
         """Wait for what zarr is still writing: where one chunk fails, others are on their way."""
         end = time.monotonic() + _SETTLE_SECONDS
         while self.is_local and time.monotonic() < end and self._partial_files():
@@ -199,7 +201,7 @@ class OutputLocation:
 
     def read_bytes(self) -> bytes | None:
         """Content of a file; None if there is none."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         # Another process may have written it since this one looked.
         filesystem.invalidate_cache()
         try:
@@ -209,7 +211,7 @@ class OutputLocation:
 
     def write_bytes(self, content: bytes) -> None:
         """Write a file whole or not at all."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         if not self.is_local:
             filesystem.pipe_file(path, content)
             return
@@ -221,10 +223,10 @@ class OutputLocation:
     @contextmanager
     def new_file(self) -> Iterator[Path]:
         """Give a local path to write to; what is there in the end becomes this file, whole."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         if self.is_local:
-            self.local.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.beside()
+            self.local_path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.partial_path()
         else:
             import tempfile
 
@@ -240,18 +242,18 @@ class OutputLocation:
 
     def remove(self) -> None:
         """Remove a file, or a folder with all it holds; nothing there is no error."""
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         if filesystem.exists(path):
             filesystem.rm(path, recursive=filesystem.isdir(path))
         filesystem.invalidate_cache()
 
-    def store(self) -> Store:
+    def open_store(self) -> Store:
         """Return a zarr store at this place."""
         import zarr.storage
 
-        filesystem, path = self._filesystem
+        filesystem, path = self._filesystem_and_path
         if self.is_local:
-            return zarr.storage.LocalStore(self.local)
+            return zarr.storage.LocalStore(self.local_path)
         if not filesystem.async_impl:
             from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 

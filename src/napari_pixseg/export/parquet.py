@@ -53,7 +53,7 @@ def write_parquet(
     }
     starts = range(1, count + 1, _ROWS_PER_GROUP)
 
-    def ordered(start: int) -> Columns:
+    def order_rows(start: int) -> Columns:
         stop = min(start + _ROWS_PER_GROUP, count + 1)
         group = rows.group(start, stop)
         late = slice(*np.searchsorted(more["number"], [start, stop]))
@@ -62,13 +62,13 @@ def write_parquet(
 
     with pq.ParquetWriter(path, pa.schema(list(kinds.items())), **options) as writer:
         # The next group is put in order while one is compressed.
-        for group in _one_ahead(ordered, starts):
+        for group in _make_one_ahead(order_rows, starts):
             check()
-            columns = [_column(group[name], kind) for name, kind in kinds.items()]
+            columns = [_arrow_array(group[name], kind) for name, kind in kinds.items()]
             writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
 
 
-def _one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> Iterator[Columns]:
+def _make_one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> Iterator[Columns]:
     with ThreadPoolExecutor(1) as beside:
         coming = [beside.submit(make, start) for start in starts[:1]]
         for start in starts[1:]:
@@ -78,7 +78,7 @@ def _one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> Iterato
             yield last.result()
 
 
-def _column(values: NDArray[Any], kind: Any) -> Any:
+def _arrow_array(values: NDArray[Any], kind: Any) -> Any:
     """Wrap values without a look at them: pa.array() would import pandas, which takes a second."""
     import pyarrow as pa
 

@@ -17,7 +17,7 @@ from napari_pixseg.export.output_location import (
 )
 from napari_pixseg.export.raster import refuse_format
 from napari_pixseg.export.recolor import color_channels
-from napari_pixseg.export.run_record import load_record, refuse_living_run, unreadable
+from napari_pixseg.export.run_record import load_record, refuse_living_run, unreadable_record
 from napari_pixseg.sources.image import Image
 
 OnError: TypeAlias = Literal["raise", "skip"]
@@ -73,7 +73,7 @@ def check_target(
             )
         channels = color_channels(image) + (image.alpha is not None)
         refuse_format(location.suffix, image.shape, channels, location.name)
-    if obstacle := location.obstacle():
+    if obstacle := location.find_obstacle():
         raise OutputConflict(
             f"{location.uri} cannot be made, because {obstacle} is in the way; choose another path."
         )
@@ -146,38 +146,40 @@ def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> N
         _refuse_existing_picture(location, policy)
         return
     if location.exists() and not location.is_folder():
-        raise OutputConflict(_of_others(location, policy))
-    names = contents(location)
+        raise OutputConflict(_foreign_sentence(location, policy))
+    names = list_contents(location)
     if not names or (_never_began(location, names) and not policy.resume):
         return
     ours = RECORD_NAME in names or _is_manifest(location.child(MANIFEST_NAME))
     if not ours and not policy.resume:
-        raise OutputConflict(_not_ours(location))
+        raise OutputConflict(_not_ours_sentence(location))
     if not (ours and (policy.overwrite or policy.resume)):
-        raise OutputConflict(_conflict(location, policy))
+        raise OutputConflict(_exists_sentence(location, policy))
     if policy.resume and MANIFEST_NAME in names:
-        raise OutputConflict(_finished(location))
+        raise OutputConflict(_finished_sentence(location))
     if policy.resume and load_record(location) is None:
-        raise unreadable(location)
+        raise unreadable_record(location)
 
 
-def contents(location: OutputLocation) -> list[str]:
+def list_contents(location: OutputLocation) -> list[str]:
     """Names of what is in a store, but for the lock and a record that was never whole."""
     never = f".{RECORD_NAME}."
-    return [name for name in location.names() if name != LOCK_NAME and not name.startswith(never)]
+    return [
+        name for name in location.list_names() if name != LOCK_NAME and not name.startswith(never)
+    ]
 
 
 def _refuse_existing_picture(location: OutputLocation, policy: ExistingOutputPolicy) -> None:
     sidecar = location.sidecar()
     if policy.resume and location.exists() and _is_manifest(sidecar):
-        raise OutputConflict(_finished(location))
+        raise OutputConflict(_finished_sentence(location))
     if sidecar.exists() and not _is_manifest(sidecar):
-        raise OutputConflict(_of_others(sidecar, policy))
+        raise OutputConflict(_foreign_sentence(sidecar, policy))
     if location.is_folder():
-        raise OutputConflict(_of_others(location, policy))
+        raise OutputConflict(_foreign_sentence(location, policy))
     found = next((one for one in (location, sidecar) if one.exists()), None)
     if found is not None and not policy.overwrite:
-        raise OutputConflict(_conflict(found, policy))
+        raise OutputConflict(_exists_sentence(found, policy))
 
 
 def _refuse_second_writer(location: OutputLocation) -> None:
@@ -196,20 +198,20 @@ def _is_manifest(location: OutputLocation) -> bool:
         return False
 
 
-def _of_others(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
-    return _not_resumable(location) if policy.resume else _not_ours(location)
+def _foreign_sentence(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
+    return _not_resumable_sentence(location) if policy.resume else _not_ours_sentence(location)
 
 
-def _not_resumable(location: OutputLocation) -> str:
+def _not_resumable_sentence(location: OutputLocation) -> str:
     return (
         f"{location.uri} exists and is no unfinished output of this program, so it cannot be "
         "resumed; choose another path."
     )
 
 
-def _conflict(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
+def _exists_sentence(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
     if policy.resume:
-        return _not_resumable(location)
+        return _not_resumable_sentence(location)
     if is_unfinished(location):
         return (
             f"{location.uri} exists already, unfinished; ask to resume it (resume=True, --resume), "
@@ -221,14 +223,14 @@ def _conflict(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
     )
 
 
-def _not_ours(location: OutputLocation) -> str:
+def _not_ours_sentence(location: OutputLocation) -> str:
     return (
         f"{location.uri} exists and is not an output of this kind, so it is not overwritten; "
         "choose another path or remove it yourself."
     )
 
 
-def _finished(location: OutputLocation) -> str:
+def _finished_sentence(location: OutputLocation) -> str:
     return (
         f"{location.uri} is finished already, so there is nothing to resume; choose another path, "
         "or ask to overwrite it (overwrite=True, --overwrite)."
@@ -237,7 +239,7 @@ def _finished(location: OutputLocation) -> str:
 
 def is_unfinished(location: OutputLocation) -> bool:
     """Whether a store was begun by this program and not finished."""
-    names = location.names()
+    names = location.list_names()
     return RECORD_NAME in names and MANIFEST_NAME not in names and load_record(location) is not None
 
 

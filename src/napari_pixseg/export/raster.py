@@ -104,11 +104,11 @@ def write_picture(
         _write_tiff(path, lazy(), painter, tiling, monitor, is_ome)
     elif suffix == ".png" and _has_palette(painter):
         _write_indices(
-            path, _in_memory(tile_source, tiling, _class_maps, 1, monitor), painter.palette
+            path, _paint_in_memory(tile_source, tiling, _add_channel, 1, monitor), painter.palette
         )
     else:
-        paint, channels = _painted(painter, tiling), painter.channels
-        _write_plane(path, _in_memory(tile_source, tiling, paint, channels, monitor), suffix)
+        paint, channels = _paint_with(painter, tiling), painter.channels
+        _write_plane(path, _paint_in_memory(tile_source, tiling, paint, channels, monitor), suffix)
 
 
 def _has_palette(painter: Painter) -> bool:
@@ -117,26 +117,26 @@ def _has_palette(painter: Painter) -> bool:
     return colored and len(painter.palette) <= _PALETTE
 
 
-def _in_memory(
+def _paint_in_memory(
     tile_source: TileSource, tiling: Tiling, paint: _Paint, channels: int, monitor: RunMonitor
 ) -> NDArray[np.uint8]:
     picture = np.empty((*tiling.shape, channels), np.uint8)
 
-    def fill(classes: NDArray[Any], number: int) -> None:
+    def fill_tile(classes: NDArray[Any], number: int) -> None:
         picture[tiling.slices(number)] = paint(classes, number)
 
-    run_tiles(tile_source, fill, STAGE, monitor)
+    run_tiles(tile_source, fill_tile, STAGE, monitor)
     return picture.reshape(picture.shape[-3:])
 
 
-def _painted(painter: Painter, tiling: Tiling) -> _Paint:
-    def paint(classes: NDArray[Any], number: int) -> NDArray[np.uint8]:
-        return np.moveaxis(painter.paint(classes, tiling.slices(number)), 0, -1)
+def _paint_with(painter: Painter, tiling: Tiling) -> _Paint:
+    def paint_tile(classes: NDArray[Any], number: int) -> NDArray[np.uint8]:
+        return np.moveaxis(painter.paint_tile(classes, tiling.slices(number)), 0, -1)
 
-    return paint
+    return paint_tile
 
 
-def _class_maps(classes: NDArray[Any], _number: int) -> NDArray[np.uint8]:
+def _add_channel(classes: NDArray[Any], _number: int) -> NDArray[np.uint8]:
     return classes[..., np.newaxis]
 
 
@@ -177,14 +177,16 @@ class _Rows:
         for done, (plane, start) in enumerate((p, s) for p in planes for s in starts):
             self.monitor.tell(STAGE, done, total)
             self.monitor.check()
-            yield from self._tiles(plane, slice(start, min(start + height, self.tiling.shape[-2])))
+            yield from self._strip_tiles(
+                plane, slice(start, min(start + height, self.tiling.shape[-2]))
+            )
         self.monitor.tell(STAGE, total, total)
 
-    def _tiles(self, plane: tuple[int, ...], rows: slice) -> Iterator[NDArray[np.uint8]]:
+    def _strip_tiles(self, plane: tuple[int, ...], rows: slice) -> Iterator[NDArray[np.uint8]]:
         outer = tuple(slice(index, index + 1) for index in plane)
         region = (*outer, rows, slice(0, self.tiling.shape[-1]))
         classes = np.asarray(self.classes[region].compute())
-        strip = np.moveaxis(self.painter.paint(classes, region), 0, -1)
+        strip = np.moveaxis(self.painter.paint_tile(classes, region), 0, -1)
         height, width, channels = strip.shape[-3:]
         strip = strip.reshape(height, width, channels)
         for top in range(0, height, _TIFF_TILE):
@@ -218,7 +220,7 @@ def _write_tiff(
         photometric="minisblack" if gray else "rgb",
         extrasamples=["unassalpha"] if painter.keeps_alpha else None,
         metadata={"axes": axes + "S" * len(samples), **_pixel_size(painter, is_ome)},
-        **_resolution(painter),
+        **_tiff_resolution(painter),
     )  # fmt: skip
 
 
@@ -231,7 +233,7 @@ def _pixel_size(painter: Painter, is_ome: bool) -> dict[str, Any]:
     return known | named
 
 
-def _resolution(painter: Painter) -> dict[str, Any]:
+def _tiff_resolution(painter: Painter) -> dict[str, Any]:
     source = painter.image.source
     if source.units.get("x") != "micrometer" or not {"x", "y"} <= set(source.scale):
         return {}

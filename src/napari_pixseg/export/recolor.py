@@ -33,7 +33,7 @@ class Painter:
     keeps_alpha: bool
 
     @classmethod
-    def of(cls, image: Image, classes: Classes) -> Painter:
+    def for_image(cls, image: Image, classes: Classes) -> Painter:
         """Paint as the semantics has it: the reference makes everything opaque."""
         keeps_alpha = image.alpha is not None and classes.parameters.semantics == "documented"
         return cls(image, classes.palette, keeps_alpha)
@@ -49,7 +49,7 @@ class Painter:
         names = ("gray",) if self.image.gray else ("red", "green", "blue")
         return (*names, "alpha") if self.keeps_alpha else names
 
-    def paint(self, classes: NDArray[Any], region: PixelSlices) -> NDArray[np.uint8]:
+    def paint_tile(self, classes: NDArray[Any], region: PixelSlices) -> NDArray[np.uint8]:
         """Return the picture of a region of the class map, (channels, ...) uint8."""
         picture = np.empty((self.channels, *classes.shape), np.uint8)
         flat = np.require(classes, requirements=["C", "W"]).reshape(-1)

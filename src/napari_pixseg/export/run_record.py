@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from napari_pixseg.errors import OutputConflict, status_of
-from napari_pixseg.export.manifest import Manifest, now
+from napari_pixseg.export.manifest import Manifest, utc_now
 from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
 
 # Where there are no locks: a run says this often that it lives, and is thought dead after that.
@@ -68,7 +68,7 @@ class RunRecord:
             self._values |= changes
             if not self._place.is_local:
                 self.refuse_to_share()
-                self._values["beat"] = now()
+                self._values["beat"] = utc_now()
             self._exists = True
             self._place.write_bytes(json.dumps(self._values, indent=2).encode())
 
@@ -81,7 +81,7 @@ class RunRecord:
                 "choose another path, or wait until the other has ended."
             )
 
-    def end(self, error: BaseException) -> None:
+    def record_end(self, error: BaseException) -> None:
         """Say why the run ended, unless it never came to touch the output.
 
         The disk may be the reason, so failing here is no news.
@@ -91,16 +91,16 @@ class RunRecord:
         status = status_of(error)
         state = "cancelled" if status == 499 else "failed"
         with suppress(Exception):
-            self.write(state=state, status=status, error=str(error) or repr(error), ended=now())
+            self.write(state=state, status=status, error=str(error) or repr(error), ended=utc_now())
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
+    def keep_beating(self) -> Iterator[None]:
         """Say regularly that the run lives, where a lock cannot."""
         if self._place.is_local:
             yield
             return
         ended = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(ended,), name="beat", daemon=True)
+        thread = threading.Thread(target=self._beat_until, args=(ended,), name="beat", daemon=True)
         thread.start()
         try:
             yield
@@ -108,7 +108,7 @@ class RunRecord:
             ended.set()
             thread.join()
 
-    def _beat(self, ended: threading.Event) -> None:
+    def _beat_until(self, ended: threading.Event) -> None:
         while not ended.wait(BEAT_SECONDS):
             # The network may be away for a while; losing the output is told by the next write.
             with suppress(Exception):
@@ -157,13 +157,18 @@ def refuse_other_run(
     here = json.loads(json.dumps(here))
     try:
         differences = [
-            *_differing(there["parameters"], here["parameters"], here["parameters"], ""),
-            *_differing(there["input"], here["input"], _INPUT, "the input's "),
-            *_differing(_rest(there), _rest(here), ("outputs", "napari-pixseg"), ""),
-            *_forgotten(there.get("skipped"), here.get("skipped")),
+            *_list_differences(there["parameters"], here["parameters"], here["parameters"], ""),
+            *_list_differences(there["input"], here["input"], _INPUT, "the input's "),
+            *_list_differences(
+                _outputs_and_version(there),
+                _outputs_and_version(here),
+                ("outputs", "napari-pixseg"),
+                "",
+            ),
+            *_no_longer_skipped(there.get("skipped"), here.get("skipped")),
         ]
     except (KeyError, TypeError, AttributeError):
-        raise unreadable(location) from None
+        raise unreadable_record(location) from None
     if differences:
         raise OutputConflict(
             f"{location.uri} cannot be resumed, because {', and '.join(differences)}; use what the "
@@ -171,14 +176,14 @@ def refuse_other_run(
         )
 
 
-def _forgotten(there: Any, here: Any) -> list[str]:
+def _no_longer_skipped(there: Any, here: Any) -> list[str]:
     """Tell of chunks that were left out and would not be said to be."""
     was, now_ = ([c["name"] for c in (said or {"chunks": []})["chunks"]] for said in (there, here))
     more = sorted(set(was) - set(now_))
     return [f"{more[0]} was left out as damaged and now is not (on_error='skip')"] if more else []
 
 
-def unreadable(location: OutputLocation) -> OutputConflict:
+def unreadable_record(location: OutputLocation) -> OutputConflict:
     """Return the error for a store whose record says nothing."""
     return OutputConflict(
         f"{location.uri} cannot be resumed, because its {RECORD_NAME} cannot be read; "
@@ -186,23 +191,23 @@ def unreadable(location: OutputLocation) -> OutputConflict:
     )
 
 
-def _rest(details: Mapping[str, Any]) -> dict[str, Any]:
+def _outputs_and_version(details: Mapping[str, Any]) -> dict[str, Any]:
     version = details["software"]["napari-pixseg"]
     return {"outputs": sorted(details["outputs"]), "napari-pixseg": version}
 
 
-def _differing(
+def _list_differences(
     there: Mapping[str, Any], here: Mapping[str, Any], names: Any, whose: str
 ) -> list[str]:
     return [
         # Of hashes and times nothing can be seen.
         "the input has been written since"
         if name == "identity"
-        else f"{whose}{name} was {_shown(there.get(name))} and is now {_shown(here.get(name))}"
+        else f"{whose}{name} was {_as_text(there.get(name))} and is now {_as_text(here.get(name))}"
         for name in names
         if there.get(name) != here.get(name)
     ]
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

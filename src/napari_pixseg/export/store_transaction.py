@@ -1,20 +1,23 @@
-"""One store from the first count to its manifest: anew, over an older one, or resumed."""
+"""Write one OME-Zarr from the first count to its manifest: new, replaced, or resumed.
+
+The order makes it a transaction. The run record comes first, then the chunks,
+then the manifest. A run that dies at any point leaves either an unfinished
+store, which can be resumed, or a finished one.
+"""
 
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.errors import ClassError, OutputConflict
 from napari_pixseg.execution.dask_cluster import active_client
-from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.export.color_table_cache import restore_colors, save_colors
-from napari_pixseg.export.job import ExportJob
+from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.lock import Lock
-from napari_pixseg.export.manifest import Manifest, now
+from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
 from napari_pixseg.export.manifest_details import counted_details, decided_details
 from napari_pixseg.export.ome_zarr import StoreWriter
 from napari_pixseg.export.output_location import (
@@ -24,150 +27,163 @@ from napari_pixseg.export.output_location import (
     ROWS_NAME,
     OutputLocation,
 )
-from napari_pixseg.export.preconditions import ExistingOutputPolicy, contents
+from napari_pixseg.export.preconditions import list_contents
 from napari_pixseg.export.run_record import (
     RunRecord,
     load_record,
     refuse_living_run,
     refuse_other_run,
+    unreadable_record,
 )
 
 
 @dataclass(frozen=True)
-class StoreExport:
-    """Writes a store: anew, in place of another, or on from where a run stopped.
+class StoreTransaction:
+    """Writes a store: a new one, one in place of another, or the rest of an unfinished one.
 
     Attributes
     ----------
-    job : ExportJob
+    segmentation : ExportableSegmentation
     location : OutputLocation
     manifest : Manifest
         As far as it is known.
-    monitor : RunMonitor
-    policy : ExistingOutputPolicy
+    request : ExportRequest
     lock : Lock
-        Of the store; released when there is nothing more to do but the manifest.
+        The lock of the store; released when only the manifest is left to write.
     """
 
-    job: ExportJob
+    segmentation: ExportableSegmentation
     location: OutputLocation
     manifest: Manifest
-    monitor: RunMonitor
-    policy: ExistingOutputPolicy
+    request: ExportRequest
     lock: Lock
 
-    def run(self, outputs: tuple[str, ...]) -> Manifest:
+    def run(self) -> Manifest:
         """Write everything, the manifest last."""
         if not self.location.is_local:
             refuse_living_run(self.location)
-        exists = bool(contents(self.location))
+        wants_resume = self.request.policy.resume
+        exists = bool(list_contents(self.location))
         before = load_record(self.location) if exists else None
-        resumes = exists and self.policy.resume
-        if resumes:
-            assert before is not None
-            refuse_other_run(self.location, before, self.manifest.details)
-        if self.policy.resume:
-            self.location.sweep()
+        resumed = before if wants_resume else None
+        if exists and wants_resume and resumed is None:
+            raise unreadable_record(self.location)
+        if resumed is not None:
+            refuse_other_run(self.location, resumed, self.manifest.details)
+        if wants_resume:
+            self.location.remove_partial_files()
         record = RunRecord(self.location, self.manifest, before)
         try:
-            with record.beating(), ThreadPoolExecutor(1) as beside:
-                classes, saving = self._decide(
-                    record, before if resumes else None, exists and not resumes, beside
-                )
-                details = self._write(record, classes, outputs, resumes)
+            with record.keep_beating(), ThreadPoolExecutor(1) as beside:
+                if exists and resumed is None:
+                    classes, saving = self._decide_and_replace(record, beside)
+                else:
+                    classes, saving = self._decide_in_place(record, resumed, beside)
+                details = self._write_outputs(record, classes, resumed is not None)
                 saving.result()
         except BaseException as error:
-            self.location.settle()
-            record.end(error)
+            self.location.wait_for_writers()
+            record.record_end(error)
             raise
-        return self._commit(record, details)
+        return self._commit_manifest(record, details)
 
-    def _decide(
-        self, record: RunRecord, before: dict[str, Any] | None, replaces: bool, beside: Executor
+    def _decide_and_replace(
+        self, record: RunRecord, beside: Executor
     ) -> tuple[Classes, Future[None]]:
-        """Count, or take what was counted, and decide; what is replaced stays until then.
+        """Count and decide, and only then remove the older output.
 
-        The table is saved meanwhile: without it, a run that is continued counts again.
+        The color table is saved meanwhile. Without it, a resumed run would have to count again.
         """
-        if replaces:
-            classes = self.job.decide(self.monitor)
-            # Where there is no lock, another run may have come first.
-            record.refuse_to_share()
-            _clear(self.location)
-            return classes, beside.submit(save_colors, self.job.color_count, self.location)
-        # Before anything is counted: it proves that the place can be written.
-        record.write(**_kept(before))
-        color_count = self.job.color_count
-        restored = before is not None and self._restores(before)
-        color_count.table(self.monitor)
-        if before is not None:
-            _refuse_other_colors(self.location, before, color_count)
+        classes = self.segmentation.decide(self.request.monitor)
+        # On an object store there is no lock, so another run may have come first.
+        record.refuse_to_share()
+        _remove_output(self.location)
+        return classes, beside.submit(save_colors, self.segmentation.color_count, self.location)
+
+    def _decide_in_place(
+        self, record: RunRecord, resumed: JsonObject | None, beside: Executor
+    ) -> tuple[Classes, Future[None]]:
+        """Count, or take what the resumed run counted, and decide."""
+        # Written before anything is counted, which proves that the location is writable.
+        record.write(**_known_results(resumed))
+        color_count = self.segmentation.color_count
+        was_restored = resumed is not None and self._restore_colors(resumed)
+        color_count.table(self.request.monitor)
+        if resumed is not None:
+            _refuse_other_colors(self.location, resumed, color_count)
         saving = beside.submit(
-            lambda: None if restored else save_colors(color_count, self.location)
+            lambda: None if was_restored else save_colors(color_count, self.location)
         )
         record.write(**counted_details(color_count), input_files=color_count.state)
         try:
-            return self.job.decide(self.monitor), saving
+            return self.segmentation.decide(self.request.monitor), saving
         except ClassError:
             saving.result()
-            # The same parameters fail again, so that nobody will ask for these.
+            # The same parameters would fail again, so nobody will need these colors.
             self.location.child(COLORS_NAME).remove()
             raise
 
-    def _restores(self, before: dict[str, Any]) -> bool:
-        """Take the saved colors, if what the input is tells whether they are still its own."""
-        source = self.job.image.source
-        vouched = source.uri is not None and bool(source.identity)
-        return vouched and restore_colors(self.job.color_count, self.location, before)
+    def _restore_colors(self, before: JsonObject) -> bool:
+        """Take the saved colors if the input's identity proves that they are still its own."""
+        source = self.segmentation.image.source
+        has_identity = source.uri is not None and bool(source.identity)
+        return has_identity and restore_colors(self.segmentation.color_count, self.location, before)
 
-    def _write(
-        self, record: RunRecord, classes: Classes, outputs: tuple[str, ...], resumes: bool
-    ) -> dict[str, Any]:
-        job, details = self.job, self.manifest.details
-        details = {**details, **decided_details(job.color_count, classes, job.warnings())}
+    def _write_outputs(self, record: RunRecord, classes: Classes, resumes: bool) -> JsonObject:
+        color_count = self.segmentation.color_count
+        decided = decided_details(color_count, classes, self.segmentation.warnings)
 
-        def reached(name: str) -> None:
+        def record_pass(name: str) -> None:
             record.write(**{"pass": name})
 
-        found = {name: details[name] for name in ("window", "color_table")}
-        record.write(**found, input_files=job.color_count.state)
+        counted = {name: decided[name] for name in ("window", "color_table")}
+        record.write(**counted, input_files=color_count.state)
         writer = StoreWriter(
-            job.color_count, job.parameters, classes, self.location, self.monitor, resumes, reached
+            color_count,
+            self.segmentation.parameters,
+            classes,
+            self.location,
+            self.request.monitor,
+            resumes,
+            record_pass,
         )
-        return details | writer.write(outputs)
+        written = writer.write(self.request.outputs)
+        return {**self.manifest.details, **decided, **written}
 
-    def _commit(self, record: RunRecord, details: dict[str, Any]) -> Manifest:
-        """Tidy up and, last of all, write the manifest."""
-        manifest = replace(self.manifest, details={**details, "finished": now()})
+    def _commit_manifest(self, record: RunRecord, details: JsonObject) -> Manifest:
+        """Remove what only an unfinished store needs and, last of all, write the manifest."""
+        manifest = replace(self.manifest, details={**details, "finished": utc_now()})
         try:
-            # Tiles that were read before and after a change would not make one picture.
-            self.job.color_count.refuse_change()
+            # Tiles read before a change and tiles read after it would not make one image.
+            self.segmentation.color_count.refuse_change()
             for name in (COLORS_NAME, ROWS_NAME):
                 self.location.child(name).remove()
             if active_client() is not None:
-                # A worker that was killed leaves what it was writing, while the run goes on.
-                self.location.sweep()
+                # A killed worker leaves the file it was writing, while the run goes on.
+                self.location.remove_partial_files()
             record.write(**{"pass": "done", "state": "finished"})
-            # Now, as a kill right after the manifest would leave it in a finished store.
+            # A kill right after the manifest would leave the lock in a finished store,
+            # so the lock goes first.
             self.lock.release()
             self.location.child(MANIFEST_NAME).write_bytes(manifest.to_json().encode())
         except BaseException as error:
-            record.end(error)
+            record.record_end(error)
             raise
         return manifest
 
 
-def _kept(before: dict[str, Any] | None) -> dict[str, Any]:
-    """What a run that is continued has found out, for the case that this one dies too."""
+def _known_results(before: JsonObject | None) -> JsonObject:
+    """Return what a resumed run had found out; recorded again in case this run dies too."""
     names = ("window", "color_table", "input_files")
     return {name: before[name] for name in names if before and name in before}
 
 
 def _refuse_other_colors(
-    location: OutputLocation, before: dict[str, Any], color_count: ColorCount
+    location: OutputLocation, before: JsonObject, color_count: ColorCount
 ) -> None:
-    """Refuse to mix what was made from other colors, or another window, with what comes now."""
-    there, here = _kept(before), counted_details(color_count)
+    """Refuse to mix tiles made from other colors, or another window, with new ones."""
+    there = _known_results(before)
+    here = counted_details(color_count)
     files = there.pop("input_files", None)
     if files is not None and files != color_count.state:
         raise OutputConflict(
@@ -175,21 +191,22 @@ def _refuse_other_colors(
             "run began; ask to overwrite it (overwrite=True, --overwrite)."
         )
     if there and there != {name: here[name] for name in there}:
-        was, now_ = (d["color_table"]["sha256"][:12] for d in (before, here))
+        old_hash = before["color_table"]["sha256"][:12]
+        new_hash = here["color_table"]["sha256"][:12]
         raise OutputConflict(
             f"{location.uri} cannot be resumed, because the input has changed: the hash of its "
-            f"colors was {was} and is now {now_}; give the same input, or ask to overwrite it "
-            "(overwrite=True, --overwrite)."
+            f"colors was {old_hash} and is now {new_hash}; give the same input, or ask to "
+            "overwrite it (overwrite=True, --overwrite)."
         )
 
 
-def _clear(location: OutputLocation) -> None:
+def _remove_output(location: OutputLocation) -> None:
     """Remove an output; its manifest first, so that a crash leaves nothing that looks finished.
 
-    Its record goes last, when that of the new run replaces it: what is left of an
-    older run must never pass for a part of the new one.
+    Its record goes last, when the record of the new run replaces it. Leftovers of an older
+    run must never pass for a part of the new one.
     """
     location.child(MANIFEST_NAME).remove()
-    for name in contents(location):
+    for name in list_contents(location):
         if name != RECORD_NAME:
             location.child(name).remove()

@@ -35,7 +35,7 @@ class StoredPyramid:
         """Open the pyramid of a group; its form is that of :mod:`napari_pixseg.export.pyramid`."""
         import zarr
 
-        group = zarr.open_group(place.store(), path=path or None, mode="r")
+        group = zarr.open_group(place.open_store(), path=path or None, mode="r")
         ome: Any = group.attrs["ome"]
         described = ome["multiscales"][0]
         scale, translation = described["datasets"][0]["coordinateTransformations"]

@@ -72,7 +72,7 @@ def test_numbers_are_counted_as_bincount_does(dtype, seed):
 def test_painting_takes_colors_and_clips(dtype):
     classes = np.array([0, 3, 1, 200], dtype)
     colors, plane = np.array([9, 8, 7, 6], np.uint8), np.empty(4, np.uint8)
-    kernels.paint(classes, colors, plane)
+    kernels.paint_classes(classes, colors, plane)
     assert plane.tolist() == np.take(colors, classes, mode="clip").tolist()
 
 
@@ -80,7 +80,7 @@ def test_painting_takes_colors_and_clips(dtype):
 def test_a_look_up_says_how_many_are_zero(packed):
     table = np.arange((1 << 24) + 1) % 3
     result = np.empty(packed.size, np.uint8)
-    zeros = kernels.look_up(packed, table.astype(np.uint8), result)
+    zeros = kernels.look_up_colors(packed, table.astype(np.uint8), result)
     assert np.array_equal(result, table[packed])
     assert zeros == (result == 0).sum()
 

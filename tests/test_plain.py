@@ -26,13 +26,13 @@ from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 
 HEAVY = ("dask", "zarr", "numba", "scipy", "skimage", "pyarrow", "distributed", "imagecodecs")
-WITH_PLAIN = [name for name, k in vars(kernels).items() if getattr(k, "plain", None)]
+WITH_PLAIN = [name for name, k in vars(kernels).items() if getattr(k, "vectorized", None)]
 
 
 def both(name, *arguments):
     """Run a kernel in both versions; what each returns and writes."""
     kernel, outcomes = getattr(kernels, name), []
-    for version in (kernel.plain, kernel.compiled):
+    for version in (kernel.vectorized, kernel.compiled):
         copies = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
         outcomes.append((version(*copies), copies))
     return outcomes
@@ -53,27 +53,41 @@ def many(draw):
 
 @st.composite
 def partitions(draw):
-    """Colors with counts, and three channels cut into regions that are close to each other."""
+    """Colors with counts, and three channels cut into intervals that are close to each other."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n = many(draw)
     colors = rng.integers(0, 256, (n, 3), np.uint8)
     counts = rng.integers(1, draw(st.sampled_from([2, 1 << 50])), n)
-    regions = []
+    intervals = []
     for _ in range(3):
         edges = np.sort(rng.choice(256, 2 * draw(st.integers(0, 6)), replace=False))
-        regions.append(edges.reshape(-1, 2).astype(np.int64))
+        intervals.append(edges.reshape(-1, 2).astype(np.int64))
     first, last = np.full((3, 256), -1, np.int64), np.full((3, 256), -2, np.int64)
-    for channel, bounds in enumerate(regions):
+    for channel, bounds in enumerate(intervals):
         for value in range(256):
             inside = np.flatnonzero((value >= bounds[:, 0] - 3) & (value <= bounds[:, 1] + 3))
             if len(inside):
                 first[channel, value], last[channel, value] = inside[0], inside[-1]
-    return rng, colors, counts, first, last, tuple(len(bounds) for bounds in regions)
+    return rng, colors, counts, first, last, tuple(len(bounds) for bounds in intervals)
 
 
 def test_every_kernel_of_a_small_picture_is_compared():
-    tested = {"pack", "add_tables", "histograms", "box_totals", "kept_boxes", "classify", "nearest"}
-    tested |= {"class_totals", "look_up", "look_up_pixels", "count_numbers", "paint"}
+    tested = {
+        "pack_pixels",
+        "merge_counts",
+        "add_histograms",
+        "add_box_totals",
+        "number_kept_boxes",
+        "classify_colors",
+        "find_nearest_centers",
+    }
+    tested |= {
+        "add_class_totals",
+        "look_up_colors",
+        "look_up_pixels",
+        "count_numbers",
+        "paint_classes",
+    }
     assert set(WITH_PLAIN) == tested
 
 
@@ -81,19 +95,19 @@ def test_every_kernel_of_a_small_picture_is_compared():
 def test_plain_boxes_and_classes_are_the_compiled_ones(made):
     rng, colors, counts, first, last, sizes = made
     shape, boxes = sizes[1:], int(np.prod(sizes))
-    assert_alike("histograms", colors, counts, np.zeros((3, 256), np.int64))
-    assert_alike("box_totals", colors, counts, first, shape, np.zeros((boxes, 4), np.int64))
+    assert_alike("add_histograms", colors, counts, np.zeros((3, 256), np.int64))
+    assert_alike("add_box_totals", colors, counts, first, shape, np.zeros((boxes, 4), np.int64))
     numbers = np.full(boxes, -1, np.int64)
     kept = rng.random(boxes) < rng.random()
     numbers[kept] = np.arange(kept.sum())
     for number in (max(int(kept.sum()), 1), 5000):
         # Few different values: many colors are as near to one center as to another.
         centers = rng.integers(0, rng.choice([4, 256]), (number, 3))
-        assert_alike("nearest", colors, centers, np.zeros(len(colors), np.uint16))
+        assert_alike("find_nearest_centers", colors, centers, np.zeros(len(colors), np.uint16))
     result = np.zeros(len(colors), np.uint16)
-    assert_alike("classify", colors, first, last, shape, numbers, result)
+    assert_alike("classify_colors", colors, first, last, shape, numbers, result)
     classes = rng.integers(0, 9, len(colors)).astype(np.uint16)
-    assert_alike("class_totals", classes, colors, counts, np.zeros((9, 4), np.int64))
+    assert_alike("add_class_totals", classes, colors, counts, np.zeros((9, 4), np.int64))
 
 
 @given(
@@ -102,7 +116,7 @@ def test_plain_boxes_and_classes_are_the_compiled_ones(made):
     st.booleans(),
 )
 def test_the_same_boxes_are_kept(counts, share, relative):
-    assert_alike("kept_boxes", counts, share, relative)
+    assert_alike("number_kept_boxes", counts, share, relative)
 
 
 @cache
@@ -115,15 +129,15 @@ def test_pixels_are_packed_looked_up_counted_and_painted_alike(seed, channels, d
     rng = np.random.default_rng(seed)
     n = many(data.draw)
     pixels = rng.integers(0, 256, (n, channels), np.uint8)
-    assert_alike("pack", pixels, np.zeros(n, np.uint32))
+    assert_alike("pack_pixels", pixels, np.zeros(n, np.uint32))
     dtype = data.draw(st.sampled_from([np.uint8, np.uint16]))
     assert_alike("look_up_pixels", pixels, whole_table(dtype), np.zeros(n, dtype))
     table = rng.integers(0, 3, 1000).astype(dtype)
     packed = rng.integers(0, 1000, n).astype(np.uint32)
-    assert_alike("look_up", packed, table, np.zeros(n, dtype))
+    assert_alike("look_up_colors", packed, table, np.zeros(n, dtype))
     numbers = rng.integers(0, 12, n).astype(dtype)
     assert_alike("count_numbers", numbers, np.zeros(7, np.int64))
-    assert_alike("paint", numbers, rng.integers(0, 256, 9, np.uint8), np.zeros(n, np.uint8))
+    assert_alike("paint_classes", numbers, rng.integers(0, 256, 9, np.uint8), np.zeros(n, np.uint8))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 500), st.integers(0, 500))
@@ -135,7 +149,7 @@ def test_tables_are_merged_alike(seed, one, other):
         tables += [colors, rng.integers(1, 1 << 60, len(colors))]
     most = len(tables[0]) + len(tables[2])
     room = np.zeros(most, np.uint32), np.zeros(most, np.int64)
-    (n, written), (m, expected) = both("add_tables", *tables, *room)
+    (n, written), (m, expected) = both("merge_counts", *tables, *room)
     assert n == m
     for mine, theirs in zip(written[-2:], expected[-2:], strict=True):
         np.testing.assert_array_equal(mine[:n], theirs[:n], strict=True)
@@ -150,25 +164,40 @@ def test_colors_are_counted_alike(packed, cores):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "_FEWEST", 20)
         patch.setattr(threads.os, "cpu_count", lambda: cores)
-        patch.setattr(compiling.allowance, "covers", lambda _: True)
+        patch.setattr(compiling, "is_worth_compiling", lambda *_: False)
         color_count = ColorTable.from_packed(packed)
-        patch.setattr(compiling.allowance, "covers", lambda _: False)
+        patch.setattr(compiling, "is_worth_compiling", lambda *_: True)
         assert ColorTable.from_packed(packed) == color_count
     assert color_count.packed.dtype == np.uint32
     assert color_count.counts.dtype == np.int64
 
 
-def test_the_allowance_ends_with_the_work_or_with_a_large_image(monkeypatch):
+def chosen(choice, elements):
+    return choice.run(elements, lambda: "vectorized", lambda: "compiled")
+
+
+def test_numba_is_loaded_after_much_work_or_for_a_large_image_or_for_repetition(monkeypatch):
     monkeypatch.delitem(sys.modules, "numba", raising=False)
-    some = compiling.Allowance(10)
-    assert [some.covers(6) for _ in range(3)] == [True, True, False]
-    told = compiling.Allowance(10)
-    told.expect(compiling.PLAIN_PIXELS)
-    assert told.covers(1)
-    told.expect(compiling.PLAIN_PIXELS + 1)
-    assert not told.covers(1)
+    some = compiling.KernelChoice(10)
+    assert [chosen(some, 6) for _ in range(3)] == ["vectorized", "vectorized", "compiled"]
+    told = compiling.KernelChoice(10)
+    told.expect_image(compiling.MOST_VECTORIZED_PIXELS)
+    assert chosen(told, 1) == "vectorized"
+    told.expect_image(compiling.MOST_VECTORIZED_PIXELS + 1)
+    told.expect_image(1)
+    assert chosen(told, 1) == "compiled"
+    repeated = compiling.KernelChoice(10)
+    repeated.expect_repetition()
+    assert chosen(repeated, 1) == "compiled"
     monkeypatch.setitem(sys.modules, "numba", object())
-    assert not compiling.Allowance(10).covers(1)
+    assert chosen(compiling.KernelChoice(10), 1) == "compiled"
+
+
+def test_asking_which_kernel_is_used_changes_nothing(monkeypatch):
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    choice = compiling.KernelChoice(10)
+    assert not any(choice.uses_compiled for _ in range(99))
+    assert chosen(choice, 6) == "vectorized"
 
 
 # Tiles without Dask -------------------------------------------------------------

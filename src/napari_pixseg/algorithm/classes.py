@@ -96,7 +96,7 @@ class Partition:
         first, last = _containing(self.regions)
         shape = len(self.regions[1]), len(self.regions[2])
         parallel_slices(
-            lambda part: kernels.classify(
+            lambda part: kernels.classify_colors(
                 colors[part], first, last, shape, self.numbers, result[part]
             ),
             len(colors), _SHARED_FROM,
@@ -114,10 +114,12 @@ class Partition:
         classes = np.empty(len(colors), np.uint16)
         if len(self.centers) <= _FEW_CENTERS:
             # Compared at once, faster than looked for, and faster than threads that wait.
-            vectorized.nearest(colors, self.centers, classes)
+            vectorized.find_nearest_centers_vectorized(colors, self.centers, classes)
         else:
             parallel_slices(
-                lambda part: kernels.nearest(colors[part], self.centers, classes[part]),
+                lambda part: kernels.find_nearest_centers(
+                    colors[part], self.centers, classes[part]
+                ),
                 len(colors),
             )
         return classes
@@ -238,7 +240,7 @@ def _fingerprints(
     table: ColorTable, colors: NDArray[np.uint8], parameters: Parameters
 ) -> tuple[Fingerprint, Fingerprint, Fingerprint]:
     counts = np.zeros((3, BINS), np.int64)
-    kernels.histograms(colors, table.counts, counts)
+    kernels.add_histograms(colors, table.counts, counts)
     if parameters.semantics == "documented":
         threshold = parameters.st * table.pixels / REFERENCE_PIXELS
     else:
@@ -288,11 +290,11 @@ def _partition(
     sizes = [len(bounds) for bounds in regions]
     totals = np.zeros((sizes[0] * sizes[1] * sizes[2], 4), np.int64)
     first, _ = _containing(regions)
-    kernels.box_totals(colors, table.counts, first, (sizes[1], sizes[2]), totals)
+    kernels.add_box_totals(colors, table.counts, first, (sizes[1], sizes[2]), totals)
     color_count = int(totals[:, 0].sum())
     relative = parameters.semantics == "imagemagick6"
     share = parameters.ct if relative else (color_count * parameters.ct) / 100.0
-    numbers = kernels.kept_boxes(totals[:, 0].copy(), share, relative)
+    numbers = kernels.number_kept_boxes(totals[:, 0].copy(), share, relative)
     kept = totals[numbers >= 0]
     _refuse_class_count(len(kept), totals[:, 0], parameters)
     centers = _rounded_means(kept)
@@ -332,7 +334,7 @@ def _class_totals(
     """(n + 1, 4) pixels of each class and, where the palette is made of them, sums of colors."""
     totals = np.zeros((max(classes, 1) + 1, 4), np.int64)
     if parameters.semantics == "documented":
-        kernels.class_totals(color_classes, table.colors, table.counts, totals)
+        kernels.add_class_totals(color_classes, table.colors, table.counts, totals)
     else:
         np.add.at(totals[:, 0], color_classes, table.counts)
     return totals

@@ -1,7 +1,7 @@
 """The color table: how many pixels have each byte color.
 
-It is all the algorithm needs of an image. Tables are integers and merge by
-addition, so chunks and order cannot matter.
+The algorithm needs nothing else of an image. Counts are integers and tables merge by addition, so
+the result does not depend on tiles or their order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +18,20 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.colorspaces.convert import UNCHANGED, forward_bytes
 from napari_pixseg.algorithm.kernels import compiled as kernels
 from napari_pixseg.algorithm.kernels import vectorized
-from napari_pixseg.algorithm.kernels.dispatch import allowance
+from napari_pixseg.algorithm.kernels.arrays import Counts, Packed, Scratch
+from napari_pixseg.algorithm.kernels.dispatch import kernel_choice
 from napari_pixseg.parameters import ColorSpace
 
 COLORS = 1 << 24
 
 
-# One above the largest packed color: a pixel without data.
+# Stands for a pixel without data: one above the largest packed color.
 NO_DATA = np.uint32(COLORS)
 
 
 _SPACES_KEPT = 4
 
-
-# So that 32-bit counters cannot overflow.
+# 32-bit counters cannot overflow with so many pixels.
 COUNTED_AT_ONCE = (1 << 32) - 1
 
 
@@ -52,12 +51,13 @@ def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
         raise ValueError(f"Colors have one to three channels, not {pixels.shape[-1]}.")
     packed = np.empty(pixels.shape[:-1], np.uint32)
     rows = np.ascontiguousarray(pixels).reshape(-1, pixels.shape[-1])
-    kernels.pack(rows, packed.reshape(-1))
+    kernels.pack_pixels(rows, packed.reshape(-1))
     return packed
 
 
 def unpack_colors(packed: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """Undo :func:`pack_colors`: (...) packed colors to (..., 3) bytes."""
+    # In big-endian order the three bytes of a color follow an empty one.
     bytes_ = np.ascontiguousarray(packed, ">u4").view(np.uint8).reshape(*packed.shape, 4)
     return np.ascontiguousarray(bytes_[..., 1:])
 
@@ -73,9 +73,9 @@ class ColorTable:
     counts : (n,) ndarray of int64
         Pixels of each color, all positive.
     space : ColorSpace or None
-        None: the bytes are sRGB colors and serve every color space. Otherwise
-        16-bit samples were converted before they were counted, and only this
-        space can be asked for.
+        None means that the bytes are sRGB colors, which can be converted to every
+        color space. Otherwise 16-bit samples were converted to this space before they were
+        counted, and the table serves no other space.
     """
 
     packed: NDArray[np.uint32]
@@ -95,7 +95,13 @@ class ColorTable:
     ) -> ColorTable:
         """Count packed colors of any shape; pixels without data are left out.
 
-        With ``in_place`` their order may be lost, where that spares the memory of a copy.
+        Parameters
+        ----------
+        packed : ndarray of uint32
+        space : ColorSpace, optional
+            The table's ``space``.
+        in_place : bool
+            The colors may be sorted where they are, which saves a copy.
         """
         flat = np.ascontiguousarray(packed, np.uint32).reshape(-1)
         if flat.size and flat.max() > NO_DATA:
@@ -104,12 +110,16 @@ class ColorTable:
             starts = range(0, flat.size, COUNTED_AT_ONCE)
             parts = (cls.from_packed(flat[i : i + COUNTED_AT_ONCE], space) for i in starts)
             return cls.merge(parts)
-        if allowance.covers(flat.size):
-            is_ours = in_place or not np.shares_memory(flat, packed)
-            return _without_no_data(*vectorized.distinct(flat if is_ours else flat.copy()), space)
-        seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
-        with _counters.taken() as scratch:
-            return _collected(seen[: kernels.tally(flat, scratch, seen)], scratch, space)
+        is_ours = in_place or not np.shares_memory(flat, packed)
+        colors, counts = kernel_choice.run(
+            flat.size,
+            lambda: vectorized.count_distinct(flat if is_ours else flat.copy()),
+            lambda: _count_in_scratch(flat),
+        )
+        if len(colors) and colors[-1] == NO_DATA:
+            colors = colors[:-1].copy()
+            counts = counts[:-1].copy()
+        return cls(colors, counts, space)
 
     @classmethod
     def from_pixels(cls, pixels: NDArray[np.uint8]) -> ColorTable:
@@ -131,9 +141,9 @@ class ColorTable:
         if any(part.space != parts[0].space for part in parts):
             raise ValueError("Color tables of different color spaces cannot be merged.")
         while len(parts) > 1:
-            # Neighbors first: every color is moved once for each doubling, not for each part.
+            # In pairs, so that a color is moved once for each doubling and not for each part.
             pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
-            parts = [_sum(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+            parts = [_add_tables(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
         return parts[0]
 
     def __len__(self) -> int:
@@ -148,7 +158,8 @@ class ColorTable:
             and np.array_equal(self.counts, other.counts)
         )
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
+        # Converted colors are quickly made again, and large to send.
         return {name: getattr(self, name) for name in ("packed", "counts", "space")} | {
             "_converted": {}
         }
@@ -181,7 +192,7 @@ class ColorTable:
 
     @cached_property
     def _sha256(self) -> str:
-        # A library of its own, which is loaded while a picture is compressed.
+        # Not needed to segment: it loads OpenSSL, which takes time at the start.
         import hashlib
 
         digest = hashlib.sha256(b"" if self.space is None else bytes([self.space]))
@@ -190,61 +201,57 @@ class ColorTable:
         return digest.hexdigest()
 
 
-class _Counters:
-    """Zeroed counters for all colors, one set for each thread that counts at the moment.
+class _ScratchPool:
+    """Zeroed counters for all colors, one array for each thread that counts at the moment.
 
-    They are left zero by those who use them, so that a small tile does not pay for 2^24
-    entries; after an interruption they are not used again.
+    Users leave the counters zero, so that a small tile does not pay for clearing 2^24 entries.
+    After an interruption an array may hold counts, and is not used again.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[kernels.Scratch] = []
+        self._idle: list[Scratch] = []
 
     @contextmanager
-    def taken(self) -> Iterator[kernels.Scratch]:
-        """Give one set."""
+    def lend(self) -> Iterator[Scratch]:
+        """Lend one array."""
         with self._lock:
-            counters = self._idle.pop() if self._idle else np.zeros(COLORS + 1, np.uint32)
-        yield counters
+            scratch = self._idle.pop() if self._idle else np.zeros(COLORS + 1, np.uint32)
+        yield scratch
+        # Not in a finally clause: see the class.
         with self._lock:
-            self._idle.append(counters)
+            self._idle.append(scratch)
 
     def release(self) -> None:
-        """Give the memory of idle sets back."""
+        """Give the memory of idle arrays back."""
         with self._lock:
             self._idle.clear()
 
 
-_counters = _Counters()
+_scratch_pool = _ScratchPool()
 
 
 def release_counters() -> None:
-    """Give the memory back that counting keeps from tile to tile, 64 MiB a thread."""
-    _counters.release()
+    """Give the memory back that counting keeps from tile to tile, 64 MiB for each thread."""
+    _scratch_pool.release()
 
 
-def _sum(one: ColorTable, other: ColorTable) -> ColorTable:
+def _count_in_scratch(flat: Packed) -> tuple[Packed, Counts]:
+    """Return the distinct colors, ascending, and their counts."""
+    seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
+    with _scratch_pool.lend() as scratch:
+        distinct = kernels.count_packed_colors(flat, scratch, seen)
+        colors = np.sort(seen[:distinct])
+        counts = np.empty(len(colors), np.int64)
+        kernels.take_counts(colors, scratch, counts)
+    return colors, counts
+
+
+def _add_tables(one: ColorTable, other: ColorTable) -> ColorTable:
     most = min(len(one) + len(other), COLORS)
-    packed, counts = np.empty(most, np.uint32), np.empty(most, np.int64)
-    distinct = kernels.add_tables(
+    packed = np.empty(most, np.uint32)
+    counts = np.empty(most, np.int64)
+    distinct = kernels.merge_counts(
         one.packed, one.counts, other.packed, other.counts, packed, counts
     )
     return ColorTable(packed[:distinct].copy(), counts[:distinct].copy(), one.space)
-
-
-def _collected(
-    seen: NDArray[np.uint32], scratch: kernels.Scratch, space: ColorSpace | None
-) -> ColorTable:
-    colors = np.sort(seen)
-    counts = np.empty(len(colors), np.int64)
-    kernels.collect(colors, scratch, counts)
-    return _without_no_data(colors, counts, space)
-
-
-def _without_no_data(
-    colors: NDArray[np.uint32], counts: NDArray[np.int64], space: ColorSpace | None
-) -> ColorTable:
-    if len(colors) and colors[-1] == NO_DATA:
-        colors, counts = colors[:-1].copy(), counts[:-1].copy()
-    return ColorTable(colors, counts, space)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.algorithm.color_counter import ColorCounter
+from napari_pixseg.algorithm.color_counter import ColorCounter, shares_counters
 from napari_pixseg.algorithm.color_table import NO_DATA, ColorTable, release_counters
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.algorithm.kernels.dispatch import allowance
+from napari_pixseg.algorithm.kernels.dispatch import kernel_choice
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.median import median, reflect_margin, with_halo
 from napari_pixseg.classification.tile_colors import (
@@ -46,10 +46,6 @@ _ANEW = (
 
 # From here on map_overlap's graph costs more than it is worth: each task reads for itself.
 DIRECT_TILES = 10_000
-
-
-# Up to so many, what a tile has are few colors beside the 2^24 that could be.
-_FEW_TILES = 8
 
 
 # Sees the packed colors of a region while they are counted.
@@ -145,8 +141,8 @@ class Pixels:
             ``observer(region, packed)`` sees every tile on the way, once it is read. It is
             called in this process, from several threads: not for distributed schedulers.
         """
-        allowance.expect(math.prod(self.tiling.shape))
-        if len(self.tiling) > _FEW_TILES and runs_here():
+        kernel_choice.expect_image(math.prod(self.tiling.shape))
+        if shares_counters(len(self.tiling), runs_here()):
             counts = ColorCounter(self.encoding.space)
             run_tiles(
                 self.color_tiles(), _Adding(counts, self._numbered(observer)), "colors", monitor
@@ -306,7 +302,7 @@ def _look_up(colors: Colors, table: _Lookup) -> NDArray[Any]:
         )
     else:
         flat, packed = result.reshape(-1), packed_colors(colors)
-        zeros = kernels.look_up(np.ascontiguousarray(packed).reshape(-1), table.table, flat)
+        zeros = kernels.look_up_colors(np.ascontiguousarray(packed).reshape(-1), table.table, flat)
         unknown = bool(zeros and ((result == 0) & (packed != NO_DATA)).any())
     if unknown:
         raise InputChanged(

@@ -27,7 +27,7 @@ def area_mean(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
     *outer, rows, columns = block.shape
     result = np.empty((*outer, math.ceil(rows / 2), math.ceil(columns / 2)), np.uint8)
     planes = np.require(block, requirements=["C", "W"]).reshape(-1, rows, columns)
-    kernels.halve(planes, result.reshape(-1, *result.shape[-2:]))
+    kernels.halve_planes(planes, result.reshape(-1, *result.shape[-2:]))
     return result
 
 

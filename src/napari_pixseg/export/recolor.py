@@ -55,7 +55,7 @@ class Painter:
         flat = np.require(classes, requirements=["C", "W"]).reshape(-1)
         for channel in range(color_channels(self.image)):
             colors = np.ascontiguousarray(self.palette[:, channel])
-            kernels.paint(flat, colors, picture[channel].reshape(-1))
+            kernels.paint_classes(flat, colors, picture[channel].reshape(-1))
         if self.keeps_alpha:
             picture[-1] = alpha_bytes(self.image.read_alpha(region))
         return picture

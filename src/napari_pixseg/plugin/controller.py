@@ -17,7 +17,7 @@ from psygnal import Signal
 
 from napari_pixseg.algorithm.classes import Classes, decide
 from napari_pixseg.algorithm.color_table import ColorTable
-from napari_pixseg.algorithm.kernels.dispatch import allowance
+from napari_pixseg.algorithm.kernels.dispatch import kernel_choice
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
@@ -218,7 +218,7 @@ class Controller:
         if self._reopen is None:
             return
         # Numba is loaded here, in a worker, and not while somebody moves a slider.
-        allowance.end()
+        kernel_choice.expect_repetition()
         levels = self._reopen(parameters)
         check_parameters(levels[0], parameters)
         monitor = RunMonitor(self.progressed.emit, cancel)

@@ -1,35 +1,34 @@
-"""The loops over colors and pixels that NumPy cannot do in one pass.
+"""The loops over colors and pixels that NumPy cannot do in one pass, compiled by numba.
 
-Each is a few lines of Python, compiled; what small pictures need is there in NumPy, too.
+Those that a small picture needs exist in NumPy as well, in :mod:`vectorized`. A kernel with two
+versions is declared with ``compiled_or``; see :mod:`dispatch` for how one is chosen.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.kernels import vectorized
+from napari_pixseg.algorithm.kernels.arrays import (
+    AnyArray,
+    Bytes,
+    ClassNumbers,
+    Counts,
+    Indices,
+    Packed,
+    Scratch,
+)
 from napari_pixseg.algorithm.kernels.dispatch import compiled, compiled_or
 
-Bytes = NDArray[np.uint8]
 
-
-Counts = NDArray[np.int64]
-
-
-# Counters of all 2^24 colors are the largest thing a thread holds: 32 bits halve it.
-Scratch = NDArray[np.uint32]
-
-
-@compiled_or(vectorized.pack)
-def pack(pixels: Bytes, packed: NDArray[np.uint32]) -> None:
+@compiled_or(vectorized.pack_pixels_vectorized)
+def pack_pixels(pixels: Bytes, packed: Packed) -> None:
     """Write ``r << 16 | g << 8 | b`` of (n, 1..3) bytes; one channel serves as all three."""
     channels = pixels.shape[1]
     for i in range(pixels.shape[0]):
         red = np.uint32(pixels[i, 0])
-        green, blue = red, red
+        green = red
+        blue = red
         if channels >= 2:
             green = np.uint32(pixels[i, 1])
             blue = np.uint32(pixels[i, 2]) if channels == 3 else np.uint32(0)
@@ -37,8 +36,11 @@ def pack(pixels: Bytes, packed: NDArray[np.uint32]) -> None:
 
 
 @compiled
-def tally(packed: NDArray[np.uint32], scratch: Scratch, seen: NDArray[np.uint32]) -> int:
-    """Count packed colors into ``scratch``, list each new one in ``seen``; return how many."""
+def count_packed_colors(packed: Packed, scratch: Scratch, seen: Packed) -> int:
+    """Count packed colors into ``scratch`` and list the distinct ones; return their number.
+
+    ``seen`` receives each color when it is met for the first time.
+    """
     distinct = 0
     for i in range(packed.size):
         color = packed[i]
@@ -50,19 +52,22 @@ def tally(packed: NDArray[np.uint32], scratch: Scratch, seen: NDArray[np.uint32]
     return distinct
 
 
-@compiled_or(vectorized.add_tables)
-def add_tables(
-    colors: NDArray[np.uint32],
+@compiled_or(vectorized.merge_counts_vectorized)
+def merge_counts(
+    colors: Packed,
     counts: Counts,
-    others: NDArray[np.uint32],
+    others: Packed,
     their_counts: Counts,
-    merged: NDArray[np.uint32],
+    merged: Packed,
     merged_counts: Counts,
 ) -> int:
     """Merge two ascending lists of colors, adding the counts; return how many there are."""
-    i, j, n = 0, 0, 0
+    i = 0
+    j = 0
+    n = 0
     while i < colors.size and j < others.size:
-        color, other = colors[i], others[j]
+        color = colors[i]
+        other = others[j]
         count = np.int64(0)
         if color <= other:
             count += counts[i]
@@ -70,42 +75,48 @@ def add_tables(
         if other <= color:
             count += their_counts[j]
             j += 1
-        merged[n], merged_counts[n] = min(color, other), count
+        merged[n] = min(color, other)
+        merged_counts[n] = count
         n += 1
     while i < colors.size:
-        merged[n], merged_counts[n] = colors[i], counts[i]
-        i, n = i + 1, n + 1
+        merged[n] = colors[i]
+        merged_counts[n] = counts[i]
+        i += 1
+        n += 1
     while j < others.size:
-        merged[n], merged_counts[n] = others[j], their_counts[j]
-        j, n = j + 1, n + 1
+        merged[n] = others[j]
+        merged_counts[n] = their_counts[j]
+        j += 1
+        n += 1
     return n
 
 
 @compiled
-def collect(seen: NDArray[np.uint32], scratch: Scratch, counts: Counts) -> None:
-    """Take the counts of the colors in ``seen`` out of ``scratch``, leaving zeros."""
+def take_counts(seen: Packed, scratch: Scratch, counts: Counts) -> None:
+    """Move the counts of the colors in ``seen`` from ``scratch`` to ``counts``."""
     for i in range(seen.size):
         counts[i] = scratch[seen[i]]
+        # The next tile finds zeros, without clearing all 2^24 counters.
         scratch[seen[i]] = 0
 
 
-@compiled_or(vectorized.histograms)
-def histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
+@compiled_or(vectorized.add_histograms_vectorized)
+def add_histograms(colors: Bytes, counts: Counts, result: Counts) -> None:
     """Add the counts of (n, 3) byte colors to three histograms, ``result`` (3, 256)."""
     for i in range(colors.shape[0]):
         for channel in range(3):
             result[channel, colors[i, channel]] += counts[i]
 
 
-@compiled_or(vectorized.box_totals)
-def box_totals(
-    colors: Bytes, counts: Counts, first: NDArray[np.int64], shape: tuple[int, int], totals: Counts
+@compiled_or(vectorized.add_box_totals_vectorized)
+def add_box_totals(
+    colors: Bytes, counts: Counts, first: Indices, shape: tuple[int, int], totals: Counts
 ) -> None:
     """Add count and byte sums of every color to the first box that contains it.
 
-    ``first`` (3, 256) is the first region of each channel that contains a value
-    (-1: none), ``shape`` the numbers of regions of channels 1 and 2, ``totals``
-    (boxes, 4) receives the count and the three sums.
+    ``first`` (3, 256) is the first interval of each channel that contains a value, or -1.
+    ``shape`` has the numbers of intervals of channels 1 and 2. ``totals`` (boxes, 4)
+    receives the count and the three sums.
     """
     for i in range(colors.shape[0]):
         a = first[0, colors[i, 0]]
@@ -119,12 +130,12 @@ def box_totals(
             totals[box, 1 + channel] += counts[i] * np.int64(colors[i, channel])
 
 
-@compiled_or(vectorized.kept_boxes)
-def kept_boxes(counts: Counts, share: float, relative: bool) -> NDArray[np.int64]:
-    """Number the boxes that are kept from 0, give -1 to the others.
+@compiled_or(vectorized.number_kept_boxes_vectorized)
+def number_kept_boxes(counts: Counts, share: float, relative: bool) -> Indices:
+    """Number the boxes that are kept from 0, and give -1 to the others.
 
-    ``relative``: each box is compared with ``kept * share / 100``, the number of boxes kept before
-    it (the reference's slip); otherwise with ``share`` itself.
+    A box needs ``share`` pixels. If ``relative``, it needs ``kept * share / 100``, where ``kept``
+    is the number of boxes kept before it: docs/algorithm.md, section 7, quirk 1.
     """
     numbers = np.full(counts.size, -1, np.int64)
     kept = 0
@@ -139,10 +150,10 @@ def kept_boxes(counts: Counts, share: float, relative: bool) -> NDArray[np.int64
 @compiled
 def _first_kept(
     color: Bytes,
-    first: NDArray[np.int64],
-    last: NDArray[np.int64],
+    first: Indices,
+    last: Indices,
     shape: tuple[int, int],
-    numbers: NDArray[np.int64],
+    numbers: Indices,
 ) -> int:
     for channel in range(3):
         if first[channel, color[channel]] < 0:
@@ -156,33 +167,37 @@ def _first_kept(
     return -1
 
 
-@compiled_or(vectorized.classify)
-def classify(
+@compiled_or(vectorized.classify_colors_vectorized)
+def classify_colors(
     colors: Bytes,
-    first: NDArray[np.int64],
-    last: NDArray[np.int64],
+    first: Indices,
+    last: Indices,
     shape: tuple[int, int],
-    numbers: NDArray[np.int64],
-    result: NDArray[np.uint16],
+    numbers: Indices,
+    result: ClassNumbers,
 ) -> None:
-    """Write class 1..n of each (n, 3) byte color: its first kept box; 0 where there is none."""
+    """Write the class 1..n of each (n, 3) byte color, which is its first kept box, or 0."""
     for i in range(colors.shape[0]):
         result[i] = _first_kept(colors[i], first, last, shape, numbers) + 1
 
 
-@compiled_or(vectorized.nearest)
-def nearest(colors: Bytes, centers: NDArray[np.int64], result: NDArray[np.uint16]) -> None:
-    """Write class 1..n of each (n, 3) byte color: its nearest center, ties to the lowest.
+@compiled_or(vectorized.find_nearest_centers_vectorized)
+def find_nearest_centers(colors: Bytes, centers: Indices, result: ClassNumbers) -> None:
+    """Write the class 1..n of each (n, 3) byte color, which is its nearest center.
 
-    Walks outwards from the first center not below the color in channel 0 until that
-    channel alone is farther than the best so far.
+    The lowest of several nearest ones wins. The search starts at the color's value in channel 0
+    and walks outwards until that channel alone is farther away than the best center so far.
     """
     order = np.argsort(centers[:, 0])
     starts = np.searchsorted(centers[order, 0], np.arange(256))
     for i in range(colors.shape[0]):
-        red, green, blue = np.int64(colors[i, 0]), np.int64(colors[i, 1]), np.int64(colors[i, 2])
-        best, winner = np.int64(1) << 40, -1
-        low, high = starts[colors[i, 0]] - 1, starts[colors[i, 0]]
+        red = np.int64(colors[i, 0])
+        green = np.int64(colors[i, 1])
+        blue = np.int64(colors[i, 2])
+        best = np.int64(1) << 40
+        winner = -1
+        high = starts[colors[i, 0]]
+        low = high - 1
         while low >= 0 or high < order.size:
             upwards = low < 0 or (
                 high < order.size and centers[order[high], 0] - red <= red - centers[order[low], 0]
@@ -198,14 +213,13 @@ def nearest(colors: Bytes, centers: NDArray[np.int64], result: NDArray[np.uint16
             distance += (centers[index, 1] - green) ** 2
             distance += (centers[index, 2] - blue) ** 2
             if distance < best or (distance == best and index < winner):
-                best, winner = distance, index
+                best = distance
+                winner = index
         result[i] = winner + 1
 
 
-@compiled_or(vectorized.class_totals)
-def class_totals(
-    classes: NDArray[np.uint16], colors: Bytes, counts: Counts, totals: Counts
-) -> None:
+@compiled_or(vectorized.add_class_totals_vectorized)
+def add_class_totals(classes: ClassNumbers, colors: Bytes, counts: Counts, totals: Counts) -> None:
     """Add count and byte sums of each color to its class; ``totals`` is (n + 1, 4)."""
     for i in range(classes.size):
         row = totals[classes[i]]
@@ -214,11 +228,9 @@ def class_totals(
             row[1 + channel] += counts[i] * np.int64(colors[i, channel])
 
 
-@compiled_or(vectorized.look_up)
-def look_up(
-    packed: NDArray[np.uint32], table: NDArray[np.generic], result: NDArray[np.generic]
-) -> int:
-    """Replace packed colors by their entries of ``table``; return how many of these are 0."""
+@compiled_or(vectorized.look_up_colors_vectorized)
+def look_up_colors(packed: Packed, table: AnyArray, result: AnyArray) -> int:
+    """Replace packed colors by their entries in ``table``; return how many entries are 0."""
     zeros = 0
     for i in range(packed.size):
         entry = table[packed[i]]
@@ -227,14 +239,15 @@ def look_up(
     return zeros
 
 
-@compiled_or(vectorized.look_up_pixels)
-def look_up_pixels(pixels: Bytes, table: NDArray[np.generic], result: NDArray[np.generic]) -> int:
-    """Do what :func:`look_up` does with (n, 1..3) bytes, without packing them first."""
+@compiled_or(vectorized.look_up_pixels_vectorized)
+def look_up_pixels(pixels: Bytes, table: AnyArray, result: AnyArray) -> int:
+    """Do the same as :func:`look_up_colors` for (n, 1..3) bytes, without packing them first."""
     zeros = 0
     channels = pixels.shape[1]
     for i in range(pixels.shape[0]):
         red = np.uint32(pixels[i, 0])
-        green, blue = red, red
+        green = red
+        blue = red
         if channels >= 2:
             green = np.uint32(pixels[i, 1])
             blue = np.uint32(pixels[i, 2]) if channels == 3 else np.uint32(0)
@@ -244,38 +257,42 @@ def look_up_pixels(pixels: Bytes, table: NDArray[np.generic], result: NDArray[np
     return zeros
 
 
-@compiled_or(vectorized.count_numbers)
-def count_numbers(numbers: NDArray[Any], counts: Counts) -> None:
-    """Count how often each number 0..n-1 occurs, into ``counts`` (n,); leave out others."""
-    run, last = 0, 0
+@compiled_or(vectorized.count_numbers_vectorized)
+def count_numbers(numbers: AnyArray, counts: Counts) -> None:
+    """Add how often each number 0..n-1 occurs to ``counts`` (n,); larger ones are left out."""
+    run = 0
+    last = 0
     for i in range(numbers.size):
-        # Run by run: a counter that is added to again and again waits for itself.
+        # Whole runs are added, because repeated additions to one counter wait for each other.
         number = int(numbers[i])
         if number != last:
             if last < counts.size:
                 counts[last] += run
-            run, last = 0, number
+            run = 0
+            last = number
         run += 1
     if last < counts.size:
         counts[last] += run
 
 
-@compiled_or(vectorized.paint)
-def paint(classes: NDArray[Any], colors: Bytes, plane: Bytes) -> None:
-    """Write the color of each class; classes beyond the last are painted as the last."""
+@compiled_or(vectorized.paint_classes_vectorized)
+def paint_classes(classes: AnyArray, colors: Bytes, plane: Bytes) -> None:
+    """Write the color of each class; classes beyond the last one get its color."""
     last = colors.size - 1
     for i in range(classes.size):
         plane[i] = colors[min(int(classes[i]), last)]
 
 
 @compiled
-def halve(planes: Bytes, result: Bytes) -> None:
+def halve_planes(planes: Bytes, result: Bytes) -> None:
     """Write the mean of 2 x 2 pixels of (n, y, x) planes, rounded half up."""
-    rows, columns = planes.shape[1], planes.shape[2]
+    rows = planes.shape[1]
+    columns = planes.shape[2]
     for plane in range(planes.shape[0]):
         for y in range(result.shape[1]):
-            # At odd ends a line serves twice, which leaves the mean of the pixels there are.
-            first, second = planes[plane, 2 * y], planes[plane, min(2 * y + 1, rows - 1)]
+            # The last line of an odd number serves twice, so the mean is that of existing pixels.
+            first = planes[plane, 2 * y]
+            second = planes[plane, min(2 * y + 1, rows - 1)]
             line = result[plane, y]
             for x in range(columns // 2):
                 total = np.uint32(first[2 * x]) + np.uint32(first[2 * x + 1])

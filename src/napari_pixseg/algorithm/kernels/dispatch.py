@@ -1,8 +1,8 @@
-"""How the kernels are compiled: once, when needed, kept on disk, without the interpreter lock.
+"""Which version of a kernel runs, and how numba compiles it.
 
-Importing numba and loading what it compiled earlier takes longer than a picture of some
-megapixels takes in plain NumPy. Kernels that such a picture needs therefore have a plain
-version, too; the tests hold the two equal, bit for bit.
+Importing numba and loading what it compiled earlier takes longer than NumPy takes for a picture of
+some megapixels. The kernels that such a picture needs therefore exist twice: compiled, and
+vectorized with NumPy. Tests hold the two equal, bit for bit. :data:`kernel_choice` picks one.
 """
 
 from __future__ import annotations
@@ -10,25 +10,103 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import update_wrapper
 from types import FunctionType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Generic, ParamSpec, TypeVar, cast
+
+from napari_pixseg.algorithm.kernels.arrays import AnyArray
 
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
 
-
-# Where numba begins to be the cheaper way, measured on whole processes: elements that plain
-# versions look at, about ten for each pixel and a few for each color.
-PLAIN_ELEMENTS = 1 << 29
-
-
-PLAIN_PIXELS = 1 << 25
-
+# Beyond these numba is the cheaper way, as measured on whole processes. Vectorized kernels look at
+# about ten elements for each pixel and a few for each color.
+MOST_VECTORIZED_ELEMENTS = 1 << 29
+MOST_VECTORIZED_PIXELS = 1 << 25
 
 _compiling = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is known of the work of a process.
+
+    Attributes
+    ----------
+    vectorized_elements : int
+        Array elements that vectorized kernels were given so far.
+    largest_image : int
+        Pixels of the largest image that was announced.
+    repeats : bool
+        The same kernels will be called again and again, as while a slider is moved.
+    """
+
+    vectorized_elements: int = 0
+    largest_image: int = 0
+    repeats: bool = False
+
+
+def is_worth_compiling(
+    work: Workload, numba_is_loaded: bool, most_elements: int = MOST_VECTORIZED_ELEMENTS
+) -> bool:
+    """Return whether the compiled kernels are the cheaper ones for this work.
+
+    A loaded numba costs nothing more, so it is used at once.
+    """
+    return (
+        numba_is_loaded
+        or work.repeats
+        or work.largest_image > MOST_VECTORIZED_PIXELS
+        or work.vectorized_elements >= most_elements
+    )
+
+
+class KernelChoice:
+    """Chooses between compiled and vectorized kernels for one process.
+
+    It is told what work there is by :meth:`expect_image`, :meth:`expect_repetition` and
+    :meth:`run`. Asking it, with :attr:`uses_compiled`, changes nothing.
+
+    Parameters
+    ----------
+    most_elements : int
+        Elements that vectorized kernels may be given before numba is loaded after all.
+    """
+
+    def __init__(self, most_elements: int = MOST_VECTORIZED_ELEMENTS) -> None:
+        self._most_elements = most_elements
+        self._work = Workload()
+        self._lock = threading.Lock()
+
+    @property
+    def uses_compiled(self) -> bool:
+        """Whether the next kernel is a compiled one."""
+        return is_worth_compiling(self._work, "numba" in sys.modules, self._most_elements)
+
+    def expect_image(self, pixels: int) -> None:
+        """Announce an image that will be worked on."""
+        with self._lock:
+            largest = max(pixels, self._work.largest_image)
+            self._work = replace(self._work, largest_image=largest)
+
+    def expect_repetition(self) -> None:
+        """Announce that the kernels will be called again and again."""
+        with self._lock:
+            self._work = replace(self._work, repeats=True)
+
+    def run(self, elements: int, vectorized: Callable[[], R], compiled: Callable[[], R]) -> R:
+        """Run the cheaper of two versions of some work, and keep count of the elements."""
+        if self.uses_compiled:
+            return compiled()
+        with self._lock:
+            # Counted before the work: several threads begin at the same time.
+            total = self._work.vectorized_elements + elements
+            self._work = replace(self._work, vectorized_elements=total)
+        return vectorized()
+
+
+kernel_choice = KernelChoice()
 
 
 class Kernel(Generic[P, R]):
@@ -37,28 +115,34 @@ class Kernel(Generic[P, R]):
     Attributes
     ----------
     function : callable
-        As it was written.
-    plain : callable or None
-        Does the same with NumPy, for work that is not worth loading numba.
+        The loop in Python, as it was written.
+    vectorized : callable or None
+        The same in NumPy, for work that is not worth loading numba.
     """
 
-    def __init__(self, function: Callable[P, R], plain: Callable[P, R] | None = None) -> None:
+    def __init__(self, function: Callable[P, R], vectorized: Callable[P, R] | None = None) -> None:
         update_wrapper(self, function)
-        self.function, self.plain = function, plain
+        self.function = function
+        self.vectorized = vectorized
         self._compiled: Callable[P, R] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain version where the allowance covers it, else the compiled one."""
-        if self.plain is not None and allowance.covers(cast(Any, args[0]).size):
-            return self.plain(*args, **kwargs)
-        return self.compiled(*args, **kwargs)
+        """Call the version that is cheaper for the size of the first argument."""
+        vectorized = self.vectorized
+        if vectorized is None:
+            return self.compiled(*args, **kwargs)
+        return kernel_choice.run(
+            cast(AnyArray, args[0]).size,
+            lambda: vectorized(*args, **kwargs),
+            lambda: self.compiled(*args, **kwargs),
+        )
 
     @property
     def compiled(self) -> Callable[P, R]:
         """The function as numba compiled it."""
         if self._compiled is None:
             with _compiling:
-                self._compiled = self._compiled or _compile(self.function)
+                self._compiled = self._compiled or _compile_loop(self.function)
         return self._compiled
 
 
@@ -67,55 +151,21 @@ def compiled(function: Callable[P, R]) -> Kernel[P, R]:
     return Kernel(function)
 
 
-def compiled_or(plain: Callable[P, R]) -> Callable[[Callable[P, R]], Kernel[P, R]]:
-    """Make a kernel of which there is a plain version."""
-    return lambda function: Kernel(function, plain)
+def compiled_or(vectorized: Callable[P, R]) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+    """Make a kernel that has a vectorized version, too."""
+    return lambda function: Kernel(function, vectorized)
 
 
-class Allowance:
-    """How much this process may still do without numba.
-
-    Parameters
-    ----------
-    elements : int
-        What the plain versions may look at before numba is loaded after all.
-    """
-
-    def __init__(self, elements: int) -> None:
-        self._left = elements
-
-    def covers(self, elements: int) -> bool:
-        """Whether so many elements are to be worked on without numba; counts them."""
-        if self._left <= 0 or "numba" in sys.modules:
-            return False
-        self._left -= elements
-        return True
-
-    def expect(self, pixels: int) -> None:
-        """Be told of an image that will be worked on: if it is large, numba pays at once."""
-        if pixels > PLAIN_PIXELS:
-            self.end()
-
-    def end(self) -> None:
-        """Be told that numba pays at once, because what is done now will be done again."""
-        self._left = 0
-
-
-allowance = Allowance(PLAIN_ELEMENTS)
-
-
-def _compile(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a function with numba; keep the machine code where that can be written.
-
-    No fast-math: results must not depend on the processor. A read-only
-    installation without a home has no place for a cache and compiles anew.
-    """
+def _compile_loop(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a function with numba; keep the machine code on disk where possible."""
     import numba
 
     loop = _with_compiled_callees(cast(FunctionType, function))
+    # No fast-math, because results must not depend on the processor.
     try:
         kernel: Callable[P, R] = numba.njit(nogil=True, cache=True)(loop)
     except RuntimeError:
+        # A read-only installation without a home directory has no place for a cache.
         kernel = numba.njit(nogil=True)(loop)
     return kernel
 

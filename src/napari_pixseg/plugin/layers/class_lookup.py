@@ -69,7 +69,7 @@ class ClassLookup:
     def _looked_up(self, packed: Packed) -> ClassNumbers:
         result = np.empty(packed.shape, self.dtype)
         flat = np.ascontiguousarray(packed).reshape(-1)
-        kernels.look_up(flat, self._table, result.reshape(-1))
+        kernels.look_up_colors(flat, self._table, result.reshape(-1))
         return result
 
     def _learn(self, packed: Packed) -> None:

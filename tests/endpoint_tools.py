@@ -24,7 +24,7 @@ pytest.importorskip("python_multipart", reason="the extra napari-pixseg[server] 
 import uvicorn
 
 from napari_pixseg.endpoint.app import make_app
-from napari_pixseg.endpoint.cli import configuration
+from napari_pixseg.endpoint.serve_command import make_uvicorn_config
 from napari_pixseg.endpoint.settings import Settings
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -107,7 +107,7 @@ def serving(look_up=None, **settings):
     """Run a server as ``napari-pixseg serve`` does, on a free port."""
     chosen = Settings(**{"port": 0, "jobs": 2, **settings})
     app = make_app(chosen, look_up) if look_up else make_app(chosen)
-    server = uvicorn.Server(configuration(app, chosen))
+    server = uvicorn.Server(make_uvicorn_config(app, chosen))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -122,7 +122,7 @@ def test_tiffs_of_any_layout_are_segmented_as_the_library_does(
     assert np.array_equal(server.post(content, blob="true").pixels, wanted)
     # Its remedy is for the server's owner.
     answer = server.post(content[: len(content) // 2])
-    refused(answer, 422, "cannot be decoded; repair the image, or save it anew")
+    refused(answer, 422, "cannot be decoded; repair the image, or save it again")
 
 
 def test_gray_alpha_and_other_formats_are_segmented_as_the_library_does(server, tmp_path):

@@ -13,8 +13,8 @@ from endpoint_tools import LOOPBACK, encoded, picture_server, scene, sends, serv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_pixseg.endpoint.address_policy import is_allowed, pinned, resolve
-from napari_pixseg.endpoint.settings import Settings, network
+from napari_pixseg.endpoint.address_policy import is_allowed, pin_addresses, resolve_host
+from napari_pixseg.endpoint.settings import Settings, parse_network
 from napari_pixseg.endpoint.url_fetch import Fetcher
 from napari_pixseg.errors import (
     Cancelled,
@@ -28,7 +28,7 @@ from napari_pixseg.errors import (
 PNG = encoded(scene(1))
 
 
-def fetched(url, look_up=resolve, cancel=None, **settings):
+def fetched(url, look_up=resolve_host, cancel=None, **settings):
     into = io.BytesIO()
     chosen = Settings(**{"allowed": LOOPBACK, "seconds": 5, **settings})
     Fetcher(chosen, look_up).fetch(url, into, cancel or threading.Event())
@@ -78,13 +78,13 @@ def test_an_ipv4_address_in_ipv6_clothes_is_judged_like_itself(address):
 
 
 def test_a_network_that_was_allowed_is_allowed_and_no_other():
-    allowed = (network("10.1.0.0/16"), network("fd00::/8"))
+    allowed = (parse_network("10.1.0.0/16"), parse_network("fd00::/8"))
     assert is_allowed("10.1.2.3", allowed)
     assert is_allowed("::ffff:10.1.2.3", allowed)
     assert is_allowed("fd12::1", allowed)
     assert not is_allowed("10.2.0.1", allowed)
-    with pytest.raises(ParameterError, match="is no network"):
-        network("10.1.2.3/8")
+    with pytest.raises(ParameterError, match="is not a network"):
+        parse_network("10.1.2.3/8")
 
 
 HOSTS = [
@@ -119,11 +119,11 @@ def test_what_is_no_plain_web_address_is_refused(url):
 
 
 def test_a_host_with_one_private_address_among_public_ones_is_refused():
-    with pytest.raises(ParameterError, match="no public address"):
-        pinned("h", 80, (), lambda *_: ["8.8.8.8", "10.0.0.1"])
-    assert pinned("h", 80, (), lambda *_: ["8.8.8.8"]) == ["8.8.8.8"]
+    with pytest.raises(ParameterError, match="not a public address"):
+        pin_addresses("h", 80, (), lambda *_: ["8.8.8.8", "10.0.0.1"])
+    assert pin_addresses("h", 80, (), lambda *_: ["8.8.8.8"]) == ["8.8.8.8"]
     with pytest.raises(InputNotFound):
-        pinned("h", 80, (), lambda *_: [])
+        pin_addresses("h", 80, (), lambda *_: [])
 
 
 def test_a_name_that_changes_its_address_is_looked_up_once(monkeypatch):
@@ -174,7 +174,7 @@ def redirecting(to, status=302):
 def test_a_redirect_is_judged_like_the_first_address(to, status):
     # Only this one address is allowed, so that the redirect itself can be sent.
     with picture_server(redirecting(to, status)) as url, pytest.raises(ParameterError):
-        fetched(url, allowed=(network("127.0.0.1"),))
+        fetched(url, allowed=(parse_network("127.0.0.1"),))
 
 
 def test_redirects_are_followed_so_far_and_no_further():
@@ -341,5 +341,5 @@ def test_the_server_refuses_private_images_by_itself(tmp_path):
     with picture_server(sends(PNG)) as url, serving(storage=str(tmp_path)) as server:
         for answer in (server.get(img=url), server.json({"img": url})):
             assert answer.status == 400
-            assert "no public address" in answer.json["error"]
+            assert "not a public address" in answer.json["error"]
         until(lambda: not list(tmp_path.iterdir()))

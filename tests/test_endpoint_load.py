@@ -32,7 +32,7 @@ def inside(server):
     """The server's places that are taken."""
     for route in server.app.router.routes:
         if route.path == "/segment":
-            return route.endpoint.__self__._jobs.taken
+            return route.endpoint.__self__._queue.places_taken
     raise AssertionError
 
 
@@ -40,7 +40,7 @@ def left(server):
     """Files the server is at work on."""
     for route in server.app.router.routes:
         if route.path == "/segment":
-            return list(route.endpoint.__self__._folder.iterdir())
+            return list(route.endpoint.__self__._work_folder.path.iterdir())
     raise AssertionError
 
 
@@ -93,7 +93,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path):
 def held(monkeypatch):
     """Jobs that wait until they are let go, or are cancelled; and which of these happened."""
     go, events = threading.Event(), []
-    real = result_storage.write_picture
+    real = result_storage.write_recolored
 
     def slow(path, source, parameters, cancel):
         events.append("began")
@@ -103,8 +103,8 @@ def held(monkeypatch):
                 break
         return real(path, source, parameters, cancel)
 
-    monkeypatch.setattr(result_storage, "write_picture", slow)
-    monkeypatch.setattr(app_module, "write_picture", slow)
+    monkeypatch.setattr(result_storage, "write_recolored", slow)
+    monkeypatch.setattr(app_module, "write_recolored", slow)
     yield go, events
     go.set()
 

@@ -72,7 +72,7 @@ def test_what_an_endpoint_refuses_is_one_sentence(server, job):
     running.run(Endpoint(server.url, "wrong"), lambda: open_image(scene(1)), Parameters(), "a", {})
     until(heard.ended)
     assert heard.done == []
-    assert heard.failed == ["The key is not known here; check it, or ask who runs this server."]
+    assert heard.failed == ["The key is not known here; check it, or ask whoever runs this server."]
 
 
 def test_a_cancelled_job_is_heard_no_more_of(job, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_pixseg.endpoint.client import Endpoint
@@ -25,8 +25,8 @@ __all__ = [
     "segment",
 ]
 
-# Loaded on first use: importing the package must cost next to nothing, because
-# napari imports the manifests' packages of all plugins at its start.
+# Loaded on first use: importing the package must cost next to nothing, because napari
+# imports every installed plugin when it starts.
 _HOMES = {
     "ColorSpace": "parameters",
     "Endpoint": "endpoint.client",
@@ -39,7 +39,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

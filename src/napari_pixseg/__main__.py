@@ -7,25 +7,27 @@ import os
 import sys
 from typing import NoReturn
 
-# What keeps threads, files or connections that are to be closed at the end.
+# Modules with threads, files or connections that Python must close at the end.
 _WITH_THREADS = ("dask", "zarr", "fsspec", "numba", "uvicorn", "starlette", "coverage")
 
 
 def program() -> NoReturn:
     """Run the command line, and end the process.
 
-    Where only light modules were loaded nothing is left to be done, and Python is spared taking
-    them apart, a tenth of the time that a picture takes.
+    If only light modules were loaded, the process ends at once. Python's own shutdown would
+    dismantle them first, which takes a tenth of the time that a picture takes.
     """
-    # Imports make many objects that stay: looking through them again and again takes 10 ms.
+    # Imports create many objects that stay. Collecting garbage among them again and again
+    # takes 10 ms.
     gc.set_threshold(50_000, 20, 20)
     try:
+        # Imported here, so that Ctrl-C during the imports ends the process quietly, too.
         from napari_pixseg.execution.allocator import prepare_heap
 
         prepare_heap()
         from napari_pixseg.cli import main
     except KeyboardInterrupt:
-        # As shells have it. Nothing was begun.
+        # The status that shells expect. No work has begun yet.
         os._exit(130)
     code = main()
     if any(name in sys.modules for name in _WITH_THREADS):

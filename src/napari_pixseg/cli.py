@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from napari_pixseg.endpoint.cli import add_endpoint, add_serve, segment_there
+from napari_pixseg.endpoint.cli import add_endpoint, add_serve, segment_at_endpoint
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest, attached_manifest
 from napari_pixseg.parameters import SEMANTICS, Parameters
@@ -216,7 +216,7 @@ def _segment(options: argparse.Namespace) -> None:
             "out."
         )
     if options.endpoint:
-        _say(segment_there(options, _beyond_an_endpoint(options)))
+        _say(segment_at_endpoint(options, _beyond_an_endpoint(options)))
         return
     from napari_pixseg.execution.dask_cluster import connected
     from napari_pixseg.segmentation import open_segmentation

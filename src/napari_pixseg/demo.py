@@ -1,4 +1,4 @@
-"""A demonstration on real data: a stained tissue section, enlarged to a mosaic."""
+"""A demonstration on real data: a mosaic made of a stained tissue section."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from PIL import Image
 
 from napari_pixseg.execution.progress import Listener
 from napari_pixseg.export.manifest import Manifest
@@ -18,20 +19,20 @@ _CHUNK = 1024
 
 
 def run_demo(folder: Path, on_event: Listener | None = None) -> tuple[Manifest, dict[str, Path]]:
-    """Make a mosaic of a picture that comes with scikit-image, and segment it.
+    """Make a mosaic of a picture from scikit-image, and segment it.
 
     Parameters
     ----------
     folder : Path
-        Made if need be; what an earlier demonstration left there is replaced.
+        Created if needed. Files of an earlier demonstration are replaced.
     on_event : callable, optional
-        Hears of every tile.
+        Called for every tile.
 
     Returns
     -------
     Manifest
     dict of str to Path
-        What was written, by what it is.
+        The files that were written, by a description of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {
@@ -53,31 +54,35 @@ def write_mosaic(path: Path, copies: tuple[int, int]) -> None:
     Parameters
     ----------
     path : Path
-        A zarr of format 3, (512 rows, 512 columns, 3) uint8, is written here.
+        Where the array is written: zarr format 3, uint8, shape (512 rows, 512 columns, 3).
     copies : (rows, columns)
+        How many copies there are in each direction.
     """
+    # Needed by the demonstration only, and slow to import.
     from skimage.data import immunohistochemistry
 
     picture = immunohistochemistry()
-    # Mirrored, so that neighbors meet without an edge.
+    # Mirrored, so that neighboring copies meet without an edge.
     block = np.concatenate([picture, picture[::-1]])
     block = np.concatenate([block, block[:, ::-1]], axis=1)
     height, width = (count * 512 for count in copies)
     array = zarr.create_array(
-        str(path), shape=(height, width, 3), chunks=(_CHUNK, _CHUNK, 3), dtype=np.uint8,
+        str(path),
+        shape=(height, width, 3),
+        chunks=(_CHUNK, _CHUNK, 3),
+        dtype=np.uint8,
         overwrite=True,
-    )  # fmt: skip
+    )
     for row in range(0, height, _CHUNK):
         for column in range(0, width, _CHUNK):
-            rows, columns = min(_CHUNK, height - row), min(_CHUNK, width - column)
+            rows = min(_CHUNK, height - row)
+            columns = min(_CHUNK, width - column)
             array[row : row + rows, column : column + columns] = block[:rows, :columns]
 
 
 def _write_comparison(segmentation: Segmentation, path: Path) -> None:
     """Write one copy of the picture beside its classes."""
-    from PIL import Image
-
-    region = (slice(0, 512), slice(0, 512))
-    before: NDArray[np.uint8] = segmentation.image.read(region)
-    after = segmentation.recolored[region].compute()
+    first_copy = (slice(0, 512), slice(0, 512))
+    before: NDArray[np.uint8] = segmentation.image.read(first_copy)
+    after = segmentation.recolored[first_copy].compute()
     Image.fromarray(np.concatenate([before, after], axis=1)).save(path)

@@ -40,5 +40,5 @@ def test_the_fields_name_an_endpoint(fields):
     fields.key.value = ""
     assert fields.endpoint().key is None
     fields.url.value = "nonsense"
-    with pytest.raises(ParameterError, match="no address"):
+    with pytest.raises(ParameterError, match="not the address"):
         fields.endpoint()

@@ -1,1 +1,4 @@
-"""The SEGMENT API on one's own machine: GET and POST /segment, and a client for it."""
+"""The SEGMENT API on your own machine: a server for GET and POST /segment, and a client."""
+
+# Named here because both the command line, which must stay light, and the client command use it.
+KEY_VARIABLE = "NAPARI_PIXSEG_KEY"

@@ -1,4 +1,4 @@
-"""Which addresses a server may be sent to by strangers: public ones, looked up once and kept."""
+"""Which addresses the server may fetch images from: public ones, resolved once and then kept."""
 
 from __future__ import annotations
 
@@ -11,43 +11,48 @@ from typing import TypeAlias
 from napari_pixseg.endpoint.settings import Network
 from napari_pixseg.errors import InputNotFound, ParameterError
 
-Resolve: TypeAlias = Callable[[str, int], Sequence[str]]
+HostLookup: TypeAlias = Callable[[str, int], Sequence[str]]
 
-
-# Public by their number, but not by what is there.
+# Python calls these networks public, but what answers there is not.
 _REFUSED = tuple(
     ipaddress.ip_network(text)
     for text in (
-        "168.63.129.16/32",  # Azure's host, which answers each machine about itself
-        "192.0.0.0/24",  # protocol assignments; a cloud's metadata is at .192
+        "168.63.129.16/32",  # Azure's host, which tells each machine about itself
+        "192.0.0.0/24",  # protocol assignments; one cloud's metadata server is at .192
         "192.88.99.0/24",  # 6to4 relays
         "64:ff9b:1::/48",  # local translation to IPv4
-        "fec0::/10",  # site-local, as private networks once were
+        "fec0::/10",  # site-local, the former private networks
         "5f00::/16",  # segment routing
     )
 )
+# NAT64: the last 32 bits are the IPv4 address that a connection really reaches.
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
-
-
-def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, as the system's resolver gives them."""
+def resolve_host(host: str, port: int) -> list[str]:
+    """Return the addresses of a host from the system's resolver."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def pinned(host: str, port: int, allowed: Sequence[Network], look_up: Resolve) -> list[str]:
-    """Return the addresses to connect to; nothing may look the host up again.
+def pin_addresses(
+    host: str, port: int, allowed: Sequence[Network], look_up: HostLookup
+) -> list[str]:
+    """Resolve a host and check every address; the caller must connect to one of these.
+
+    Looking the name up a second time would let its owner switch to a private address
+    after the check (DNS rebinding).
 
     Parameters
     ----------
     host : str
-        Name or number, in any notation the resolver takes: the result is what is judged.
+        Name or number in any notation the resolver accepts; the resolved addresses
+        are what is checked.
     port : int
     allowed : sequence of networks
-        Accepted although they are not public.
+        Accepted even though they are not public.
     look_up : callable
+        Host and port to numeric addresses.
 
     Returns
     -------
@@ -57,9 +62,9 @@ def pinned(host: str, port: int, allowed: Sequence[Network], look_up: Resolve) -
     Raises
     ------
     ParameterError
-        If any address of the host is one that strangers have no business with.
+        If any address of the host is neither public nor allowed.
     InputNotFound
-        If the host is not known.
+        If the host is unknown.
     """
     try:
         addresses = list(look_up(host, port))
@@ -67,10 +72,11 @@ def pinned(host: str, port: int, allowed: Sequence[Network], look_up: Resolve) -
         addresses = []
     if not addresses:
         raise InputNotFound(f"img cannot be fetched: no server is known by the name {host}.")
+    # One private address is enough to refuse: which one a connection takes is not ours to choose.
     if not all(is_allowed(address, allowed) for address in addresses):
         raise ParameterError(
-            f"img leads to {host}, which is no public address; upload the image instead, or ask "
-            "who runs this server to allow that network."
+            f"img leads to {host}, which is not a public address; upload the image instead, or ask "
+            "whoever runs this server to allow that network."
         )
     return addresses
 
@@ -81,33 +87,35 @@ def is_allowed(address: str, allowed: Sequence[Network] = ()) -> bool:
     Parameters
     ----------
     address : str
-        Numeric. IPv6 addresses that stand for an IPv4 address are judged by that one, too.
+        Numeric. An IPv6 address that embeds an IPv4 address is judged by that one, too.
     allowed : sequence of networks
     """
     try:
         number = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return all(_is_fit(one, allowed) for one in _meant(number))
+    return all(_is_public_or_allowed(target, allowed) for target in _reached_addresses(number))
 
 
-def _is_fit(number: IPv4Address | IPv6Address, allowed: Sequence[Network]) -> bool:
+def _is_public_or_allowed(number: IPv4Address | IPv6Address, allowed: Sequence[Network]) -> bool:
     if any(number in network for network in allowed):
         return True
     if any(number in network for network in _REFUSED):
         return False
-    odd = number.is_multicast or number.is_reserved or number.is_unspecified
-    return number.is_global and not odd
+    # `is_global` alone lets some of these through.
+    special = number.is_multicast or number.is_reserved or number.is_unspecified
+    return number.is_global and not special
 
 
-def _meant(number: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+def _reached_addresses(number: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+    """Return every address that a connection to this one may end at."""
     if isinstance(number, IPv4Address):
         return [number]
     if number.ipv4_mapped is not None:
         return [number.ipv4_mapped]
-    if number in _TRANSLATED:
+    if number in _NAT64:
         return [IPv4Address(int(number) & 0xFFFFFFFF)]
-    inside: list[IPv4Address | IPv6Address] = [number]
+    reached: list[IPv4Address | IPv6Address] = [number]
     if number.sixtofour is not None:
-        inside.append(number.sixtofour)
-    return inside
+        reached.append(number.sixtofour)
+    return reached

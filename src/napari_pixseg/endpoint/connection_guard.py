@@ -1,4 +1,4 @@
-"""Cutting a connection while another thread waits for what comes through it."""
+"""Closing a connection from another thread while its reader is blocked."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-_LOOK_EVERY = 0.1
+_CHECK_SECONDS = 0.1
 
 
 @contextmanager
 def cut_when(
-    enough: Callable[[], bool], line: Callable[[], socket.socket | None]
+    is_over: Callable[[], bool], find_socket: Callable[[], socket.socket | None]
 ) -> Iterator[None]:
-    """Cut a connection as soon as it is enough.
+    """Shut a connection down as soon as a condition holds.
 
-    A time limit of the socket would begin anew with every byte, and knows nothing
-    of people who went away. The reader may see an error, or what looks like the end.
+    A socket's own timeout restarts with every byte, and it cannot react to a user who
+    cancels. After the cut the reader may see an error, or what looks like a regular end.
 
     Parameters
     ----------
-    enough : callable
-        Asked some times a second, on another thread.
-    line : callable
-        The socket, or None before there is one.
+    is_over : callable
+        Called several times a second, on another thread.
+    find_socket : callable
+        Returns the socket, or None while there is none yet.
     """
-    ended = threading.Event()
+    finished = threading.Event()
 
-    def watch() -> None:
-        while not ended.wait(_LOOK_EVERY):
-            found = line() if enough() else None
-            if found is not None:
+    def watch_condition() -> None:
+        while not finished.wait(_CHECK_SECONDS):
+            connection = find_socket() if is_over() else None
+            if connection is not None:
                 with suppress(OSError):
-                    # Of the class: a TLS socket's own takes the cipher from under the reader.
-                    socket.socket.shutdown(found, socket.SHUT_RDWR)
+                    # An SSLSocket's own shutdown() would drop its cipher while the reader uses it.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
-    watcher = threading.Thread(target=watch, name="pixseg-cut", daemon=True)
+    watcher = threading.Thread(target=watch_condition, name="pixseg-cut", daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        ended.set()
+        finished.set()
         watcher.join()

@@ -1,4 +1,4 @@
-"""A few jobs at a time, some more that wait, and none that nobody waits for."""
+"""The job queue: a few jobs run at a time, some more wait, and abandoned ones are cancelled."""
 
 from __future__ import annotations
 
@@ -7,66 +7,72 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from napari_pixseg.errors import Cancelled, Unavailable
 
 T = TypeVar("T")
 
 
-class Jobs:
+class JobQueue:
     """Threads for the work of requests.
 
-    Segmenting takes processors, fetching takes time: each has threads of its own,
-    so that slow servers elsewhere keep nobody from being served.
+    Segmenting needs processors, while fetching mostly waits. Each has its own threads, so
+    that a slow picture server elsewhere delays nobody else.
 
     Parameters
     ----------
     workers : int
         Images that are segmented at a time.
     waiting : int
-        Requests that may be in the house besides.
+        Further requests that may queue.
     """
 
     def __init__(self, workers: int, waiting: int) -> None:
-        self._capacity, self._taken = workers + waiting, 0
+        self._capacity = workers + waiting
+        self._places_taken = 0
         self._workers = ThreadPoolExecutor(workers, "pixseg-job")
+        # Every request that was let in may fetch at once.
         self._fetchers = ThreadPoolExecutor(workers + waiting, "pixseg-fetch")
         self._cancels: set[threading.Event] = set()
 
     @property
-    def taken(self) -> int:
-        """Requests in the house."""
-        return self._taken
+    def places_taken(self) -> int:
+        """Number of requests that are running or waiting."""
+        return self._places_taken
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place from a request's beginning to its end; used by the event loop only.
+    def hold_place(self) -> Iterator[None]:
+        """Hold a place from the start of a request to its end.
+
+        Only the event loop may call this; the count has no lock.
 
         Raises
         ------
         Unavailable
-            If all are taken.
+            If all places are taken.
         """
-        if self._taken >= self._capacity:
-            raise Unavailable("The queue is full; try again in some seconds.")
-        self._taken += 1
+        if self._places_taken >= self._capacity:
+            raise Unavailable("The queue is full; try again in a few seconds.")
+        self._places_taken += 1
         try:
             yield
         finally:
-            self._taken -= 1
+            self._places_taken -= 1
 
-    async def segment(
-        self, work: Callable[[threading.Event], T], gone: Callable[[], Awaitable[None]]
+    async def run_job(
+        self,
+        work: Callable[[threading.Event], T],
+        wait_until_gone: Callable[[], Awaitable[None]],
     ) -> T:
-        """Do work when a worker is free.
+        """Do work as soon as a worker is free.
 
         Parameters
         ----------
         work : callable
-            Is given an event that is set when it is to stop.
-        gone : callable
-            Returns, when awaited, once nobody waits for the result.
+            Receives an event that is set when it should stop.
+        wait_until_gone : callable
+            Its awaitable finishes once nobody waits for the result any more.
 
         Returns
         -------
@@ -76,46 +82,50 @@ class Jobs:
         Raises
         ------
         Cancelled
-            If the client went away; the work has ended by then.
+            If the client went away; the work has stopped by then.
         """
-        return await self._run(self._workers, work, gone)
+        return await self._run_in(self._workers, work, wait_until_gone)
 
-    async def fetch(
-        self, work: Callable[[threading.Event], T], gone: Callable[[], Awaitable[None]]
+    async def run_fetch(
+        self,
+        work: Callable[[threading.Event], T],
+        wait_until_gone: Callable[[], Awaitable[None]],
     ) -> T:
-        """Do what is mostly waiting; otherwise like :meth:`segment`."""
-        return await self._run(self._fetchers, work, gone)
+        """Do work that mostly waits for the network; otherwise like :meth:`run_job`."""
+        return await self._run_in(self._fetchers, work, wait_until_gone)
 
-    async def _run(
+    async def _run_in(
         self,
         pool: ThreadPoolExecutor,
         work: Callable[[threading.Event], T],
-        gone: Callable[[], Awaitable[None]],
+        wait_until_gone: Callable[[], Awaitable[None]],
     ) -> T:
         cancel = threading.Event()
         self._cancels.add(cancel)
         submitted = pool.submit(work, cancel)
         job = asyncio.wrap_future(submitted)
-        leaving = asyncio.ensure_future(gone())
+        departure = asyncio.ensure_future(wait_until_gone())
         try:
-            either: set[asyncio.Future[Any]] = {job, leaving}
+            either: set[asyncio.Future[T] | asyncio.Future[None]] = {job, departure}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not job.done():
                 cancel.set()
                 submitted.cancel()
+                # The request's files are deleted next, so the work must have ended.
                 await asyncio.wait({job})
             return job.result()
         except asyncio.CancelledError:
+            # Either the job never began, or the server itself is being stopped.
             if job.cancelled():
                 raise Cancelled("The client went away.") from None
             raise
         finally:
             cancel.set()
-            leaving.cancel()
+            departure.cancel()
             self._cancels.discard(cancel)
 
     def close(self) -> None:
-        """Stop all work, and wait until it has stopped."""
+        """Stop all work and wait until it has stopped."""
         for cancel in tuple(self._cancels):
             cancel.set()
         for pool in (self._workers, self._fetchers):

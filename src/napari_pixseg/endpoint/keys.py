@@ -1,4 +1,4 @@
-"""Keys: read from a file, found in a request, compared without telling how much is right."""
+"""Access to the server: keys are read, found in requests and compared; pages are kept out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import hmac
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from napari_pixseg.endpoint.settings import is_loopback
 from napari_pixseg.errors import KeyRefused, ParameterError
 
 
 def load_keys(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read a keys file: one key a line; empty lines, and lines that begin with #, are skipped.
+    """Read a keys file: one key per line; empty lines and lines that start with # are skipped.
 
     Parameters
     ----------
@@ -26,7 +28,7 @@ def load_keys(path: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises
     ------
     ParameterError
-        If the file cannot be read, holds no key, or one that no HTTP header can carry.
+        If the file cannot be read, holds no key, or holds one that no HTTP header can carry.
     """
     try:
         lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
@@ -34,31 +36,32 @@ def load_keys(path: str | os.PathLike[str]) -> tuple[str, ...]:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ParameterError(
             f"The keys file {os.fspath(path)} cannot be read: {reason}; it must be text with one "
-            "key a line."
+            "key per line."
         ) from None
     stripped = [(number, line.strip()) for number, line in enumerate(lines, 1)]
     keys = [(number, line) for number, line in stripped if line and not line.startswith("#")]
     for number, key in keys:
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ParameterError(
-                f"Line {number} of the keys file {os.fspath(path)} is no key: use printable ASCII "
-                "characters without spaces."
+                f"Line {number} of the keys file {os.fspath(path)} is not a valid key: use "
+                "printable ASCII characters without spaces."
             )
     if not keys:
         raise ParameterError(
-            f"The keys file {os.fspath(path)} holds no key; write one a line, or leave --keys out."
+            f"The keys file {os.fspath(path)} holds no key; write one per line, or leave out "
+            "--keys."
         )
     return tuple(key for _, key in keys)
 
 
 def offered_keys(headers: Mapping[str, str], parameters: Sequence[str] = ()) -> list[str]:
-    """Return the keys a request offers: as parameter, or in one of two headers.
+    """Return the keys that a request offers, as a parameter or in one of two headers.
 
     Parameters
     ----------
     headers : mapping
-        By names in lower case. The original API reads ``WWW-Authenticate``, which
-        elsewhere belongs to responses; ``Authorization: Bearer`` is what clients expect.
+        Header names in lower case. The original API reads ``WWW-Authenticate``, which is
+        otherwise a response header; clients usually send ``Authorization: Bearer``.
     parameters : sequence of str
         Values of the parameter ``key``.
     """
@@ -86,12 +89,41 @@ def check_keys(offered: Iterable[str], keys: Sequence[str]) -> None:
             "A key is needed: give it as key, or in the header Authorization: Bearer or "
             "WWW-Authenticate."
         )
-    # Digests are of one length, and all pairs are looked at: the time says nothing.
-    pairs = [(_digest(one), _digest(key)) for one in offered for key in keys]
+    # Digests have one length, and every pair is compared, so the time taken reveals nothing.
+    pairs = [(_digest_key(one), _digest_key(key)) for one in offered for key in keys]
     matches = [hmac.compare_digest(one, key) for one, key in pairs]
     if not any(matches):
-        raise KeyRefused("The key is not known here; check it, or ask who runs this server.")
+        raise KeyRefused("The key is not known here; check it, or ask whoever runs this server.")
 
 
-def _digest(text: str) -> bytes:
+def _digest_key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def refuse_foreign_pages(headers: Mapping[str, str]) -> None:
+    """Refuse web pages that use this machine's browser to reach a server without keys.
+
+    A page can post to a loopback address, which its Origin gives away, or have its own
+    name point to one, which the Host gives away.
+
+    Parameters
+    ----------
+    headers : mapping
+        Of the request; header names in lower case.
+
+    Raises
+    ------
+    KeyRefused
+    """
+    origin = headers.get("origin")
+    claimed = [f"//{headers.get('host', '')}", *([] if origin is None else [origin])]
+    for address in claimed:
+        try:
+            host = urlsplit(address).hostname or ""
+        except ValueError:
+            host = ""
+        if not is_loopback(host):
+            raise KeyRefused(
+                "This server has no keys, so it answers only programs on its own machine that "
+                "call it at a loopback address; start it with --keys to let others in."
+            )

@@ -1,4 +1,4 @@
-"""What a server may do, decided before it starts."""
+"""The settings of a server, checked before it starts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from napari_pixseg.errors import ParameterError
 
-_LONGEST = 3600.0
+_MAX_SECONDS = 3600.0
 Network: TypeAlias = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that is decided about a server.
+    """Everything that can be set for a server.
 
     Attributes
     ----------
@@ -28,28 +28,29 @@ class Settings:
     storage : str
         Folder or URL that results are written to.
     keys : tuple of str
-        One of these must be given; none: no key is asked, on loopback only.
+        A request must give one of these. Without any, the server asks for no key and
+        must listen on loopback.
     jobs : int
         Images that are segmented at a time.
     waiting : int
-        Requests beyond these that may wait; more are answered with 503.
+        Further requests that may wait; any more are answered with 503.
     max_bytes : int
         Largest upload or download, in bytes.
     max_pixels : int
         Largest decoded image, in pixels.
     seconds : float
-        Longest time that an upload, or fetching ``img``, may take.
+        Longest time that an upload may take, and the fetching of ``img``.
     redirects : int
-        How often the server of ``img`` may send to another address.
+        How many redirects are followed when ``img`` is fetched.
     allowed : tuple of networks
-        Networks that ``img`` may be in although they are not public.
+        Networks that ``img`` may be in even though they are not public.
     public_url : str
-        What links begin with; empty: what the client used.
+        What links begin with. If empty, it is the address that the client used.
 
     Raises
     ------
     ParameterError
-        If a value is out of range, or a server without keys would not be on loopback.
+        If a value is out of range, or the server has no keys but other machines could reach it.
     """
 
     host: str = "127.0.0.1"
@@ -71,8 +72,8 @@ class Settings:
         for name in ("jobs", "max_bytes", "max_pixels", "seconds"):
             if not getattr(self, name) > 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be above 0.")
-        if self.seconds > _LONGEST:
-            raise ParameterError(f"seconds = {self.seconds} must be at most {_LONGEST:g}.")
+        if self.seconds > _MAX_SECONDS:
+            raise ParameterError(f"seconds = {self.seconds} must be at most {_MAX_SECONDS:g}.")
         for name in ("waiting", "redirects"):
             if getattr(self, name) < 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be 0 or more.")
@@ -80,6 +81,7 @@ class Settings:
             raise ParameterError("storage is empty; give a folder, or a URL such as s3://bucket.")
         if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
             raise ParameterError(f"public_url = {self.public_url!r} must begin with https://.")
+        # Without a key, anyone who reaches the server may use it.
         if not self.keys and not is_loopback(self.host):
             raise ParameterError(
                 f"A server at {self.host} can be reached from other machines, so it needs keys: "
@@ -88,7 +90,7 @@ class Settings:
 
     @property
     def capacity(self) -> int:
-        """Requests that are taken at a time."""
+        """Requests that are accepted at a time."""
         return self.jobs + self.waiting
 
 
@@ -100,7 +102,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def network(text: str) -> Network:
+def parse_network(text: str) -> Network:
     """Return the network that a text such as ``10.0.0.0/8`` names.
 
     Raises
@@ -111,5 +113,5 @@ def network(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError:
         raise ParameterError(
-            f"{text!r} is no network; write it like 10.0.0.0/8, or one address like 10.1.2.3."
+            f"{text!r} is not a network; write it like 10.0.0.0/8, or one address like 10.1.2.3."
         ) from None

@@ -6,14 +6,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import BinaryIO
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from napari_pixseg.endpoint.address_policy import Resolve, pinned, resolve
+from napari_pixseg.endpoint.address_policy import HostLookup, pin_addresses, resolve_host
 from napari_pixseg.endpoint.connection_guard import cut_when
 from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.errors import (
@@ -25,18 +25,13 @@ from napari_pixseg.errors import (
     TooLarge,
 )
 
-_BLOCK = 1 << 16
-
-
-_REDIRECTS = (301, 302, 303, 307, 308)
-
-
-_SAFE = "/%:@!$&'()*+,;=~-._?"
-
-
+_BLOCK_BYTES = 1 << 16
+_REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+# Left as they are in a path or query; "%" because a URL may be quoted already.
+_UNQUOTED = "/%:@!$&'()*+,;=~-._?"
 _HEADERS = {
     "Accept": "image/*",
-    # What is packed could be a bomb, and pictures are packed already.
+    # A compressed answer could be a bomb, and pictures are compressed anyway.
     "Accept-Encoding": "identity",
     "Connection": "close",
     "User-Agent": "napari-pixseg",
@@ -45,7 +40,7 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Fetcher:
-    """Fetches what strangers name.
+    """Fetches images from addresses that clients name.
 
     Attributes
     ----------
@@ -55,12 +50,12 @@ class Fetcher:
     """
 
     settings: Settings
-    look_up: Resolve = resolve
+    look_up: HostLookup = resolve_host
 
     def fetch(self, url: str, into: BinaryIO, cancel: threading.Event) -> None:
         """Write what is at a URL to a file.
 
-        No proxy, cookie or password is used, and every redirect is judged like the first URL.
+        No proxy, cookie or password is used, and every redirect is checked like the first URL.
 
         Parameters
         ----------
@@ -73,51 +68,48 @@ class Fetcher:
         Raises
         ------
         ParameterError
-            If the URL, or one it redirects to, is not to be fetched.
+            If the URL, or one it redirects to, must not be fetched.
         InputNotFound, NotAnImage, TooLarge, Cancelled
         """
         deadline = time.monotonic() + self.settings.seconds
         for _ in range(self.settings.redirects + 1):
-            target = parsed(url)
-            addresses = pinned(_host(target), _port(target), self.settings.allowed, self.look_up)
-            with _watched(_connection(target, addresses, deadline), cancel, deadline) as line:
-                location = self._hop(line, target, into)
-            if location is None:
+            target = parse_url(url)
+            addresses = pin_addresses(
+                _host_of(target), _port_of(target), self.settings.allowed, self.look_up
+            )
+            kind = _PinnedTlsConnection if target.scheme == "https" else _PinnedConnection
+            connection = kind(_host_of(target), _port_of(target), addresses, deadline)
+            with _guard_connection(connection, cancel, deadline):
+                redirect = self._request_once(connection, target, into)
+            if redirect is None:
                 return
-            url = _joined(url, location)
+            url = _join_redirect(url, redirect)
         raise InputNotFound(
             f"img cannot be fetched: it redirects more than {self.settings.redirects} times."
         )
 
-    def _hop(self, line: HTTPConnection, target: SplitResult, into: BinaryIO) -> str | None:
-        """Fetch, or return where to go on."""
-        path = quote(target.path or "/", _SAFE)
-        query = f"?{quote(target.query, _SAFE)}" if target.query else ""
-        line.request("GET", path + query, headers=_HEADERS)
-        with line.getresponse() as response:
+    def _request_once(
+        self, connection: HTTPConnection, target: SplitResult, into: BinaryIO
+    ) -> str | None:
+        """Fetch the image, or return the address that it redirects to."""
+        path = quote(target.path or "/", _UNQUOTED)
+        query = f"?{quote(target.query, _UNQUOTED)}" if target.query else ""
+        connection.request("GET", path + query, headers=_HEADERS)
+        with connection.getresponse() as response:
             location = response.headers.get("Location")
-            if response.status in _REDIRECTS and location:
+            if response.status in _REDIRECT_STATUSES and location:
                 return location
-            self._take(response, _host(target), into)
+            _check_response(response, _host_of(target))
+            self._copy_body(response, into)
         return None
 
-    def _take(self, response: HTTPResponse, host: str, into: BinaryIO) -> None:
-        if response.status != 200:
-            raise InputNotFound(
-                f"img cannot be fetched: {host} answers {response.status} instead of 200."
-            )
-        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise NotAnImage(
-                f"img cannot be read: {host} sends it packed, though that was not asked."
-            )
-        self._copy(response, into)
-
-    def _copy(self, response: HTTPResponse, into: BinaryIO) -> None:
+    def _copy_body(self, response: HTTPResponse, into: BinaryIO) -> None:
         limit = self.settings.max_bytes
         if (response.length or 0) > limit:
             raise too_many_bytes(limit)
         total = 0
-        while block := response.read(_BLOCK):
+        # The announced length may be missing or wrong, so bytes are counted as well.
+        while block := response.read(_BLOCK_BYTES):
             total += len(block)
             if total > limit:
                 raise too_many_bytes(limit)
@@ -126,18 +118,30 @@ class Fetcher:
             raise InputNotFound("img cannot be fetched: the connection broke in the middle.")
 
 
-def parsed(url: str) -> SplitResult:
-    """Take a URL apart.
+def _check_response(response: HTTPResponse, host: str) -> None:
+    if response.status != 200:
+        raise InputNotFound(
+            f"img cannot be fetched: {host} answers {response.status} instead of 200."
+        )
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise NotAnImage(
+            f"img cannot be read: {host} sends it compressed, although that was not requested."
+        )
+
+
+def parse_url(url: str) -> SplitResult:
+    """Split a URL and check it.
 
     Raises
     ------
     ParameterError
-        If it is not http or https, or has a user, or is no URL.
+        If it is not http or https, has a user, or is not a URL.
     """
     try:
         target = urlsplit(url)
-        _port(target)
-        host = _host(target)
+        # A bad port raises only when it is asked for.
+        _port_of(target)
+        host = _host_of(target)
     except (ValueError, UnicodeError):
         host = ""
     if not host or target.scheme not in ("http", "https"):
@@ -147,10 +151,11 @@ def parsed(url: str) -> SplitResult:
     return target
 
 
-def _joined(url: str, location: str) -> str:
+def _join_redirect(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
+        # The next hop refuses it with the right sentence.
         return location
 
 
@@ -162,72 +167,86 @@ def too_many_bytes(limit: int) -> TooLarge:
     )
 
 
-def _host(target: SplitResult) -> str:
+def _host_of(target: SplitResult) -> str:
     return (target.hostname or "").encode("idna").decode()
 
 
-def _port(target: SplitResult) -> int:
+def _port_of(target: SplitResult) -> int:
     return target.port or (443 if target.scheme == "https" else 80)
 
 
-class _Pinned(HTTPConnection):
-    """Connects to addresses that were judged, whatever the host's name says now."""
+class _PinnedConnection(HTTPConnection):
+    """Connects to addresses that were checked, without resolving the name again."""
 
-    addresses: tuple[str, ...] = ()
-    deadline = 0.0
-    # HTTPConnection forgets its socket as soon as the response is to end the connection.
-    line: socket.socket | None = None
+    def __init__(self, host: str, port: int, addresses: Sequence[str], deadline: float) -> None:
+        super().__init__(host, port)
+        self._addresses = tuple(addresses)
+        self._deadline = deadline
+        self._open_socket: socket.socket | None = None
+
+    def find_socket(self) -> socket.socket | None:
+        """Return the socket, or None before there is one.
+
+        HTTPConnection itself forgets its socket as soon as a response with
+        ``Connection: close`` begins, long before the body was read.
+        """
+        return self._open_socket
 
     def connect(self) -> None:
         """Connect to the first address that answers."""
-        failed: OSError = OSError("no address")
-        for address in self.addresses:
-            left = max(self.deadline - time.monotonic(), 0.01)
+        failure: OSError = OSError("no address")
+        for address in self._addresses:
+            seconds_left = max(self._deadline - time.monotonic(), 0.01)
             try:
-                self.line = self.sock = socket.create_connection((address, self.port), left)
-                return
+                self.sock = socket.create_connection((address, self.port), seconds_left)
             except OSError as error:
-                failed = error
-        raise failed
+                failure = error
+            else:
+                self._open_socket = self.sock
+                return
+        raise failure
 
 
-class _PinnedTls(_Pinned, HTTPSConnection):
-    """The same, the certificate being that of the name."""
+class _PinnedTlsConnection(_PinnedConnection, HTTPSConnection):
+    """The same over TLS; the certificate must be that of the name."""
 
     def connect(self) -> None:
         """Connect, and check the certificate."""
         super().connect()
-        wrapped = ssl.create_default_context().wrap_socket(
+        # The handshake comes after the socket is known, so that it can be cut as well.
+        encrypted = ssl.create_default_context().wrap_socket(
             self.sock, server_hostname=self.host, do_handshake_on_connect=False
         )
-        self.line = self.sock = wrapped
-        wrapped.do_handshake()
-
-
-def _connection(target: SplitResult, addresses: list[str], deadline: float) -> _Pinned:
-    kind = _PinnedTls if target.scheme == "https" else _Pinned
-    line = kind(_host(target), _port(target))
-    line.addresses, line.deadline = tuple(addresses), deadline
-    return line
+        self.sock = encrypted
+        self._open_socket = encrypted
+        encrypted.do_handshake()
 
 
 @contextmanager
-def _watched(line: _Pinned, cancel: threading.Event, deadline: float) -> Iterator[_Pinned]:
-    """Cut a connection when its time is over, or nobody waits for it any more."""
-    failed: Exception | None = None
+def _guard_connection(
+    connection: _PinnedConnection, cancel: threading.Event, deadline: float
+) -> Iterator[None]:
+    """Cut a connection when its time is over or nobody waits for it; name what went wrong."""
+    failure: Exception | None = None
+
+    def is_over() -> bool:
+        return cancel.is_set() or time.monotonic() > deadline
+
     try:
-        with cut_when(lambda: cancel.is_set() or time.monotonic() > deadline, lambda: line.line):
-            yield line
+        with cut_when(is_over, connection.find_socket):
+            yield
     except (OSError, HTTPException, ValueError) as error:
-        failed = error
+        failure = error
     finally:
-        line.close()
-    # A line that was cut may look like one that ended well.
+        connection.close()
+    # A connection that was cut may look like one that ended regularly, so these come first.
     if cancel.is_set():
         raise Cancelled("The client went away.")
-    if isinstance(failed, TimeoutError) or time.monotonic() > deadline:
+    if isinstance(failure, TimeoutError) or time.monotonic() > deadline:
         raise InputNotFound("img cannot be fetched: it takes too long.")
-    if isinstance(failed, PixsegError):
-        raise failed
-    if failed is not None:
-        raise InputNotFound(f"img cannot be fetched: {line.host} does not answer as it should.")
+    if isinstance(failure, PixsegError):
+        raise failure
+    if failure is not None:
+        raise InputNotFound(
+            f"img cannot be fetched: {connection.host} does not answer as it should."
+        )

@@ -1,0 +1,90 @@
+"""What the server sends back: the documented JSON, pictures, and errors that reveal nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from napari_pixseg.errors import CorruptInput, status_of
+from napari_pixseg.export.manifest import Manifest
+
+_log = logging.getLogger("napari_pixseg.endpoint")
+_PNG = "image/png"
+_RETRY_SECONDS = 2
+# Browsers must not treat a result as a page or a script, and proxies must not keep it.
+_PICTURE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private"}
+_STATUS_HEADERS: Mapping[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": 'Bearer realm="napari-pixseg"'},
+    503: {"Retry-After": str(_RETRY_SECONDS)},
+}
+_HTTP_ERRORS = {
+    404: "There is nothing here; the API is at /segment, described at /openapi.json.",
+    405: "This method is not allowed here; use GET, or POST for /segment.",
+}
+# Their sentences are written for the owner of the files, not for a client.
+_INTERNAL_STATUSES = (409, 500, 507)
+
+
+def manifest_response(manifest: Manifest) -> JSONResponse:
+    """Return what the API documents: status, link and id, or status and error."""
+    names = ("status", "link", "id") if manifest.status == 200 else ("status", "error")
+    content = {name: getattr(manifest, name) for name in names}
+    return JSONResponse(content, manifest.status, _STATUS_HEADERS.get(manifest.status))
+
+
+def picture_response(path: Path, delete: bool = False) -> FileResponse:
+    """Return a picture file, which is deleted after sending if asked."""
+    kind = _DeletingFileResponse if delete else FileResponse
+    return kind(path, media_type=_PNG, headers=_PICTURE_HEADERS)
+
+
+class _DeletingFileResponse(FileResponse):
+    """A file that is deleted once it was sent, or could not be sent."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
+
+
+async def http_error_response(_request: Request, error: Exception) -> Response:
+    """Answer what no route accepts in the form of the API's own errors."""
+    assert isinstance(error, HTTPException)
+    sentence = _HTTP_ERRORS.get(error.status_code, f"{error.detail}.")
+    content = {"status": error.status_code, "error": sentence}
+    return JSONResponse(content, error.status_code, error.headers)
+
+
+def describe_failure(error: Exception, job: str, private: Iterable[str]) -> Manifest:
+    """Return the answer for a failed request; details that are internal go to the log only.
+
+    Parameters
+    ----------
+    error : Exception
+    job : str
+        Id of the request, under which the log has the details.
+    private : iterable of str
+        Places on the server; a sentence that names one is not sent.
+    """
+    status = status_of(error)
+    sentence = str(error)
+    if isinstance(error, CorruptInput):
+        # The error's own advice is for users of the command line.
+        sentence = "A part cannot be decoded; repair the image, or save it again."
+    if status not in _INTERNAL_STATUSES and not any(place in sentence for place in private):
+        return Manifest.of_error(status, sentence)
+    _log.error("The job %s failed", job, exc_info=error)
+    if status == 507:
+        return Manifest.of_error(
+            507, "The server has no space for the result; tell whoever runs it."
+        )
+    return Manifest.of_error(
+        500, f"Something unexpected went wrong; the server's log has it under {job}."
+    )

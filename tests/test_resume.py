@@ -181,7 +181,7 @@ def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(
 ):
     """Where it is not known when files were written, such as on servers."""
     monkeypatch.setattr(component_cache, "_SHORT", short)
-    monkeypatch.setattr(zarr_store, "_state", lambda _: None)
+    monkeypatch.setattr(zarr_store, "_local_fingerprint", lambda _: None)
     path = source(tmp_path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(step))

@@ -33,7 +33,7 @@ from napari_pixseg.errors import (
 from napari_pixseg.execution import tiling
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.sources.file_state import FilesState
+from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.source import Source
 
 ENGINE_ORDER = "tzyxc"
@@ -498,7 +498,7 @@ def test_files_are_listed_before_all_is_read_and_not_before_a_part(tmp_path, mon
     pixels = np.random.default_rng(9).integers(0, 256, (40, 40, 3), np.uint8)
     zarr.create_array(tmp_path / "in.zarr", data=pixels, chunks=(10, 10, 3))
     listed = []
-    monkeypatch.setattr(FilesState, "__call__", lambda state: listed.append(state) or "unchanged")
+    monkeypatch.setattr(FileFingerprint, "__call__", lambda files: listed.append(files) or "same")
     segmentation = segment(tmp_path / "in.zarr", axes="yxc", ct=0, st=0.1)
     part = segmentation.color_count.pixels().read((slice(0, 10), slice(5, 25)))
     np.testing.assert_array_equal(part, pack_colors(pixels[:10, 5:25]))

@@ -199,33 +199,33 @@ def test_the_state_of_files_follows_every_one_of_them(tmp_path: Path, kind: str)
     else:
         Image.new("L", (6, 6), 1).save(path)
         chunk = path
-    state = pickle.loads(pickle.dumps(open_source(path).state))
-    assert state is not None
-    before = state()
-    assert open_source(path).state() == state() == before
+    fingerprint = pickle.loads(pickle.dumps(open_source(path).fingerprint))
+    assert fingerprint is not None
+    before = fingerprint()
+    assert open_source(path).fingerprint() == fingerprint() == before
     os.utime(chunk, ns=(0, chunk.stat().st_mtime_ns + 1))
-    later = state()
+    later = fingerprint()
     assert later != before
     content, status = chunk.read_bytes(), chunk.stat()
     chunk.write_bytes(content + b"0")
     os.utime(chunk, ns=(0, status.st_mtime_ns))
-    assert state() not in (before, later)
+    assert fingerprint() not in (before, later)
     chunk.write_bytes(content)
     os.utime(chunk, ns=(0, status.st_mtime_ns))
-    assert state() == later
+    assert fingerprint() == later
     path.is_dir() and (path / ".DS_Store").write_bytes(b"of a desktop")
-    assert state() == later
+    assert fingerprint() == later
     chunk.rename(chunk.with_name("9"))
     # A file is the only one of its own, whatever its name.
-    assert state() != later
+    assert fingerprint() != later
 
 
 def test_what_has_no_local_files_has_no_state(memory: str) -> None:
-    assert open_source(np.zeros((2, 2))).state is None
+    assert open_source(np.zeros((2, 2))).fingerprint is None
     array = zarr.create_array({}, data=np.zeros((2, 2)))
-    assert open_source(array).state is None
+    assert open_source(array).fingerprint is None
     zarr.create_array(f"{memory}/in.zarr", data=np.zeros((2, 2), np.uint8))
-    assert open_source(f"{memory}/in.zarr").state is None
+    assert open_source(f"{memory}/in.zarr").fingerprint is None
 
 
 def test_opening_zarr_reads_no_chunk(tmp_path: Path) -> None:
@@ -644,8 +644,10 @@ def test_a_picture_is_decoded_once_by_all_threads_and_not_before_it_is_sliced(
 
     Image.fromarray(RGB).save(tmp_path / "a.png")
     calls: list[int] = []
-    real = raster._decoded
-    monkeypatch.setattr(raster, "_decoded", lambda *given: (calls.append(1), real(*given))[1])
+    real = raster._decode_picture
+    monkeypatch.setattr(
+        raster, "_decode_picture", lambda *given: (calls.append(1), real(*given))[1]
+    )
     source = open_source(tmp_path / "a.png")
     assert calls == []
     with ThreadPoolExecutor(8) as pool:
@@ -988,7 +990,7 @@ def test_chains_of_fsspec_are_urls(tmp_path: Path) -> None:
 def test_links_have_names_and_parents(url: str, name: str, parent: str) -> None:
     location = locate(url)
     assert (location.name, location.parent.uri) == (name, parent)
-    assert location.parent.remote
+    assert location.parent.is_url
 
 
 @pytest.mark.parametrize("scheme", ["FILE://", "File:", "file:"])

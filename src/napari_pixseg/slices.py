@@ -1,35 +1,61 @@
-"""Boxes of pixels as tuples of slices, and how they are cut along chunks."""
+"""Boxes of pixels, given as tuples of slices: moved, cut along chunks, made from NumPy keys."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from itertools import product
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from numpy.typing import NDArray
+
+# A box: one slice with start and stop for each dimension.
 PixelSlices: TypeAlias = tuple[slice, ...]
 
 
+# Number of a chunk, or of a pixel, along each dimension.
 Index: TypeAlias = tuple[int, ...]
 
 
-def moved(inner: PixelSlices, region: PixelSlices) -> PixelSlices:
-    """Where a part of a region is in the whole."""
-    pairs = zip(inner, region, strict=True)
-    return tuple(slice(p.start + r.start, p.stop + r.start) for p, r in pairs)
+ChunkIndex: TypeAlias = Index
 
 
-def from_zero(region: PixelSlices) -> PixelSlices:
-    """Return all of a region, as a part of itself."""
-    return tuple(slice(0, part.stop - part.start) for part in region)
+# Pixels of any data type.
+Samples: TypeAlias = NDArray[Any]
 
 
-def pieces(region: PixelSlices, chunks: Index) -> Iterator[tuple[Index, PixelSlices, PixelSlices]]:
-    """Cut a region along chunks: number of the chunk, part of the chunk, part of the region."""
+def move_box(inner: PixelSlices, outer: PixelSlices) -> PixelSlices:
+    """Return where a box lies in the whole, given where it lies in an outer box."""
+    pairs = zip(inner, outer, strict=True)
+    return tuple(slice(i.start + o.start, i.stop + o.start) for i, o in pairs)
+
+
+def box_at_origin(box: PixelSlices) -> PixelSlices:
+    """Return a box of the same size that starts at 0: all of the box, as a part of itself."""
+    return tuple(slice(0, part.stop - part.start) for part in box)
+
+
+def whole_box(shape: tuple[int, ...]) -> PixelSlices:
+    """Return the box that covers an array of this shape."""
+    return tuple(slice(0, length) for length in shape)
+
+
+def cut_along_chunks(
+    box: PixelSlices, chunks: Index
+) -> Iterator[tuple[ChunkIndex, PixelSlices, PixelSlices]]:
+    """Cut a box along chunks.
+
+    Yields
+    ------
+    index, inside, there
+        Number of the chunk, the part of the chunk that the box takes, and where in the box it is.
+    """
     axes = []
-    for part, size in zip(region, chunks, strict=True):
+    for part, size in zip(box, chunks, strict=True):
         cuts = []
         for number in range(part.start // size, (part.stop - 1) // size + 1):
-            start, stop = max(part.start, number * size), min(part.stop, (number + 1) * size)
+            start = max(part.start, number * size)
+            stop = min(part.stop, (number + 1) * size)
             inside = slice(start - number * size, stop - number * size)
             cuts.append((number, inside, slice(start - part.start, stop - part.start)))
         axes.append(cuts)
@@ -38,5 +64,98 @@ def pieces(region: PixelSlices, chunks: Index) -> Iterator[tuple[Index, PixelSli
         yield index, inside, there
 
 
-def _all_of(shape: tuple[int, ...]) -> PixelSlices:
-    return tuple(slice(0, length) for length in shape)
+def expand_key(key: object, ndim: int) -> tuple[Any, ...]:
+    """Return a key of an array as one item for each dimension, in the way of NumPy.
+
+    ``array[expand_key(key, array.ndim)]`` is ``array[key]`` for every key of integers, slices
+    and at most one ``...``. An ellipsis becomes as many full slices as are missing, and full
+    slices are added behind a key that is too short. Items are passed on as they are: other
+    kinds (``None``, masks, arrays of indices) are left to the array, and count as one dimension.
+
+    Parameters
+    ----------
+    key : object
+        What ``__getitem__`` was given.
+    ndim : int
+        Number of dimensions of the array.
+
+    Raises
+    ------
+    IndexError
+        If there are more items than dimensions, or two ellipses.
+    """
+    items: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+    # A loop: items may be arrays, which `in` would compare, and a generator costs more.
+    for position, item in enumerate(items):
+        if item is Ellipsis:
+            added = (slice(None),) * (ndim - len(items) + 1)
+            items = (*items[:position], *added, *items[position + 1 :])
+            if any(other is Ellipsis for other in items):
+                raise IndexError("a key can have only one ellipsis ('...')")
+            break
+    if len(items) > ndim:
+        raise IndexError(f"{len(items)} indices for {ndim} dimensions")
+    return items if len(items) == ndim else (*items, *(slice(None),) * (ndim - len(items)))
+
+
+def split_key(key: object, shape: tuple[int, ...]) -> tuple[PixelSlices, tuple[int | slice, ...]]:
+    """Split a key into the smallest box that has all it asks for, and what is left to do.
+
+    ``array[box][rest]`` is ``array[key]`` for every key of integers, slices and ``...``.
+
+    Parameters
+    ----------
+    key : object
+        What ``__getitem__`` was given.
+    shape : tuple of int
+        Shape of the array.
+
+    Returns
+    -------
+    box : tuple of slice
+        Bounds within the array; ``slice(0, 0)`` along dimensions of which nothing is wanted.
+    rest : tuple of int or slice
+        Key of the box: 0 for each integer, else a slice over all that may have a step.
+
+    Raises
+    ------
+    IndexError
+        If an integer is out of bounds, or the key does not fit the number of dimensions.
+    TypeError
+        If an item is neither an integer nor a slice.
+    """
+    items = expand_key(key, len(shape))
+    parts = [_split_item(item, length) for item, length in zip(items, shape, strict=True)]
+    return tuple(box for box, _ in parts), tuple(rest for _, rest in parts)
+
+
+def _split_item(item: Any, length: int) -> tuple[slice, int | slice]:
+    if not isinstance(item, slice):
+        position = operator.index(item)
+        if not -length <= position < length:
+            raise IndexError(f"Index {position} is out of bounds for a length of {length}.")
+        return slice(position % length, position % length + 1), 0
+    wanted = range(*item.indices(length))
+    if not wanted:
+        return slice(0, 0), slice(None)
+    first = min(wanted[0], wanted[-1])
+    last = max(wanted[0], wanted[-1])
+    step = None if wanted.step == 1 else wanted.step
+    return slice(first, last + 1), slice(None, None, step)
+
+
+def plain_box(key: object, shape: tuple[int, ...]) -> PixelSlices | None:
+    """Return the box that a key stands for; None for keys that ask for anything else.
+
+    Anything else is an integer, a step, a mask, and a slice that has no pixels.
+    """
+    items = expand_key(key, len(shape))
+    box = []
+    for item, length in zip(items, shape, strict=True):
+        if not isinstance(item, slice):
+            return None
+        start, stop, step = item.indices(length)
+        if step != 1 or start >= stop:
+            return None
+        box.append(slice(start, stop))
+    return tuple(box)

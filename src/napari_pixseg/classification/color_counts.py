@@ -35,14 +35,14 @@ class ColorCount:
     parameters: Parameters
     _pixels: Pixels | None = field(default=None, init=False)
     _table: ColorTable | None = field(default=None, init=False)
-    _state: str | None = field(default=None, init=False)
+    _fingerprint: str | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def pixels(self, monitor: RunMonitor | None = None) -> Pixels:
         """Return the packed colors; the window is measured on first use."""
         with self._lock:
             if self._pixels is None:
-                self._state = None
+                self._fingerprint = None
                 encoding = self._encoding(monitor)
                 radius = self.parameters.denoise
                 self._pixels = Pixels(self.image, self.tiling, encoding, radius)
@@ -59,7 +59,7 @@ class ColorCount:
             if self._table is None:
                 try:
                     pixels = self.pixels(monitor)
-                    self._note_state()
+                    self._note_fingerprint()
                     self._table = pixels.count(monitor, observer)
                 except BaseException:
                     # The input may be mended before the next attempt.
@@ -74,12 +74,12 @@ class ColorCount:
                 encoding = Encoding(window, self._encoding_space())
                 radius = self.parameters.denoise
                 self._pixels = Pixels(self.image, self.tiling, encoding, radius)
-                self._table, self._state = table, self._state_now()
+                self._table, self._fingerprint = table, self._current_fingerprint()
 
     @property
-    def state(self) -> str | None:
-        """State of the input's files before they were read as a whole; None where unknown."""
-        return self._state
+    def input_fingerprint(self) -> str | None:
+        """Fingerprint of the input's files, taken before they were counted; None where unknown."""
+        return self._fingerprint
 
     def refuse_change(self) -> None:
         """Look whether files of the input were written since they began to be counted.
@@ -88,20 +88,20 @@ class ColorCount:
         ------
         InputChanged
         """
-        if self._state != self._state_now():
+        if self._fingerprint != self._current_fingerprint():
             raise input_changed()
 
-    def _note_state(self) -> None:
+    def _note_fingerprint(self) -> None:
         """Look at the files before they are read, for a window or to be counted.
 
         Not when pixels are merely asked for: a preview of some tiles need not wait for it.
         """
-        if self._state is None:
-            self._state = self._state_now()
+        if self._fingerprint is None:
+            self._fingerprint = self._current_fingerprint()
 
-    def _state_now(self) -> str | None:
-        state = self.image.source.state
-        return None if state is None else state()
+    def _current_fingerprint(self) -> str | None:
+        fingerprint = self.image.source.fingerprint
+        return None if fingerprint is None else fingerprint()
 
     @property
     def is_counted(self) -> bool:
@@ -115,7 +115,7 @@ class ColorCount:
         return Encoding(resolve_window(self.image, window, self._sample_tiles, monitor))
 
     def _sample_tiles(self) -> TileSource:
-        self._note_state()
+        self._note_fingerprint()
         if _reads_directly(self.image, self.tiling):
             return TileSource.of_reader(_SampleTileReader(self.image, self.tiling), self.tiling)
         return TileSource.of_array(self.image.blocks(self.tiling.chunks), self.tiling)

@@ -8,7 +8,8 @@ from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.sources.damage import ChunkIndex, damaged_chunks
+from napari_pixseg.slices import ChunkIndex
+from napari_pixseg.sources.damage import damaged_chunks
 from napari_pixseg.sources.image import Image
 
 STAGE = "damage"

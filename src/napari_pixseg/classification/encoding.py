@@ -13,7 +13,7 @@ from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors
 from napari_pixseg.algorithm.colorspaces.convert import forward, to_byte
 from napari_pixseg.classification.tile_colors import ByteColors, Colors, Encoded, Packed, Part
 from napari_pixseg.parameters import ColorSpace, Interval
-from napari_pixseg.slices import PixelSlices, _all_of
+from napari_pixseg.slices import PixelSlices, whole_box
 from napari_pixseg.sources.image import Image
 from napari_pixseg.sources.source import is_masked
 
@@ -48,7 +48,7 @@ class Encoding:
         if self.space is not None or self.window is not None:
             return self._encoded(block)
         shape = block.shape[:-1]
-        return self._taken(shape, [(_all_of(shape), block)])
+        return self._taken(shape, [(whole_box(shape), block)])
 
     def _encoded(self, samples: NDArray[Any]) -> Colors:
         packed = self.encode(samples)

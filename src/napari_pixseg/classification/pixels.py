@@ -195,8 +195,8 @@ def _reads_directly(image: Image, tiling: Tiling) -> bool:
     """Whether tasks read their own regions: where any region is cheap, or a graph is not."""
     if image.source.is_dask:
         return False
-    in_memory = image.source.kind in ("numpy", "picture")
-    return in_memory or len(tiling) > DIRECT_TILES or active_client() is not None
+    is_in_memory = image.source.is_in_memory
+    return is_in_memory or len(tiling) > DIRECT_TILES or active_client() is not None
 
 
 class _Lookup:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.color_table import pack_colors
-from napari_pixseg.slices import PixelSlices, _all_of
+from napari_pixseg.slices import PixelSlices, whole_box
 
 Packed: TypeAlias = NDArray[np.uint32]
 
@@ -94,7 +94,7 @@ class Encoded:
     @property
     def parts(self) -> Sequence[Part]:
         """The samples, as :class:`ByteColors` has them."""
-        return [(_all_of(self.shape), read_only(self.samples))]
+        return [(whole_box(self.shape), read_only(self.samples))]
 
     def packed(self) -> Packed:
         """Return the colors packed."""

@@ -16,7 +16,7 @@ from napari_pixseg.sources import raster, tiff
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.open import is_tiff
-from napari_pixseg.sources.source import Source, checked
+from napari_pixseg.sources.source import Source, check_source
 
 _NAME = "the-image"
 # Formats that state their size in the header, and whose decoders keep to it.
@@ -31,6 +31,16 @@ _BLOCK_BYTES = 1 << 20
 @dataclass(frozen=True)
 class Received(Location):
     """A file on the server whose path the client must not learn."""
+
+    @property
+    def local_path(self) -> None:
+        """None: a TIFF may refer to files beside itself, so no library is given the path."""
+        return None
+
+    @property
+    def is_confidential(self) -> bool:
+        """True: an error that is quoted could hold the path."""
+        return True
 
     @property
     def shown(self) -> str:
@@ -82,7 +92,7 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
     TooLarge
         If it would decode to too many pixels, or to more than one plane.
     """
-    location = Received(str(path), _NAME, remote=True)
+    location = Received(str(path), _NAME)
     head = location.head()
     if is_tiff(head):
         _refuse_tiff(location)
@@ -91,7 +101,7 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
         source = raster.open_picture(location, head)
     else:
         raise NotAnImage(f"The format of the image is not accepted; {_ACCEPTED}.")
-    source = checked(replace(source, uri=uri, name="the image"))
+    source = check_source(replace(source, uri=uri, name="the image"))
     _refuse_large(open_image(source), max_pixels)
     return source
 

@@ -62,7 +62,7 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
     decoded = max(tile_pixels, math.prod(image.chunks or (0,))) * sample
     per_thread = _COUNTERS + decoded + tile_pixels * (2 * sample + _PER_PIXEL)
     total = _BASE + min(pixels, _COLORS) * _PER_COLOR + threads * per_thread
-    if image.source.kind in ("numpy", "picture"):
+    if image.source.is_in_memory:
         total += pixels * sample
     if regions:
         per_pixel = _PER_PIXEL_OF_REGIONS + (_PER_ROW if active_client() is not None else 0)

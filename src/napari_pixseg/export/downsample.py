@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.slices import Index, PixelSlices, pieces
+from napari_pixseg.slices import Index, PixelSlices, cut_along_chunks
 
 Reduce = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -90,7 +90,7 @@ class Gathering:
         chunks, shape : tuple of int
             Of the level, without these.
         """
-        for index, inside, there in pieces(region, chunks):
+        for index, inside, there in cut_along_chunks(region, chunks):
             taken: tuple[Any, ...] = (..., *there)
             put: tuple[Any, ...] = (..., *inside)
             bounds = [

@@ -31,7 +31,7 @@ from napari_pixseg.parameters import Parameters
 from napari_pixseg.regions.region_pass import Regions, regions_of, smallest_dtype
 from napari_pixseg.regions.region_table import Columns, RegionMeasurer
 from napari_pixseg.regions.tile_components import KeptTile
-from napari_pixseg.slices import PixelSlices, moved
+from napari_pixseg.slices import PixelSlices, move_box
 from napari_pixseg.sources.image import PartOf
 
 
@@ -267,7 +267,7 @@ class _TileWriter:
             region = self.picture.tiling.slices(number)
 
             def painted(inner: PixelSlices) -> NDArray[np.uint8]:
-                block = self.painter.paint_tile(classes[inner], moved(inner, region))
+                block = self.painter.paint_tile(classes[inner], move_box(inner, region))
                 return block if self.painter.channels > 1 else block[0]
 
             self.picture.write_tile(number, painted, downsample.area_mean)

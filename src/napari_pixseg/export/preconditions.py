@@ -113,7 +113,7 @@ def check_on_error(on_error: str, image: Image) -> None:
     """Refuse what cannot be done about damaged chunks."""
     if on_error not in get_args(OnError):
         raise ParameterError(f"on_error = {on_error!r}; choose 'raise' or 'skip'.")
-    if on_error == "skip" and image.source.kind == "dask":
+    if on_error == "skip" and image.source.is_dask:
         raise ParameterError(
             "on_error = 'skip' cannot tell which chunks lie behind a Dask array; give the zarr "
             "store or the file that it reads."

@@ -27,7 +27,7 @@ from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export.downsample import Gathering, Reduce, TileHalf, halved
 from napari_pixseg.export.ngff_metadata import VERSION, with_channels
-from napari_pixseg.slices import PixelSlices, from_zero, moved, pieces
+from napari_pixseg.slices import PixelSlices, box_at_origin, cut_along_chunks, move_box
 from napari_pixseg.sources.image import PartOf
 from napari_pixseg.sources.zarr_chunks import whole_chunks, with_fast_local_io
 
@@ -116,7 +116,7 @@ class Pyramid:
                 coarser.add(inner, block)
                 if inner is last:
                     self.write(1, coarser.region, coarser.block)
-            self.write(0, moved(inner, region), block)
+            self.write(0, move_box(inner, region), block)
         if coarser is not None and self.gathering is not None:
             self._gather(self.gathering, coarser.region, coarser.block, reduce)
 
@@ -136,8 +136,8 @@ class Pyramid:
         """Cut a tile into chunks, or not at all where half of one would not be whole pixels."""
         chunk = self.tiling.write_chunk
         if any(size % 2 for size in chunk[-2:]):
-            return [from_zero(region)]
-        return [there for _, _, there in pieces(region, chunk)]
+            return [box_at_origin(region)]
+        return [there for _, _, there in cut_along_chunks(region, chunk)]
 
     @property
     def half_tiling(self) -> Tiling:

@@ -114,7 +114,7 @@ class StoreTransaction:
         saving = beside.submit(
             lambda: None if was_restored else save_colors(color_count, self.location)
         )
-        record.write(**counted_details(color_count), input_files=color_count.state)
+        record.write(**counted_details(color_count), input_files=color_count.input_fingerprint)
         try:
             return self.segmentation.decide(self.request.monitor), saving
         except ClassError:
@@ -137,7 +137,7 @@ class StoreTransaction:
             record.write(**{"pass": name})
 
         counted = {name: decided[name] for name in ("window", "color_table")}
-        record.write(**counted, input_files=color_count.state)
+        record.write(**counted, input_files=color_count.input_fingerprint)
         writer = StoreWriter(
             color_count,
             self.segmentation.parameters,
@@ -185,7 +185,7 @@ def _refuse_other_colors(
     there = _known_results(before)
     here = counted_details(color_count)
     files = there.pop("input_files", None)
-    if files is not None and files != color_count.state:
+    if files is not None and files != color_count.input_fingerprint:
         raise OutputConflict(
             f"{location.uri} cannot be resumed, because files of the input were written since that "
             "run began; ask to overwrite it (overwrite=True, --overwrite)."

@@ -20,7 +20,7 @@ from napari_pixseg.regions.layout import Layout, Longs, to_tzyx
 from napari_pixseg.regions.measurements import RegionMeasures
 from napari_pixseg.regions.region_pass import Regions, Relabel
 from napari_pixseg.regions.tile_components import Block, KeptTile, sum_parts
-from napari_pixseg.slices import PixelSlices, from_zero
+from napari_pixseg.slices import PixelSlices, box_at_origin
 from napari_pixseg.sources.image import Image, PartOf
 
 STAGE, LABELS = "regions", "labels"
@@ -329,7 +329,7 @@ class _MeasureTile:
             return block.totals
         if isinstance(block, ClassifiedTile):
             return sum_parts(components, block.samples, self.maker.layout.axes)
-        parts = [(from_zero(region), read_only(self.image.read(region)))]
+        parts = [(box_at_origin(region), read_only(self.image.read(region)))]
         return sum_parts(components, parts, self.maker.layout.axes)
 
 

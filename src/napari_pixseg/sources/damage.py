@@ -1,6 +1,6 @@
-"""Chunks of an input that cannot be decoded: named, and left out where that is asked for.
+"""Chunks of an input that cannot be decoded: reported, or left out where the caller asks for it.
 
-Which they are depends on the input alone, never on tiles, so that all passes
+Which chunks are damaged depends on the input alone and never on tiles, so that all passes
 agree on what is missing.
 """
 
@@ -9,28 +9,21 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.errors import CorruptInput, NotAnImage, PixsegError
-from napari_pixseg.slices import moved, pieces
-from napari_pixseg.sources.source import Source, is_masked
-
-ChunkIndex: TypeAlias = tuple[int, ...]
+from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, cut_along_chunks, move_box
+from napari_pixseg.sources.source import ChunkedArray, Source, is_masked
 
 
-Key: TypeAlias = tuple[slice, ...]
-
-
-def read_part(source: Source, key: Key, missing: Set[ChunkIndex] = frozenset()) -> NDArray[Any]:
-    """Read a part of a source.
+def read_box(source: Source, box: PixelSlices, missing: Set[ChunkIndex] = frozenset()) -> Samples:
+    """Read a box of a source.
 
     Parameters
     ----------
     source : Source
-    key : tuple of slice
+    box : tuple of slice
         One for each dimension, with start and stop.
     missing : set of chunk indices
         Chunks that are not looked at.
@@ -38,107 +31,113 @@ def read_part(source: Source, key: Key, missing: Set[ChunkIndex] = frozenset()) 
     Returns
     -------
     ndarray
-        Masked where chunks are missing, if any of the part's are.
+        Masked where chunks are missing, if the box meets any of them.
 
     Raises
     ------
     CorruptInput
         If another chunk cannot be decoded.
     """
-    if missing and any(index in missing for index, *_ in _pieces(source, key)):
-        return _masked(source, key, missing)
-    with _naming_damage(source, key):
-        return np.asarray(source.array[key])
+    if missing and any(index in missing for index, *_ in _chunks_of_box(source, box)):
+        return _read_masked(source, box, missing)
+    with _damage_reported(source, box):
+        return np.asarray(source.array[box])
 
 
-def read_chunks(source: Source, key: Key) -> list[tuple[Key, NDArray[Any]]]:
-    """Read a part of a source of :class:`ChunkFiles` chunk by chunk; as :func:`read_part`."""
-    with _naming_damage(source, key):
-        chunks: list[tuple[Key, NDArray[Any]]] = source.array.parts(key)
-        return chunks
+def read_chunks(
+    source: Source, array: ChunkedArray, box: PixelSlices
+) -> list[tuple[PixelSlices, Samples]]:
+    """Read a box of a source chunk by chunk from its array; errors are those of :func:`read_box`.
+
+    See :meth:`ChunkedArray.read_chunks`.
+    """
+    with _damage_reported(source, box):
+        return array.read_chunks(box)
 
 
 @contextmanager
-def _naming_damage(source: Source, key: Key) -> Iterator[None]:
+def _damage_reported(source: Source, box: PixelSlices) -> Iterator[None]:
+    """Turn the error of a codec into one that names the first damaged chunk of a box."""
     try:
         yield
     except Exception as error:
         if not _is_damage(source, error):
             raise
-        bad = damaged_chunks(source, key)
-        if not bad:
+        damaged = damaged_chunks(source, box)
+        if not damaged:
             raise
-        raise CorruptInput(_sentence(source, bad[0], error)) from None
+        raise CorruptInput(_describe_damage(source, damaged[0], error)) from None
 
 
-def damaged_chunks(source: Source, key: Key) -> list[ChunkIndex]:
-    """Return the indices of the chunks of a part that cannot be decoded."""
+def damaged_chunks(source: Source, box: PixelSlices) -> list[ChunkIndex]:
+    """Return the indices of the chunks of a box that cannot be decoded."""
+    # Most boxes are whole: only after a failure is it worth reading chunk by chunk.
     try:
-        source.array[key]
+        source.array[box]
     except Exception as error:
         if not _is_damage(source, error):
             raise
-        return [
-            index for index, piece, _ in _pieces(source, key) if not _is_readable(source, piece)
-        ]
+        chunks = _chunks_of_box(source, box)
+        return [index for index, chunk, _ in chunks if not _is_readable(source, chunk)]
     return []
 
 
-def missing_parts(source: Source, missing: Set[ChunkIndex]) -> list[tuple[str, Key]]:
-    """Return the file, or the tile's name, and the part of the source of each missing chunk."""
-    sizes = _chunks(source)
+def missing_parts(source: Source, missing: Set[ChunkIndex]) -> list[tuple[str, PixelSlices]]:
+    """Return the name of each missing chunk, such as its file, and its box in the source."""
+    sizes = source.decoded_chunks
     assert sizes is not None
     return [
-        (_name(source, index), _piece(index, sizes, source.array.shape))
+        (source.describe_chunk(index), _box_of_chunk(index, sizes, source.array.shape))
         for index in sorted(missing)
     ]
 
 
-def known_rows(block: NDArray[Any]) -> NDArray[Any]:
+def known_rows(block: Samples) -> Samples:
     """Return the pixels of a (..., c) block that are not masked, (n, c)."""
     rows = block.reshape(-1, block.shape[-1])
     if not is_masked(rows):
         return rows
-    kept: NDArray[Any] = rows.data[~np.ma.getmaskarray(rows).any(axis=1)]
-    return kept
+    unmasked: Samples = rows.data[~np.ma.getmaskarray(rows).any(axis=1)]
+    return unmasked
 
 
-def _masked(source: Source, key: Key, missing: Set[ChunkIndex]) -> NDArray[Any]:
-    shape = tuple(part.stop - part.start for part in key)
+def _read_masked(source: Source, box: PixelSlices, missing: Set[ChunkIndex]) -> Samples:
+    shape = tuple(part.stop - part.start for part in box)
     result = np.ma.zeros(shape, source.array.dtype)
     result.mask = np.zeros(shape, np.bool_)
-    for index, piece, there in _pieces(source, key):
+    for index, chunk, there in _chunks_of_box(source, box):
         if index in missing:
             result[there] = np.ma.masked
         else:
-            result[there] = read_part(source, piece)
+            result[there] = read_box(source, chunk)
     return result
 
 
-def _pieces(source: Source, key: Key) -> Iterator[tuple[ChunkIndex, Key, Key]]:
-    """Cut a part along the chunks: number of the chunk, where it is in the source and the part."""
-    sizes = _chunks(source)
+def _chunks_of_box(
+    source: Source, box: PixelSlices
+) -> Iterator[tuple[ChunkIndex, PixelSlices, PixelSlices]]:
+    """Cut a box along chunks.
+
+    Yields
+    ------
+    index, chunk, there
+        Number of the chunk, its part of the box as a box of the source, and where in the box it is.
+    """
+    sizes = source.decoded_chunks
     if sizes is None:
         return
-    for index, _, there in pieces(key, sizes):
-        yield index, moved(there, key), there
+    for index, _, there in cut_along_chunks(box, sizes):
+        yield index, move_box(there, box), there
 
 
-def _piece(index: ChunkIndex, sizes: tuple[int, ...], shape: tuple[int, ...]) -> Key:
+def _box_of_chunk(index: ChunkIndex, sizes: tuple[int, ...], shape: tuple[int, ...]) -> PixelSlices:
     bounds = zip(index, sizes, shape, strict=True)
     return tuple(slice(i * size, min((i + 1) * size, n)) for i, size, n in bounds)
 
 
-def _chunks(source: Source) -> tuple[int, ...] | None:
-    """Return the size of what is decoded by itself: the chunks inside shards, where there are."""
-    own = getattr(source.array, "chunks", None) if "zarr" in source.kind else None
-    chunks = own or source.chunks
-    return None if chunks is None or source.kind == "dask" else tuple(int(n) for n in chunks)
-
-
-def _is_readable(source: Source, piece: Key) -> bool:
+def _is_readable(source: Source, box: PixelSlices) -> bool:
     try:
-        source.array[piece]
+        source.array[box]
     except Exception as error:
         if not _is_damage(source, error):
             raise
@@ -148,36 +147,24 @@ def _is_readable(source: Source, piece: Key) -> bool:
 
 def _is_damage(source: Source, error: BaseException) -> bool:
     """Whether a codec failed, and not the memory, the disk or the network."""
-    if _chunks(source) is None or isinstance(error, MemoryError):
+    if source.decoded_chunks is None or isinstance(error, MemoryError):
         return False
     if isinstance(error, NotAnImage) and error.__context__ is not None:
         return _is_damage(source, error.__context__)
-    # gzip alone complains of its content with an OSError.
-    transient = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
-    return not transient and not isinstance(error, PixsegError)
+    # Only gzip reports damaged content with an OSError.
+    is_transient = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
+    return not is_transient and not isinstance(error, PixsegError)
 
 
-def _sentence(source: Source, index: ChunkIndex, error: BaseException) -> str:
+def _describe_damage(source: Source, index: ChunkIndex, error: BaseException) -> str:
     cause = error.__context__ if isinstance(error, NotAnImage) else error
-    # Of remote inputs the reason may quote a URL with its secrets.
+    # The text of an error about a remote input may quote a URL with its secrets.
     is_local = source.uri is None or source.uri.startswith("file:")
     reason = f"{cause}".rstrip(".") if is_local and f"{cause}" else type(cause).__name__
-    (name, piece), *_ = missing_parts(source, {index})
-    pixels = ", ".join(f"{part.start}:{part.stop}" for part in piece)
+    (name, box), *_ = missing_parts(source, {index})
+    pixels = ", ".join(f"{part.start}:{part.stop}" for part in box)
     return (
         f"{source.name} is damaged: {name}, chunk {index} with the pixels [{pixels}], cannot be "
         f"decoded ({' '.join(reason.split())}); repair the input, or carry on without such chunks "
         "by on_error='skip' (--on-error skip)."
     )
-
-
-def _name(source: Source, index: ChunkIndex) -> str:
-    array = source.array
-    if "zarr" not in source.kind:
-        return f"tile {'/'.join(map(str, index))}"
-    shards = array.shards
-    if shards is not None:
-        triples = zip(index, array.chunks, shards, strict=True)
-        index = tuple(i * chunk // shard for i, chunk, shard in triples)
-    key: str = array.metadata.encode_chunk_key(index)
-    return f"{array.path}/{key}".lstrip("/")

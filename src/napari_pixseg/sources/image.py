@@ -1,7 +1,7 @@
 """An opened image: which dimension is what, and how to read any part of it.
 
-Inside the engine every image has the axes t, z, y, x (those it has, in this
-order) and one to three color channels last, whatever its own order is.
+After this module, every image has those of the axes t, z, y, x that it has, in this
+order, and then one to three color channels, whatever the order in its file is.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
-from napari_pixseg.slices import PixelSlices, from_zero
-from napari_pixseg.sources.damage import ChunkIndex, read_chunks, read_part
+from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, box_at_origin
+from napari_pixseg.sources.damage import read_box, read_chunks
 from napari_pixseg.sources.open import open_source
-from napari_pixseg.sources.source import Source, isinstance_if_loaded
+from napari_pixseg.sources.source import ChunkedArray, Source
 
 if TYPE_CHECKING:
     import dask.array as da
 
 
-# Gives any part of a tile.
-PartOf: TypeAlias = Callable[[PixelSlices], NDArray[Any]]
+# NumPy and Dask arrays, which are transposed and indexed in the same way.
+_AnyArray: TypeAlias = Any
 
 
-# Smaller chunks are put together to tiles before they are worked on.
+# Returns any part of a tile.
+PartOf: TypeAlias = Callable[[PixelSlices], Samples]
+
+
+# Pixels of a chunk; smaller ones cost more one by one than put together to tiles.
 _SMALLEST_PART = 1 << 16
 
 
@@ -43,13 +46,13 @@ class Image:
     axes : str
         One letter for each dimension of the source, in its own order.
     channels : tuple of int or None
-        Members of axis c that are colors; None if there is no axis c.
+        Indices along axis c of the colors; None if there is no axis c.
     alpha : int or None
-        Member of axis c that is alpha.
+        Index along axis c of alpha.
     notes : tuple of str
-        What was guessed or left out, for people.
+        What was guessed or left out, in sentences for people.
     missing : frozenset of chunk indices
-        Chunks of the source that are damaged and not looked at; their pixels have no data.
+        Damaged chunks of the source, which are not read; their pixels have no data.
     """
 
     source: Source
@@ -97,34 +100,35 @@ class Image:
         """Number of channels that :meth:`read` gives, 1 to 3."""
         return 1 if self.channels is None else len(self.channels)
 
-    def read(self, region: PixelSlices) -> NDArray[Any]:
-        """Read the colors of a region, (..., c) with the axes in engine order.
+    def read(self, region: PixelSlices) -> Samples:
+        """Read the colors of a box of ``label_axes``, (..., c).
 
-        It is a masked array where chunks are missing.
+        The array is masked where chunks are missing.
         """
-        return self._read(region, self.channels)
+        return self._read_channels(region, self.channels)
 
-    def read_parts(self, region: PixelSlices) -> list[tuple[PixelSlices, NDArray[Any]]]:
-        """Read the colors of a region in parts, where that spares putting them together.
+    def read_parts(self, region: PixelSlices) -> list[tuple[PixelSlices, Samples]]:
+        """Read the colors of a box in parts, where this saves a copy.
 
         Returns
         -------
-        list of (region, (..., c) ndarray)
-            Where in the region each part is, with those that follow along x next to each other;
-            one masked array where chunks are missing.
+        list of (box, (..., c) ndarray)
+            Where in the box each part is, and its colors. Parts that follow each other along x
+            are next to each other. There is one part, masked, where chunks are missing.
         """
-        if not self._is_in_parts:
-            return [(from_zero(region), self.read(region))]
-        key = self._source_index(region, self.channels)
-        return [(there[:-1], part) for there, part in read_chunks(self.source, key)]
+        array = self.source.array
+        if not (isinstance(array, ChunkedArray) and self._has_usable_chunks):
+            return [(box_at_origin(region), self.read(region))]
+        box = self._source_box(region, self.channels)
+        return [(there[:-1], part) for there, part in read_chunks(self.source, array, box)]
 
     @property
-    def _is_in_parts(self) -> bool:
-        """Whether storage chunks can be worked on as they are, and are large enough for that."""
-        source, array = self.source, self.source.array
+    def _has_usable_chunks(self) -> bool:
+        """Whether chunks have colors last as tiles do, all of them, and are large enough."""
+        source = self.source
+        array = source.array
         return (
-            isinstance_if_loaded(array, "napari_pixseg.sources.zarr_chunks", "ChunkFiles")
-            and not self.missing
+            not self.missing
             and self.axes == self.label_axes + "c"
             and self.channels == tuple(range(array.shape[-1]))
             and source.chunks is not None
@@ -132,16 +136,16 @@ class Image:
             and math.prod(source.chunks[:-1]) >= _SMALLEST_PART
         )
 
-    def read_alpha(self, region: PixelSlices) -> NDArray[Any]:
-        """Read the alpha of a region, without a channel axis."""
+    def read_alpha(self, region: PixelSlices) -> Samples:
+        """Read the alpha of a box, without a channel axis."""
         if self.alpha is None:
             raise ValueError("This image has no alpha.")
-        alpha: NDArray[Any] = self._read(region, (self.alpha,))[..., 0]
+        alpha: Samples = self._read_channels(region, (self.alpha,))[..., 0]
         return alpha
 
-    def _read(self, region: PixelSlices, members: tuple[int, ...] | None) -> NDArray[Any]:
-        part = read_part(self.source, self._source_index(region, members), self.missing)
-        colors: NDArray[Any] = _color_last(_engine_order(part, self.axes), members)
+    def _read_channels(self, region: PixelSlices, members: tuple[int, ...] | None) -> Samples:
+        part = read_box(self.source, self._source_box(region, members), self.missing)
+        colors: Samples = _pick_channels(_in_label_order(part, self.axes), members)
         return colors
 
     def without(self, chunks: frozenset[ChunkIndex]) -> Image:
@@ -149,12 +153,12 @@ class Image:
         return replace(self, missing=chunks)
 
     def source_parts(self, region: PixelSlices) -> list[PixelSlices]:
-        """Where in the source the colors of a region are, and its alpha."""
-        colors = self._source_index(region, self.channels)
-        alpha = [] if self.alpha is None else [self._source_index(region, (self.alpha,))]
+        """Return the boxes of the source with the colors of a box, and with its alpha."""
+        colors = self._source_box(region, self.channels)
+        alpha = [] if self.alpha is None else [self._source_box(region, (self.alpha,))]
         return [colors, *alpha]
 
-    def _source_index(self, region: PixelSlices, members: tuple[int, ...] | None) -> PixelSlices:
+    def _source_box(self, region: PixelSlices, members: tuple[int, ...] | None) -> PixelSlices:
         wanted = dict(zip(self.label_axes, region, strict=True))
         if members is not None:
             wanted["c"] = slice(min(members), max(members) + 1)
@@ -162,24 +166,25 @@ class Image:
 
     def blocks(self, tiles: tuple[tuple[int, ...], ...]) -> da.Array:
         """Return the colors as a Dask array (..., c), one block for each tile."""
-        chunks = (*tiles, (self.color_channels,))
+        # Runs that read their tiles directly need no Dask array.
         import dask.array as da
 
+        chunks = (*tiles, (self.color_channels,))
         array = self.source.array
         if not self.source.is_dask:
-            return da.from_array(_Reader(self), chunks=chunks, name=False, asarray=False)
+            return da.from_array(_ImageReader(self), chunks=chunks, name=False, asarray=False)
         whole = tuple(slice(None) for _ in self.label_axes)
-        lazy = _engine_order(array[self._source_index(whole, self.channels)], self.axes)
-        return _color_last(lazy, self.channels).rechunk(chunks)
+        lazy = _in_label_order(array[self._source_box(whole, self.channels)], self.axes)
+        return _pick_channels(lazy, self.channels).rechunk(chunks)
 
-    def in_own_order(self, labels: Any) -> Any:
-        """Bring an array over ``label_axes`` (and more behind them) to the source's order."""
+    def in_own_order(self, labels: _AnyArray) -> _AnyArray:
+        """Bring an array over ``label_axes``, with or without more behind them, to `own_axes`."""
         order = [self.label_axes.index(axis) for axis in self.own_axes]
         return labels.transpose([*order, *range(len(order), labels.ndim)])
 
 
-class _Reader:
-    """The image as an array-like in engine order, for Dask to slice."""
+class _ImageReader:
+    """The colors of an image as an array-like over ``label_axes`` and c, for Dask to slice."""
 
     def __init__(self, image: Image) -> None:
         self._image = image
@@ -187,37 +192,38 @@ class _Reader:
         self.dtype = image.dtype
         self.ndim = len(self.shape)
 
-    def __getitem__(self, index: PixelSlices) -> NDArray[Any]:
+    def __getitem__(self, index: PixelSlices) -> Samples:
         return self._image.read(index[:-1])
 
 
-def _engine_order(array: Any, axes: str) -> Any:
+def _in_label_order(array: _AnyArray, axes: str) -> _AnyArray:
+    """Bring an array from the order of a source to ``label_axes`` and c."""
     wanted = [axis for axis in AXES if axis in axes and axis != "c"] + ["c"] * ("c" in axes)
     return array.transpose([axes.index(axis) for axis in wanted])
 
 
-def _color_last(array: Any, members: tuple[int, ...] | None) -> Any:
-    """Give an array without axis c one channel, or pick members of a slice of it."""
+def _pick_channels(array: _AnyArray, members: tuple[int, ...] | None) -> _AnyArray:
+    """Pick channels of an array that was cut from the first to the last; None adds one channel."""
     if members is None:
         return array[..., np.newaxis]
     picked = [member - min(members) for member in members]
-    # A list copies.
+    # Indexing with a list would copy.
     return array if picked == list(range(array.shape[-1])) else array[..., picked]
 
 
 def open_image(
     source: object, axes: str | None = None, channels: Sequence[int] | None = None
 ) -> Image:
-    """Open anything that can be segmented; reads metadata and no pixel.
+    """Open anything that can be segmented; read its metadata, but no pixels.
 
     Parameters
     ----------
     source : array-like, path or URL
         See :func:`napari_pixseg.sources.open.open_source`.
     axes : str, optional
-        One letter of ``t c z y x`` for each dimension; else metadata, else a guess.
+        One letter of ``t c z y x`` for each dimension; by default what metadata say, or a guess.
     channels : sequence of int, optional
-        One to three members of axis c.
+        One to three indices along axis c.
 
     Returns
     -------
@@ -232,12 +238,12 @@ def open_image(
     """
     opened = open_source(source)
     array = opened.array
-    named, notes = _named_axes(opened, axes)
-    members, alpha, more = _members(array.shape, named, channels, opened)
-    return Image(opened, named, members, alpha, (*opened.notes, *notes, *more))
+    resolved, axes_notes = _resolve_axes(opened, axes)
+    members, alpha, notes = _resolve_channels(array.shape, resolved, channels, opened)
+    return Image(opened, resolved, members, alpha, (*opened.notes, *axes_notes, *notes))
 
 
-def _named_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...]]:
+def _resolve_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...]]:
     shape = tuple(source.array.shape)
     if axes is not None:
         if len(axes) != len(shape):
@@ -248,11 +254,11 @@ def _named_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...]]
         return axes, ()
     if source.axes is not None:
         return source.axes, ()
-    guess = _guessed_axes(shape, source.name)
+    guess = _guess_axes(shape, source.name)
     return guess, (f"The axes of {source.name}, shape {shape}, were guessed to be {guess!r}.",)
 
 
-def _guessed_axes(shape: tuple[int, ...], name: str) -> str:
+def _guess_axes(shape: tuple[int, ...], name: str) -> str:
     if len(shape) == 2:
         return "yx"
     if len(shape) in (3, 4) and shape[-1] in (3, 4):
@@ -267,10 +273,10 @@ def _guessed_axes(shape: tuple[int, ...], name: str) -> str:
     )
 
 
-def _members(
+def _resolve_channels(
     shape: tuple[int, ...], axes: str, channels: Sequence[int] | None, source: Source
 ) -> tuple[tuple[int, ...] | None, int | None, tuple[str, ...]]:
-    """Which members of axis c are colors, which is alpha, and what to tell people."""
+    """Return which indices along axis c are colors, which is alpha, and notes for people."""
     if "c" not in axes:
         if channels is not None:
             raise ParameterError(
@@ -280,7 +286,7 @@ def _members(
         return None, None, ()
     length = shape[axes.index("c")]
     if channels is not None:
-        return _chosen_members(tuple(channels), length, source.name)
+        return _check_channels(tuple(channels), length, source.name)
     if source.alpha_last and length == 2:
         return (0,), 1, ("The last channel is alpha and takes no part.",)
     if length > 4:
@@ -293,7 +299,7 @@ def _members(
     return tuple(range(length)), None, ()
 
 
-def _chosen_members(
+def _check_channels(
     channels: tuple[int, ...], length: int, name: str
 ) -> tuple[tuple[int, ...], None, tuple[str, ...]]:
     for channel in channels:

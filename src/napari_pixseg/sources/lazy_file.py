@@ -5,22 +5,23 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.errors import NotAnImage, PixsegError
+from napari_pixseg.slices import Samples, expand_key
 from napari_pixseg.sources.location import Location
 
-Key = tuple[Any, ...]
+# One integer or slice for each dimension.
+Key: TypeAlias = tuple[Any, ...]
 
 
 class FileArray(ABC):
     """Array-like view of one image in a file.
 
-    It may be sliced from several threads and travels to other processes as the
-    location of its file; what is open or decoded stays behind.
+    Several threads may slice it. Other processes get only the location of its file and
+    open it themselves.
 
     Parameters
     ----------
@@ -57,23 +58,22 @@ class FileArray(ABC):
         """Number of dimensions."""
         return len(self.shape)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        full = _full_key(key, self.ndim)
+    def __getitem__(self, key: Any) -> Samples:
+        full_key = expand_key(key, self.ndim)
         try:
-            return np.asarray(self._read(self._open_once(), full), self.dtype)
+            return np.asarray(self._read_pixels(self._open_once(), full_key), self.dtype)
         except (PixsegError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - decoders raise anything
-            # The reason may quote a URL with its secrets.
-            reason = type(error).__name__ if self._location.remote else error
-            message = f"{self._location.shown} cannot be decoded: {reason}."
-            raise NotAnImage(message) from (None if self._location.remote else error)
+            location = self._location
+            message = f"{location.shown} cannot be decoded: {location.describe_cause(error)}."
+            raise NotAnImage(message) from (None if location.is_confidential else error)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._location.shown}, {self.shape}, {self.dtype})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), *self._arguments())
+        return _remake_array, (type(self), *self._arguments())
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return (type(self).__name__, *self._arguments())
@@ -84,29 +84,19 @@ class FileArray(ABC):
     def _open_once(self) -> Any:
         with self._lock:
             if self._opened is None:
-                self._opened = self._open()
+                self._opened = self._open_file()
             return self._opened
 
     @abstractmethod
-    def _open(self) -> Any:
-        """Return what `_read` reads from; called once per process."""
+    def _open_file(self) -> Any:
+        """Return what `_read_pixels` reads from; called once in each process."""
 
     @abstractmethod
-    def _read(self, opened: Any, key: Key) -> NDArray[Any]:
-        """Return the pixels of one index or slice per dimension."""
+    def _read_pixels(self, opened: Any, key: Key) -> Samples:
+        """Return the pixels of a key with one integer or slice for each dimension."""
 
 
-# Dask unpickles the array anew for every task: without this each would open the file again.
+# Dask unpickles the array for every task; without the cache, every task would open the file.
 @lru_cache(maxsize=4)
-def _unpickled(kind: type[FileArray], *arguments: Any) -> FileArray:
-    return kind(*arguments)
-
-
-def _full_key(given: Any, ndim: int) -> Key:
-    key: Key = given if isinstance(given, tuple) else (given,)
-    if any(part is Ellipsis for part in key):
-        at = next(i for i, part in enumerate(key) if part is Ellipsis)
-        key = (*key[:at], *(slice(None),) * (ndim - len(key) + 1), *key[at + 1 :])
-    if len(key) > ndim:
-        raise IndexError(f"{len(key)} indices for {ndim} dimensions")
-    return (*key, *(slice(None),) * (ndim - len(key)))
+def _remake_array(array_class: type[FileArray], *arguments: Any) -> FileArray:
+    return array_class(*arguments)

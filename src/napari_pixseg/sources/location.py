@@ -8,21 +8,35 @@ import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
-from napari_pixseg.sources.file_state import FilesState
-from napari_pixseg.sources.urls import _inside, _joined, _links, path_of_url, public_uri
+from napari_pixseg.sources.file_fingerprint import FileFingerprint
+from napari_pixseg.sources.urls import (
+    join_url,
+    path_of_link,
+    path_of_url,
+    public_uri,
+    split_links,
+)
 
-# Of fsspec's chains, such as simplecache::https://host/a.tif, each part is one.
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# JSON has these values, and they can be hashed.
+Identity: TypeAlias = dict[str, "str | int"]
+
+
+# Also the chained URLs of fsspec, such as simplecache::https://host/a.tif.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-# s3fs reads 50 MB at a time unless told; metadata and tiles are small.
+# s3fs reads 50 MB at a time by default; metadata and tiles are small.
 _BLOCK = 1 << 20
 
 
+# Downloads larger than this go to a temporary file.
 _SPOOL = 64 << 20
 
 
@@ -36,54 +50,68 @@ class Location:
         Absolute path, or the URL as given; a URL may hold secrets and is never shown.
     uri : str
         The same as an absolute URI without user, password and signed query.
-    remote : bool
+    is_url : bool
         Whether ``address`` is a URL.
     """
 
     address: str = field(repr=False)
     uri: str
-    remote: bool = False
+    is_url: bool = False
+
+    @property
+    def local_path(self) -> str | None:
+        """Path that a library may open, map or look beside; None where it must use :meth:`open`."""
+        return None if self.is_url else self.address
+
+    @property
+    def is_confidential(self) -> bool:
+        """Whether errors from below must not be quoted: they may hold the secrets of a URL."""
+        return self.is_url
 
     @property
     def name(self) -> str:
         """Last part of the path, as people call the file."""
-        links = _links(self.uri)
-        # Of an archive's top it is the archive's.
-        paths = [urlsplit(self.uri).path] if len(links) == 1 else map(_inside, links)
+        links = split_links(self.uri)
+        # The top of an archive has the name of the archive.
+        paths = [urlsplit(self.uri).path] if len(links) == 1 else map(path_of_link, links)
         names = (path.rstrip("/").rpartition("/")[2] for path in paths)
         return unquote(next(filter(None, names), "")) or self.uri
 
     @property
     def shown(self) -> str:
         """The location as an error message may name it."""
-        return self.uri if self.remote else self.address
+        return self.uri if self.is_url else self.address
+
+    def describe_cause(self, error: Exception) -> str:
+        """Return what a message may say of an error from below: its text, or only its type."""
+        return type(error).__name__ if self.is_confidential else f"{error}".rstrip(".")
 
     @property
     def parent(self) -> Location:
         """The directory above."""
-        if not self.remote:
+        if not self.is_url:
             return locate(os.path.dirname(self.address))
-        links = _links(self.address)
+        links = split_links(self.address)
         if len(links) > 1:
-            return self._above(links)
+            return self._parent_in_chain(links)
         parts = urlsplit(self.address)
         path = parts.path.rstrip("/").rpartition("/")[0]
-        return locate(_joined(parts._replace(path=path)))
+        return locate(join_url(parts._replace(path=path)))
 
-    def _above(self, links: list[str]) -> Location:
-        # The first link that is more than a scheme has the directories.
+    def _parent_in_chain(self, links: list[str]) -> Location:
+        # The directories are in the first link that is more than a scheme.
         at = next(i for i, link in enumerate(links) if "://" in link or link.startswith("/"))
-        inside = _inside(links[at])
+        inside = path_of_link(links[at])
         if not inside.strip("/"):
             return self
         before = links[at].partition("?")[0].removesuffix(inside)
-        above = before + inside.rstrip("/").rpartition("/")[0]
-        text = "::".join([*links[:at], above, *links[at + 1 :]])
-        return Location(text, public_uri(text), remote=True)
+        shortened = before + inside.rstrip("/").rpartition("/")[0]
+        text = "::".join([*links[:at], shortened, *links[at + 1 :]])
+        return Location(text, public_uri(text), is_url=True)
 
-    def identity(self) -> dict[str, Any]:
-        """Return what tells this file from a later one at the same place."""
-        if not self.remote:
+    def identity(self) -> Identity:
+        """Return values that differ for a later version of the file at the same place."""
+        if not self.is_url:
             status = os.stat(self.address)
             return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         try:
@@ -94,13 +122,13 @@ class Location:
         return _identity_of(info)
 
     @property
-    def state(self) -> FilesState | None:
-        """What tells whether the file was written since; None for URLs."""
-        return None if self.remote else FilesState(self.address)
+    def fingerprint(self) -> FileFingerprint | None:
+        """Callable that tells whether the file was written meanwhile; None for URLs."""
+        return None if self.local_path is None else FileFingerprint(self.local_path)
 
     def open(self) -> IO[bytes]:
         """Open the file for reading at any position."""
-        if not self.remote:
+        if not self.is_url:
             return open(self.address, "rb")
         try:
             return self._open_remote()
@@ -116,7 +144,7 @@ class Location:
             The server cannot be reached or asks for other credentials.
         """
         try:
-            if not self.remote:
+            if not self.is_url:
                 with open(self.address, "rb") as file:
                     return file.read(size)
             filesystem, path = self.filesystem()
@@ -127,20 +155,21 @@ class Location:
         except Exception as error:  # noqa: BLE001 - every protocol has its own
             raise self.unreachable(error) from None
 
-    def filesystem(self) -> tuple[Any, str]:
+    def filesystem(self) -> tuple[AbstractFileSystem, str]:
         """Return the fsspec file system of a URL and the path in it."""
+        # Local files never need it.
         import fsspec
 
         filesystem, path = fsspec.core.url_to_fs(self.address)
         return filesystem, path
 
     def unreachable(self, error: Exception) -> Exception:
-        """Return the error for the caller in place of one that may quote secrets."""
+        """Return an error that may be shown, in place of one that may quote secrets."""
         if isinstance(error, ImportError):
             is_s3 = self.uri.startswith("s3:")
             missing = "s3fs; install napari-pixseg[s3]" if is_s3 else str(error).rstrip(".")
             return InputNotFound(f"{self.shown} needs a package that is missing: {missing}.")
-        if not self.remote:
+        if not self.is_url:
             if isinstance(error, PermissionError):
                 return InputNotFound(
                     f"{self.shown} may not be read by this user; see to its permissions."
@@ -161,15 +190,15 @@ class Location:
         filesystem, path = self.filesystem()
         file: IO[bytes] = filesystem.open(path, "rb", block_size=_BLOCK)
         try:
-            # Some servers send the whole file whatever range is asked for: only a read shows it.
+            # Some servers ignore the range they are asked for; only a read shows this.
             file.seek(-1, os.SEEK_END)
             file.read(1)
             file.seek(0)
         except (ValueError, OSError, TypeError):
             file.close()
             return _download(filesystem, path)
-        # Of an archive it is closed with its file system.
-        weakref.finalize(file, _let_go, filesystem)
+        # A file in an archive is closed with its file system, so this must live as long.
+        weakref.finalize(file, _keep_alive, filesystem)
         return file
 
 
@@ -187,16 +216,17 @@ def locate(path: str | os.PathLike[str]) -> Location:
     if text.lower().startswith("file:/"):
         text = path_of_url(text)
     if found := _URL.match(text):
-        # Schemes are written in any case, but known in one.
+        # Schemes may be written in any case, but fsspec knows them in lower case.
         text = found.group().lower() + text[found.end() :]
-        return Location(text, public_uri(text), remote=True)
+        return Location(text, public_uri(text), is_url=True)
     if not text or "\0" in text:
-        raise InputNotFound(f"{text!r} is no path: give the path or URL of an image.")
+        raise InputNotFound(f"{text!r} is not a path: give the path or URL of an image.")
     absolute = os.path.abspath(os.path.expanduser(text))
     return Location(absolute, Path(absolute).as_uri())
 
 
-def _identity_of(info: dict[str, Any]) -> dict[str, Any]:
+def _identity_of(info: dict[str, Any]) -> Identity:
+    # Every file system of fsspec spells these keys in its own way.
     known = {key.lower().replace("-", "").replace("_", ""): value for key, value in info.items()}
     identity = {
         "size": known.get("size"),
@@ -210,11 +240,12 @@ def _identity_of(info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _let_go(_filesystem: object) -> None:
-    """Do nothing; what was kept for this call until now may go."""
+def _keep_alive(_filesystem: object) -> None:
+    """Do nothing: a finalizer keeps its argument until it is called."""
 
 
-def _download(filesystem: Any, path: str) -> IO[bytes]:
+def _download(filesystem: AbstractFileSystem, path: str) -> IO[bytes]:
+    # Both load compression libraries that only such servers make necessary.
     import shutil
     import tempfile
 

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
+from napari_pixseg.slices import Samples
+from napari_pixseg.sources import raster
 from napari_pixseg.sources.location import Location, locate
 from napari_pixseg.sources.source import (
     ACCEPTED,
     Source,
     axes_of_names,
-    checked,
+    check_source,
     is_masked,
     isinstance_if_loaded,
 )
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+if TYPE_CHECKING:
+    import dask.array as da
+
+# First bytes of TIFF and BigTIFF, little-endian and big-endian.
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_source(source: object) -> Source:
-    """Open an image; read its metadata and no pixel.
+    """Open an image; read its metadata, but no pixels.
 
     Parameters
     ----------
@@ -47,62 +52,68 @@ def open_source(source: object) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return checked(_open_location(locate(source)))
-    return checked(_open_object(source))
+        return check_source(_open_location(locate(source)))
+    return check_source(_open_object(source))
 
 
 def _open_location(location: Location) -> Source:
-    if not location.remote and os.path.isdir(location.address):
-        from napari_pixseg.sources import zarr_store
-
-        if zarr_store.is_store(location):
-            return zarr_store.open_store(location)
-        raise NotAnImage(
-            f"{location.shown} is a directory without zarr metadata (zarr.json, .zarray or "
-            ".zgroup): give a zarr store or one image file."
-        )
-    if not location.remote and not os.path.isfile(location.address):
-        raise _no_file(location)
+    if not location.is_url and os.path.isdir(location.address):
+        return _open_directory(location)
+    if not location.is_url and not os.path.isfile(location.address):
+        raise _missing_input(location)
     head = location.head()
-    if location.remote and _may_be_store(head):
-        from napari_pixseg.sources import zarr_store
-
-        if zarr_store.is_store(location):
-            return zarr_store.open_store(location)
+    if location.is_url and _may_be_directory(head) and (store := _open_if_store(location)):
+        return store
     if head is None:
-        raise _no_file(location)
-    return _open_file(location, head)
+        raise _missing_input(location)
+    return _open_by_head(location, head)
+
+
+def _open_directory(location: Location) -> Source:
+    if store := _open_if_store(location):
+        return store
+    raise NotAnImage(
+        f"{location.shown} is a directory without zarr metadata (zarr.json, .zarray or "
+        ".zgroup): give a zarr store or one image file."
+    )
+
+
+def _open_if_store(location: Location) -> Source | None:
+    # zarr takes longer to load than most pictures take to segment.
+    from napari_pixseg.sources import zarr_store
+
+    return zarr_store.open_store(location) if zarr_store.is_store(location) else None
 
 
 def is_tiff(head: bytes) -> bool:
     """Whether a file that starts with these bytes is a TIFF or BigTIFF."""
-    return head[:4] in _TIFF
+    return head[:4] in _TIFF_HEADS
 
 
-def _open_file(location: Location, head: bytes) -> Source:
+def _open_by_head(location: Location, head: bytes) -> Source:
+    """Open a file as the format that its first bytes are those of."""
     if is_tiff(head):
+        # Only TIFFs pay for loading their reader.
         from napari_pixseg.sources import tiff
 
         return tiff.open_tiff(location)
-    from napari_pixseg.sources import raster
-
     return raster.open_picture(location, head)
 
 
-def _may_be_store(head: bytes | None) -> bool:
-    # A server answers for a directory with nothing, or with a listing as text.
+def _may_be_directory(head: bytes | None) -> bool:
+    # Servers answer a request for a directory with nothing, or with a listing as text.
     return not head or (head.isascii() and b"\0" not in head)
 
 
-def _no_file(location: Location) -> Exception:
-    if os.path.lexists(location.address) and not location.remote:
-        return NotAnImage(f"{location.shown} is neither a file nor a directory: {ACCEPTED}.")
-    if location.remote:
-        # fsspec does not tell a missing file from a server that is down.
+def _missing_input(location: Location) -> Exception:
+    if location.is_url:
+        # fsspec reports a missing file and a server that is down in the same way.
         return InputNotFound(
             f"There is nothing at {location.shown}, or it cannot be reached: check the address "
             "and the connection."
         )
+    if os.path.lexists(location.address):
+        return NotAnImage(f"{location.shown} is neither a file nor a directory: {ACCEPTED}.")
     try:
         os.stat(location.address)
     except PermissionError as error:
@@ -112,25 +123,23 @@ def _no_file(location: Location) -> Exception:
     return InputNotFound(f"{location.shown} does not exist: check the path.")
 
 
-def _open_object(source: object) -> Source:
+def _open_object(source: Any) -> Source:
     if is_masked(source):
         raise NotAnImage("A masked array was given: fill it first (NaN means no data).")
     if isinstance(source, np.ndarray):
-        return Source(source, kind="numpy")
+        return Source(source, kind="numpy", is_in_memory=True)
     if isinstance_if_loaded(source, "dask.array", "Array"):
-        return _from_dask(source)
+        return _source_of_dask(source)
     if isinstance_if_loaded(source, "zarr", "Array", "Group"):
         from napari_pixseg.sources import zarr_store
 
-        return zarr_store.from_node(source)
+        return zarr_store.source_of_node(source)
     if isinstance_if_loaded(source, "PIL.Image", "Image"):
-        from napari_pixseg.sources import raster
-
-        return raster.from_image(source)
-    return _from_array_like(source)
+        return raster.source_of_image(source)
+    return _source_of_array_like(source)
 
 
-def _from_dask(array: Any) -> Source:
+def _source_of_dask(array: da.Array) -> Source:
     if any(np.isnan(length) for length in array.shape):
         raise NotAnImage(
             "A Dask array of unknown shape was given: call its compute_chunk_sizes() first."
@@ -139,9 +148,9 @@ def _from_dask(array: Any) -> Source:
     return Source(array, chunks=chunks, kind="dask")
 
 
-def _from_array_like(source: Any) -> Source:
-    needed = ("shape", "dtype", "ndim", "__getitem__")
-    if not isinstance(source, type) and all(hasattr(source, name) for name in needed):
+def _source_of_array_like(source: Any) -> Source:
+    required = ("shape", "dtype", "ndim", "__getitem__")
+    if not isinstance(source, type) and all(hasattr(source, name) for name in required):
         array = ArrayLike(source)
         chunks = getattr(source, "chunks", None)
         if not (isinstance(chunks, tuple) and all(isinstance(length, int) for length in chunks)):
@@ -152,19 +161,19 @@ def _from_array_like(source: Any) -> Source:
             chunks=chunks if chunks and len(chunks) == array.ndim else None,
         )
     if hasattr(source, "__array_interface__") and not isinstance(source, type):
-        return Source(np.asarray(source), kind="numpy")
-    raise NotAnImage(f"{_described(source)} was given, which is no image: {ACCEPTED}.")
+        return Source(np.asarray(source), kind="numpy", is_in_memory=True)
+    raise NotAnImage(f"{_describe_type(source)} was given, which is no image: {ACCEPTED}.")
 
 
-def _described(source: object) -> str:
+def _describe_type(source: object) -> str:
     if source is None or isinstance(source, (bool, int, float, complex)):
         return repr(source)
-    kind = source.__name__ if isinstance(source, type) else type(source).__name__
-    return f"An object of type {kind}"
+    name = source.__name__ if isinstance(source, type) else type(source).__name__
+    return f"An object of type {name}"
 
 
 class ArrayLike:
-    """An array of another library whose slices are made NumPy arrays."""
+    """An array of another library, which returns NumPy arrays when sliced."""
 
     def __init__(self, wrapped: Any) -> None:
         self._wrapped = wrapped
@@ -173,9 +182,9 @@ class ArrayLike:
             self.dtype: np.dtype[Any] = np.dtype(dtype)
             self.shape = tuple(int(length) for length in wrapped.shape)
         except (TypeError, ValueError):
-            kind = type(wrapped).__name__
+            name = type(wrapped).__name__
             raise NotAnImage(
-                f"An object of type {kind} was given whose shape or data type NumPy does not "
+                f"An object of type {name} was given whose shape or data type NumPy does not "
                 "know: convert it with numpy.asarray first."
             ) from None
 
@@ -184,5 +193,5 @@ class ArrayLike:
         """Number of dimensions."""
         return len(self.shape)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
+    def __getitem__(self, key: Any) -> Samples:
         return np.asarray(self._wrapped[key], self.dtype)

@@ -6,17 +6,23 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from types import ModuleType
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.errors import NotAnImage
+from napari_pixseg.slices import Samples
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.source import ACCEPTED, Source
 
-# Pillow's mode -> the mode read. A palette becomes its colors; CMYK never passes for RGBA.
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+    from PIL.ImageFile import ImageFile
+
+# Mode of a file -> mode that it is read as. A palette becomes its colors, and CMYK becomes RGB
+# because its four channels would be taken for RGBA.
 _READ_AS = {
     "1": "L",
     "L": "L",
@@ -40,34 +46,51 @@ _READ_AS = {
 }
 
 
-_CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4}
+_CHANNELS_OF_MODE = {"LA": 2, "RGB": 3, "RGBA": 4}
 
 
-_DTYPES = {"I": "i4", "I;16": "u2", "F": "f4"}
+_DTYPE_OF_MODE = {"I": "i4", "I;16": "u2", "F": "f4"}
 
 
-_ANIMATED = ("GIF", "PNG", "WEBP")
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 
 
-# Pillow hands these to other programs, or only knows their names.
+# Pillow leaves these to other programs, or knows only their names.
 _NO_PICTURE = ("EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF")
 
 
+# Raw mode of PNGs that Pillow would cut to 8 bits -> number of channels.
 _DEEP_PNG = {"LA;16B": 2, "RGB;16B": 3, "RGBA;16B": 4}
 
 
+# Functions of imagecodecs.
 _DEEP_DECODERS = {"JPEG2000": "jpeg2k_decode", "AVIF": "avif_decode"}
 
 
-_HEADER = 1 << 16
+# Bytes of a file that are searched for its header.
+_HEADER_BYTES = 1 << 16
 
 
-_limit_lifted = threading.RLock()
+# Pillow's limit belongs to the whole process: one thread at a time may lift it.
+_limit_lock = threading.RLock()
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a picture is read: by Pillow in a mode; what that would cut or copy, by another."""
+    """How a picture is read: by Pillow in a mode, or by a decoder that keeps what Pillow cuts.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : str
+    mode : str
+        Mode that the pixels have, as Pillow names it.
+    decoder : str
+        "pillow", "netpbm" for samples as they are in the file, a function of imagecodecs, or
+        "none" where nothing decodes it without loss.
+    offset : int
+        Position of the samples in the file, for "netpbm".
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -77,6 +100,7 @@ class _Layout:
 
     @property
     def frames(self) -> int | None:
+        """Number of frames of an animation; None for a still picture."""
         return self.shape[0] if len(self.shape) == 4 else None
 
 
@@ -97,36 +121,43 @@ def open_picture(location: Location, head: bytes) -> Source:
     if not head:
         raise NotAnImage(f"{location.shown} is empty: {ACCEPTED}.")
     identity = location.identity()
-    with closing(location.open()) as file, _any_size():
-        layout = _layout(_image(file, location, head), file, location)
+    with closing(location.open()) as file, _unlimited_pillow() as pillow:
+        image = _open_with_pillow(pillow, file, location, head)
+        layout = _choose_layout(image, file, location)
     version = tuple(sorted(identity.items()))
     array = PictureArray(location, layout.shape, np.dtype(layout.dtype), version, (layout,))
     return Source(
         array,
-        axes=_axes(layout),
+        axes=_axes_of_layout(layout),
         uri=location.uri,
         identity=identity,
         alpha_last=layout.shape[-1] in (2, 4) and layout.mode.endswith("A"),
         kind="picture",
         name=location.name,
-        state=location.state,
+        fingerprint=location.fingerprint,
+        is_in_memory=True,
     )
 
 
-def from_image(image: Any) -> Source:
-    """Return the source that a Pillow image in memory is."""
-    layout = _plain_layout(image, "the image")
-    pixels = _converted(image, layout)
-    return Source(pixels, axes=_axes(layout), alpha_last=layout.mode.endswith("A"), kind="numpy")
+def source_of_image(image: PillowImage) -> Source:
+    """Return the source of a Pillow image in memory."""
+    layout = _pillow_layout(image, "the image")
+    return Source(
+        _convert_image(image, layout),
+        axes=_axes_of_layout(layout),
+        alpha_last=layout.mode.endswith("A"),
+        kind="numpy",
+        is_in_memory=True,
+    )
 
 
 class PictureArray(FileArray):
-    """A picture, decoded as a whole when first sliced and kept."""
+    """A picture that is decoded as a whole when first sliced, and then kept."""
 
-    def _open(self) -> NDArray[Any]:
+    def _open_file(self) -> Samples:
         (layout,) = self._details
         with closing(self._location.open()) as file:
-            pixels = _decoded(file, layout)
+            pixels = _decode_picture(file, layout)
         if pixels.shape != self.shape:
             raise NotAnImage(
                 f"{self._location.shown} decodes to {pixels.shape} where its header says "
@@ -135,45 +166,49 @@ class PictureArray(FileArray):
         pixels.setflags(write=False)
         return pixels
 
-    def _read(self, opened: Any, key: Key) -> NDArray[Any]:
+    def _read_pixels(self, opened: Samples, key: Key) -> Samples:
         return np.asarray(opened[key])
 
 
 @contextmanager
-def _any_size() -> Iterator[None]:
-    """Lift Pillow's limit of pixels, which is for uploads, from a file the user chose."""
+def _unlimited_pillow() -> Iterator[ModuleType]:
+    """Give Pillow's module without its limit of pixels, which protects servers from uploads.
+
+    Here the user chose the file. The endpoint, which takes uploads, has a limit of its own.
+    """
+    # Arrays, zarr stores and TIFFs do not need Pillow.
     from PIL import Image
 
-    with _limit_lifted:
+    with _limit_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
-            yield
+            yield Image
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _image(file: IO[bytes], location: Location, head: bytes) -> Any:
-    from PIL import Image
-
+def _open_with_pillow(
+    pillow: ModuleType, file: IO[bytes], location: Location, head: bytes
+) -> ImageFile:
     try:
-        image = Image.open(file)
+        image: ImageFile | None = pillow.open(file)
     except Exception:  # noqa: BLE001 - Pillow's readers raise anything on damaged files
         image = None
-    if image is None or image.format in _NO_PICTURE:
-        text = head.isascii() and b"\0" not in head
-        kind = "a text file" if text else "no image that can be read"
-        if image is not None:
-            kind = f"{image.format} and no picture made of pixels"
-        raise NotAnImage(f"{location.shown} is {kind}: {_remedy(location, head)}.") from None
-    return image
+    if image is not None and image.format not in _NO_PICTURE:
+        return image
+    is_text = head.isascii() and b"\0" not in head
+    found = "a text file" if is_text else "no image that can be read"
+    if image is not None:
+        found = f"{image.format} and no picture made of pixels"
+    raise NotAnImage(f"{location.shown} is {found}: {_suggest_remedy(location, head)}.")
 
 
-def _remedy(location: Location, head: bytes) -> str:
+def _suggest_remedy(location: Location, head: bytes) -> str:
     if head.startswith(b"PK"):
         where = location.shown
         return (
-            f"of an archive, give a zarr store as zip://::{where}, and a file in it as "
+            f"to read an archive, give a zarr store as zip://::{where}, and a file in it as "
             f"zip://NAME::{where}"
         )
     if head.startswith(b"\x93NUMPY"):
@@ -181,14 +216,14 @@ def _remedy(location: Location, head: bytes) -> str:
     return ACCEPTED
 
 
-def _axes(layout: _Layout) -> str:
+def _axes_of_layout(layout: _Layout) -> str:
     return ("t" if layout.frames else "") + "yx" + ("c" if len(layout.shape) > 2 else "")
 
 
-def _layout(image: Any, file: IO[bytes], location: Location) -> _Layout:
+def _choose_layout(image: ImageFile, file: IO[bytes], location: Location) -> _Layout:
     deep = _deep_layout(image, file)
     if deep is None:
-        return _stored_layout(image) or _plain_layout(image, location.shown)
+        return _netpbm_layout(image) or _pillow_layout(image, location.shown)
     if deep.decoder == "none":
         raise NotAnImage(
             f"{location.shown} has more than 8 bits per color channel, which cannot be read "
@@ -197,49 +232,50 @@ def _layout(image: Any, file: IO[bytes], location: Location) -> _Layout:
     return deep
 
 
-def _plain_layout(image: Any, shown: str) -> _Layout:
+def _pillow_layout(image: PillowImage, shown: str) -> _Layout:
     mode = _READ_AS.get(image.mode)
     if mode is None:
         raise NotAnImage(f"{shown} stores {image.mode} colors: convert it to RGB first.")
-    if image.mode == "P" and ("transparency" in image.info or image.palette.mode == "RGBA"):
+    palette_mode = image.palette.mode if image.palette is not None else ""
+    if image.mode == "P" and ("transparency" in image.info or palette_mode == "RGBA"):
         mode = "RGBA"
-    frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED_FORMATS else 1
     if frames > 1:
-        # Frames may differ in mode, the first of a GIF being a palette or gray.
+        # Frames may differ in mode: the first of a GIF may be gray, and the next one colored.
         mode = "RGBA" if mode.endswith("A") else "RGB"
-    dtype = _DTYPES.get(mode, "u1")
+    dtype = _DTYPE_OF_MODE.get(mode, "u1")
     if mode == "I" and image.format in ("PNG", "PPM"):
-        dtype = "u2"  # Pillow reads their 16 bits into 32.
-    channels = (_CHANNELS[mode],) if mode in _CHANNELS else ()
-    return _Layout(
-        ((frames,) if frames > 1 else ()) + (image.height, image.width, *channels), dtype, mode
-    )
+        # They have 16 bits, which Pillow reads into 32.
+        dtype = "u2"
+    channels = (_CHANNELS_OF_MODE[mode],) if mode in _CHANNELS_OF_MODE else ()
+    planes = (frames,) if frames > 1 else ()
+    return _Layout((*planes, image.height, image.width, *channels), dtype, mode)
 
 
-def _stored_layout(image: Any) -> _Layout | None:
-    """Return the layout of a picture whose bytes are in the file as they are wanted."""
-    plain = image.format == "PPM" and image.mode in ("L", "RGB") and image.tile[0][0] == "raw"
-    if not plain:
+def _netpbm_layout(image: ImageFile) -> _Layout | None:
+    """Return the layout of a picture of 8 bits whose samples are in the file without coding."""
+    if image.format != "PPM" or image.mode not in ("L", "RGB") or image.tile[0][0] != "raw":
         return None
     channels = (3,) if image.mode == "RGB" else ()
     shape = (image.height, image.width, *channels)
     return _Layout(shape, "u1", image.mode, "netpbm", image.tile[0][2])
 
 
-def _deep_layout(image: Any, file: IO[bytes]) -> _Layout | None:
+def _deep_layout(image: ImageFile, file: IO[bytes]) -> _Layout | None:
     """Return the layout of a color picture of more than 8 bits, which Pillow would cut to 8."""
     tile = image.tile[0] if image.tile else ("", None, 0, "")
-    channels, decoder = _CHANNELS.get(image.mode, 1), "none"
+    channels = _CHANNELS_OF_MODE.get(image.mode, 1)
+    decoder = "none"
     if image.mode.startswith("I"):
         return None
     if image.format == "PNG" and tile[3] in _DEEP_PNG:
         channels = _DEEP_PNG[tile[3]]
         if channels == 3 and "transparency" in image.info:
             channels = 4
-        decoder = "none" if image.is_animated else "png_decode"
+        decoder = "none" if getattr(image, "is_animated", False) else "png_decode"
     elif image.format == "PPM" and isinstance(tile[3], tuple) and tile[3][1] > 255:
         decoder = "netpbm" if tile[0] == "ppm" else "none"
-    elif image.format in _DEEP_DECODERS and _says_deep(image.format, file):
+    elif image.format in _DEEP_DECODERS and _is_deep(image.format, file):
         decoder = _DEEP_DECODERS[image.format]
     elif tile[0] != "SGI16":
         return None
@@ -247,21 +283,23 @@ def _deep_layout(image: Any, file: IO[bytes]) -> _Layout | None:
     return _Layout(shape, "u2", {2: "LA", 4: "RGBA"}.get(channels, "RGB"), decoder, tile[2])
 
 
-def _says_deep(kind: str, file: IO[bytes]) -> bool:
+def _is_deep(image_format: str, file: IO[bytes]) -> bool:
     """Whether the header of a JPEG 2000 or AVIF file says more than 8 bits per sample."""
     file.seek(0)
-    header = file.read(_HEADER)
-    if kind == "AVIF":
+    header = file.read(_HEADER_BYTES)
+    if image_format == "AVIF":
+        # The bit high_bitdepth of the AV1 configuration, two bytes behind its name.
         at = header.find(b"av1C")
         return at >= 0 and bool(header[at + 6 : at + 7]) and bool(header[at + 6] & 0x40)
     at = header.find(b"\xff\x4f\xff\x51")
-    # Ssiz of the first component: 4 bytes of markers, then 38 of the SIZ segment.
+    # Ssiz of the first component follows 4 bytes of markers and 38 bytes of the SIZ segment.
     depth = header[at + 42 : at + 43] if at >= 0 else b""
     return bool(depth) and (depth[0] & 0x7F) + 1 > 8
 
 
-def _decoded(file: IO[bytes], layout: _Layout) -> NDArray[Any]:
+def _decode_picture(file: IO[bytes], layout: _Layout) -> Samples:
     if layout.decoder.endswith("_decode"):
+        # Few pictures have more than 8 bits.
         import imagecodecs
 
         return np.asarray(getattr(imagecodecs, layout.decoder)(file.read()), layout.dtype)
@@ -270,23 +308,22 @@ def _decoded(file: IO[bytes], layout: _Layout) -> NDArray[Any]:
         stored = np.dtype(layout.dtype).newbyteorder(">")
         samples = np.frombuffer(file.read(), stored, count=int(np.prod(layout.shape)))
         return samples.reshape(layout.shape).astype(layout.dtype, copy=False)
-    from PIL import Image
-
-    with _any_size(), Image.open(file) as image:
-        return _converted(image, layout)
+    with _unlimited_pillow() as pillow, pillow.open(file) as image:
+        return _convert_image(image, layout)
 
 
-def _converted(image: Any, layout: _Layout) -> NDArray[Any]:
+def _convert_image(image: PillowImage, layout: _Layout) -> Samples:
     if layout.frames is None:
-        return _frame(image, layout)
+        return _convert_frame(image, layout)
     pixels = np.empty(layout.shape, layout.dtype)
     for index in range(layout.frames):
         image.seek(index)
-        pixels[index] = _frame(image, layout)
+        pixels[index] = _convert_frame(image, layout)
     return pixels
 
 
-def _frame(image: Any, layout: _Layout) -> NDArray[Any]:
-    same = image.mode == layout.mode or layout.mode == "I;16"
-    pixels = np.asarray(image if same else image.convert(layout.mode))
+def _convert_frame(image: PillowImage, layout: _Layout) -> Samples:
+    # Pillow cannot convert the byte orders of I;16 into each other, but NumPy can.
+    is_same = image.mode == layout.mode or layout.mode == "I;16"
+    pixels = np.asarray(image if is_same else image.convert(layout.mode))
     return pixels.astype(layout.dtype, copy=False)

@@ -1,11 +1,9 @@
-"""What can be segmented, opened: arrays, zarr stores, TIFF files, pictures, URLs.
-
-Opening reads metadata and no pixel.
-"""
+"""What every opened input is: an array that is read part by part, and what is known of it."""
 
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -13,19 +11,31 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from napari_pixseg.errors import NotAnImage
+from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples
+from napari_pixseg.sources.location import Identity
 
 ACCEPTED = (
     "accepted are zarr and OME-Zarr stores, TIFF files, pictures such as PNG or JPEG, "
     "URLs of these, and NumPy, Dask, zarr or similar arrays"
 )
 
+_AXIS_OF_NAME = {"time": "t", "channel": "c", "channels": "c", "depth": "z"}
 
-_NAMES = {"time": "t", "channel": "c", "channels": "c", "depth": "z"}
+
+class ChunkedArray(ABC):
+    """An array that hands out its storage chunks as they are decoded, without a copy."""
+
+    @abstractmethod
+    def read_chunks(self, box: PixelSlices) -> list[tuple[PixelSlices, Samples]]:
+        """Return the chunks that a box meets, each cut to the box, and where in the box it is."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was opened: an array that reads only what is sliced, and what its metadata says.
+    """An opened input: an array that reads only what is sliced, and what its metadata says.
+
+    Other modules ask what a source can do (``is_in_memory``, ``is_dask``, ``decoded_chunks``);
+    ``kind`` is a description for people.
 
     Attributes
     ----------
@@ -34,12 +44,12 @@ class Source:
     axes : str or None
         One letter of t, c, z, y, x per dimension; None where nothing says so.
     scale, translation : dict of str to float
-        Per axis letter, pixel size and position of the first pixel, in `units`.
+        Pixel size and position of the first pixel for each axis letter, in `units`.
     units : dict of str to str
-        Per axis letter, the unit as NGFF writes it, such as ``"micrometer"``.
+        Unit for each axis letter as NGFF writes it, such as ``"micrometer"``.
     chunks : tuple of int or None
-        Storage chunks (of a sharded array: the shards); None where any region is as
-        cheap as any other.
+        Shape of the storage chunks, or of the shards of a sharded array; None where every
+        box is as cheap to read as any other.
     uri : str or None
         Absolute URI without secrets; None for arrays in memory.
     identity : dict
@@ -47,15 +57,18 @@ class Source:
     alpha_last : bool
         True when the file says that its last channel is alpha.
     kind : str
-        "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture"; a picture is
-        decoded as a whole and kept in memory from its first slice on.
+        What people call it: "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture".
     name : str
         Short name for people.
-    state : callable, optional
-        Tells the state of its files, as text: another once one of them was written, added or
-        removed. None where that cannot be known, as in memory and on servers.
+    fingerprint : callable, optional
+        Returns a fingerprint of the input's files as text. It changes when a file is written,
+        added or removed. None where this cannot be known: in memory and on servers.
     notes : tuple of str
-        What people should know of it, in sentences.
+        What people should know about it, in sentences.
+    is_in_memory : bool
+        True if all pixels are in memory, or are decoded together by the first slice and kept.
+    is_multiscale : bool
+        True if coarser levels of the same image lie beside this one.
     """
 
     array: Any
@@ -65,17 +78,31 @@ class Source:
     units: dict[str, str] = field(default_factory=dict)
     chunks: tuple[int, ...] | None = None
     uri: str | None = None
-    identity: dict[str, Any] = field(default_factory=dict)
+    identity: Identity = field(default_factory=dict)
     alpha_last: bool = False
     kind: str = "array"
     name: str = "array"
-    state: Callable[[], str] | None = None
+    fingerprint: Callable[[], str] | None = None
     notes: tuple[str, ...] = ()
+    is_in_memory: bool = False
+    is_multiscale: bool = False
 
     @property
     def is_dask(self) -> bool:
         """Whether the array is a Dask array, which brings a graph of its own."""
         return isinstance_if_loaded(self.array, "dask.array", "Array")
+
+    @property
+    def decoded_chunks(self) -> tuple[int, ...] | None:
+        """Shape of the smallest parts that are decoded on their own; None where nobody knows."""
+        # The chunks of a Dask array are results of its graph: what it decodes is out of sight.
+        if self.chunks is None or self.is_dask:
+            return None
+        return tuple(int(length) for length in self.chunks)
+
+    def describe_chunk(self, index: ChunkIndex) -> str:
+        """Return what people call one of the `decoded_chunks`, such as its file."""
+        return f"tile {'/'.join(map(str, index))}"
 
 
 def axes_of_names(names: object, ndim: int) -> str | None:
@@ -91,33 +118,36 @@ def axes_of_names(names: object, ndim: int) -> str | None:
     if not isinstance(names, Iterable):
         return None
     lowered = [name.lower() if isinstance(name, str) else "?" for name in names]
-    letters = [_NAMES.get(name, name) for name in lowered]
-    known = all(len(letter) == 1 and letter in "tczyx" for letter in letters)
-    return "".join(letters) if known and len(set(letters)) == len(letters) == ndim else None
+    letters = [_AXIS_OF_NAME.get(name, name) for name in lowered]
+    are_known = all(len(letter) == 1 and letter in "tczyx" for letter in letters)
+    return "".join(letters) if are_known and len(set(letters)) == len(letters) == ndim else None
 
 
 def is_masked(array: object) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
-    """Whether an array is a masked one, which few processes ever import."""
+    """Whether an array is masked. Most processes never import ``numpy.ma``, nor does this."""
     return isinstance_if_loaded(array, "numpy.ma", "MaskedArray")
 
 
-def isinstance_if_loaded(source: object, module: str, *names: str) -> bool:
-    """Whether something is an object of a module, which is not imported to ask."""
-    # An object of a module that was never imported cannot exist.
+def isinstance_if_loaded(value: object, module: str, *names: str) -> bool:
+    """Whether a value is an instance of classes of another library, without importing it.
+
+    An object of a module that was never imported cannot exist.
+    """
     loaded = sys.modules.get(module)
-    kinds = tuple(getattr(loaded, name) for name in names if hasattr(loaded, name))
-    return isinstance(source, kinds)
+    classes = tuple(getattr(loaded, name) for name in names if hasattr(loaded, name))
+    return isinstance(value, classes)
 
 
-def checked(source: Source) -> Source:
-    """Return a source, if it is an image.
+def check_source(source: Source) -> Source:
+    """Return a source if it is an image.
 
     Raises
     ------
     NotAnImage
-        If its samples are no numbers, or it has too few dimensions, or none in one.
+        If its samples are no numbers, if it has fewer than two dimensions, or if one is empty.
     """
-    dtype, shape = np.dtype(source.array.dtype), tuple(source.array.shape)
+    dtype = np.dtype(source.array.dtype)
+    shape = tuple(source.array.shape)
     if dtype.kind not in "buif":
         raise NotAnImage(
             f"{source.name} has data type {dtype}: images of integers, floats or booleans "

@@ -1,4 +1,4 @@
-"""URLs: what may be shown of them, how links inside them are joined."""
+"""URLs: which part of one may be shown, and how chained ones such as ``zip://a::b`` are cut."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
-# What may stand before another link: caches by their name, archives with what is in them.
-_LINK = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+|(zip|tar|libarchive|dir)://[^?#@\[\]]*", re.IGNORECASE)
+# What may stand before "::" - the name of a cache, or an archive with the path inside it.
+_OUTER_LINK = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]+|(zip|tar|libarchive|dir)://[^?#@\[\]]*", re.IGNORECASE
+)
 
 
-_FURTHER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*([A-Za-z][A-Za-z0-9+.-]+://|/)")
+# What must follow "::" - further links, and then a URL or a path.
+_INNER_LINKS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*([A-Za-z][A-Za-z0-9+.-]+://|/)")
 
 
 _SECRET = re.compile(r"key|token|sig|secret|pass|pwd|cred|auth|session|policy|jwt", re.IGNORECASE)
@@ -21,7 +24,7 @@ def path_of_url(url: str) -> str:
     path = urlsplit(url).path
     if os.name != "nt":
         return unquote(path)
-    # It brings the HTTP client along.
+    # This module loads Python's HTTP client, which only Windows needs here.
     from urllib.request import url2pathname
 
     return url2pathname(path)
@@ -40,37 +43,38 @@ def public_uri(url: str) -> str:
     str
         The URL that may go into a manifest, a log or an error message.
     """
-    if len(links := _links(url)) > 1:
+    if len(links := split_links(url)) > 1:
         return "::".join(public_uri(link) if "://" in link else link for link in links)
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
-    # In abfs://container@account the first part is no user.
-    netloc = parts.netloc if parts.scheme.startswith(("abfs", "wasb")) and ":" not in user else host
+    # In abfs://container@account the part before "@" is a container, not a user.
+    is_container = parts.scheme.startswith(("abfs", "wasb")) and ":" not in user
+    netloc = parts.netloc if is_container else host
     fields = parse_qsl(parts.query, keep_blank_values=True)
     query = "" if any(_SECRET.search(name) for name, _ in fields) else parts.query
-    return _joined(parts._replace(netloc=netloc, query=query, fragment=""))
+    return join_url(parts._replace(netloc=netloc, query=query, fragment=""))
 
 
-def _inside(link: str) -> str:
-    """Return the path of a link, with the host if it has one; nothing of a bare scheme."""
+def path_of_link(link: str) -> str:
+    """Return the path of a link, after its host if it has one; "" for a scheme alone."""
     path = link if link.startswith("/") else link.partition("://")[2]
     return path.partition("?")[0]
 
 
-def _joined(parts: SplitResult) -> str:
-    """Put a URL together; without a host the two slashes would be left out."""
+def join_url(parts: SplitResult) -> str:
+    """Put a URL together, keeping the two slashes that urllib drops where there is no host."""
     text = urlunsplit(parts)
-    bare = parts.scheme and not text.startswith(f"{parts.scheme}://")
-    return text.replace(":", "://", 1) if bare else text
+    lost_slashes = parts.scheme and not text.startswith(f"{parts.scheme}://")
+    return text.replace(":", "://", 1) if lost_slashes else text
 
 
-def _links(url: str) -> list[str]:
-    """Cut a chain of fsspec; colons in an address, a password or a query are none of its."""
+def split_links(url: str) -> list[str]:
+    """Cut a chained URL of fsspec at its "::"; colons in addresses, passwords and queries stay."""
     links: list[str] = []
     rest = url
     while True:
         link, _, further = rest.partition("::")
-        if not (_LINK.fullmatch(link) and _FURTHER.match(further)):
+        if not (_OUTER_LINK.fullmatch(link) and _INNER_LINKS.match(further)):
             return [*links, rest]
         links.append(link)
         rest = further

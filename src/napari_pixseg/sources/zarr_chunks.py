@@ -1,10 +1,10 @@
-"""Chunks of local zarr arrays, each in one step of the thread that asks for it.
+"""Chunks of local zarr arrays, read and written by the thread that asks for them.
 
 zarr goes through its event loop between finding, reading, decoding and copying a
 chunk, and threads that work on tiles wait for each other there. Where chunks are
-plain files this reads and writes the same bytes with the same codecs at once.
-What is not plain (remote stores, parts of chunks that are to be written, shards,
-filters, steps) is left to zarr.
+plain files, this module reads and writes the same bytes with the same codecs in one go.
+Everything else (remote stores, shards, filters, keys with steps, writing parts of
+chunks) is left to zarr.
 """
 
 from __future__ import annotations
@@ -13,51 +13,62 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numcodecs
 import numcodecs.abc
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from zarr.codecs import BytesCodec
 from zarr.core.chunk_grids import RegularChunkGrid
+from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.storage import LocalStore
 
-from napari_pixseg.slices import Index, PixelSlices, pieces
+from napari_pixseg.slices import (
+    ChunkIndex,
+    PixelSlices,
+    Samples,
+    cut_along_chunks,
+    plain_box,
+)
+from napari_pixseg.sources.source import ChunkedArray
 
-_DEFAULT = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+# Data type in the files, codec, and whether the codec may also write.
+_PlainFormat: TypeAlias = tuple[np.dtype[Any], numcodecs.abc.Codec | None, bool]
 
 
-_NOT_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_DEFAULT_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
 
-# What these decode does not depend on their settings.
+_CHUNK_IS_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
+# Codecs that decode without knowing the settings they encoded with.
 _DECODERS = {"zstd": numcodecs.Zstd, "blosc": numcodecs.Blosc, "gzip": numcodecs.GZip}
 
 
 @dataclass(frozen=True)
-class ChunkFiles:
-    """A local zarr array whose chunks are files; what is not said here is the array's.
+class ChunkFiles(ChunkedArray):
+    """A local zarr array whose chunks are files; other attributes are delegated to the array.
 
     Attributes
     ----------
     array : zarr.Array
     shape, chunks : tuple of int
-        Of the array, which looks them up each time.
+        Copies of the array's, which looks them up each time.
     folder : str
-        Where the array is.
+        The array's.
     stored : dtype
-        Of the samples in the files.
+        Data type of the samples in the files.
     codec : numcodecs codec or None
-        What decodes a file.
+        Decodes a file; None where files are not compressed.
     encodes : bool
         Whether the codec has the settings of the array, so that it may also write.
     """
 
-    array: Any
-    shape: Index
-    chunks: Index
+    array: zarr.Array[Any]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
     folder: str
     stored: np.dtype[Any]
     codec: numcodecs.abc.Codec | None
@@ -65,95 +76,96 @@ class ChunkFiles:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
-            # Of unpickling, when there is no array yet.
+            # pickle asks for such names before there is an array.
             raise AttributeError(name)
         return getattr(self.array, name)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read all of it, for NumPy."""
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Samples:
+        """Read the whole array, for NumPy."""
         if copy is False:
             raise ValueError("An array on disk is not read without a copy.")
         return np.asarray(self[(...,)], dtype)
 
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        region = _region(key, self.shape)
-        if region is None:
+    def __getitem__(self, key: Any) -> Samples:
+        box = plain_box(key, self.shape)
+        if box is None:
             return np.asarray(self.array[key])
-        result = np.empty([part.stop - part.start for part in region], self.array.dtype)
-        for index, inside, there in pieces(region, self.chunks):
-            chunk = self._chunk(index)
-            result[there] = self._fill if chunk is None else chunk[inside]
+        result = np.empty([part.stop - part.start for part in box], self.array.dtype)
+        for index, inside, there in cut_along_chunks(box, self.chunks):
+            chunk = self._read_chunk(index)
+            result[there] = self._fill_value if chunk is None else chunk[inside]
         return result
 
-    def parts(self, region: PixelSlices) -> list[tuple[PixelSlices, NDArray[Any]]]:
-        """Return the chunks of a region: where in it each is, and its samples as they are.
+    def read_chunks(self, box: PixelSlices) -> list[tuple[PixelSlices, Samples]]:
+        """Return the chunks that a box meets, each cut to the box, and where in the box it is.
 
-        They cannot be written, and what is not in the region is cut off.
+        They are read-only, in the byte order of the files.
         """
         found = []
-        for index, inside, there in pieces(region, self.chunks):
-            chunk = self._chunk(index)
+        for index, inside, there in cut_along_chunks(box, self.chunks):
+            chunk = self._read_chunk(index)
             if chunk is None:
-                chunk = np.full(self.chunks, self._fill, self.stored)
+                chunk = np.full(self.chunks, self._fill_value, self.stored)
             found.append((there, chunk[inside]))
         return found
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        region = _region(key, self.shape)
-        if region is None or not self._takes(region, value):
+        box = plain_box(key, self.shape)
+        if box is None or not self._is_whole_chunks(box, value):
             self.array[key] = value
             return
-        for index, _, there in pieces(region, self.chunks):
-            self._write(index, value[there])
+        for index, _, there in cut_along_chunks(box, self.chunks):
+            self._write_chunk(index, value[there])
 
     @property
-    def _fill(self) -> Any:
+    def _fill_value(self) -> Any:
         fill = self.array.fill_value
         return np.zeros((), self.array.dtype)[()] if fill is None else fill
 
-    def _path(self, index: Index) -> str:
+    def _path_of_chunk(self, index: ChunkIndex) -> str:
         return f"{self.folder}/{self.array.metadata.encode_chunk_key(index)}"
 
-    def _chunk(self, index: Index) -> NDArray[Any] | None:
+    def _read_chunk(self, index: ChunkIndex) -> Samples | None:
         try:
-            with open(self._path(index), "rb", buffering=0) as file:
+            with open(self._path_of_chunk(index), "rb", buffering=0) as file:
                 content = file.read()
-        except _NOT_THERE:
+        except _CHUNK_IS_MISSING:
             return None
         if self.codec is not None:
             content = self.codec.decode(content)
         return np.frombuffer(content, self.stored).reshape(self.chunks)
 
-    def _takes(self, region: PixelSlices, value: Any) -> bool:
-        """Whether a value is whole chunks, and all of them are to be written."""
+    def _is_whole_chunks(self, box: PixelSlices, value: object) -> bool:
+        """Whether a value consists of whole chunks, all of which may be written here."""
         return (
             self.encodes
             and not self.array.read_only
-            # Chunks of the fill value may have to be left out, or removed.
+            # Otherwise chunks of the fill value would have to be left out, or removed.
             and self.array.config.write_empty_chunks
             and isinstance(value, np.ndarray)
-            and value.shape == tuple(part.stop - part.start for part in region)
+            and value.shape == tuple(part.stop - part.start for part in box)
             and all(
                 part.start % chunk == 0 and (part.stop % chunk == 0 or part.stop == length)
-                for part, chunk, length in zip(region, self.chunks, self.shape, strict=True)
+                for part, chunk, length in zip(box, self.chunks, self.shape, strict=True)
             )
         )
 
-    def _write(self, index: Index, block: NDArray[Any]) -> None:
+    def _write_chunk(self, index: ChunkIndex, block: Samples) -> None:
         chunk = np.ascontiguousarray(block, self.stored)
         if block.shape != self.chunks:
-            chunk = np.full(self.chunks, self._fill, self.stored)
+            chunk = np.full(self.chunks, self._fill_value, self.stored)
             chunk[tuple(slice(0, length) for length in block.shape)] = block
         content = chunk if self.codec is None else self.codec.encode(chunk)
-        path = self._path(index)
-        # As zarr does: whole or not at all, under a name that is swept up after a crash.
+        path = self._path_of_chunk(index)
+        # Like zarr, this writes a chunk whole or not at all. After a crash, files of this name
+        # are removed.
         partial = f"{os.path.splitext(path)[0]}.{os.urandom(16).hex()}.partial"
         try:
             try:
-                _put(partial, content)
+                _write_file(partial, content)
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                _put(partial, content)
+                _write_file(partial, content)
             os.replace(partial, path)
         except BaseException:
             with suppress(FileNotFoundError):
@@ -161,26 +173,29 @@ class ChunkFiles:
             raise
 
 
-def _put(path: str, content: Any) -> None:
+def _write_file(path: str, content: Any) -> None:
     with open(path, "wb") as file:
         file.write(content)
 
 
-def with_fast_local_io(array: zarr.Array[Any]) -> Any:
-    """Return an array that does the same, quickly where its chunks are plain files."""
+def with_fast_local_io(array: zarr.Array[Any]) -> zarr.Array[Any] | ChunkFiles:
+    """Return an array with the same content, faster if its chunks are plain local files."""
     store = array.store_path.store
     if type(store) is not LocalStore or array.ndim == 0 or array.dtype.kind not in "buif":
         return array
-    format_of = _format_3 if array.metadata.zarr_format == 3 else _format_2
-    plain = format_of(array.metadata, array.dtype)
-    if plain is None:
+    metadata = array.metadata
+    if isinstance(metadata, ArrayV3Metadata):
+        plain_format = _plain_format_3(metadata, array.dtype)
+    else:
+        plain_format = _plain_format_2(metadata, array.dtype)
+    if plain_format is None:
         return array
     folder = os.path.join(store.root, array.store_path.path)
-    return ChunkFiles(array, array.shape, array.chunks, folder, *plain)
+    return ChunkFiles(array, array.shape, array.chunks, folder, *plain_format)
 
 
-def _format_3(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
-    """Return type in the files, codec, and whether it encodes; None if that is not all there is."""
+def _plain_format_3(metadata: ArrayV3Metadata, dtype: np.dtype[Any]) -> _PlainFormat | None:
+    """Return how chunks of zarr format 3 are stored; None if that needs more than one codec."""
     first, *others = metadata.codecs
     if not (isinstance(first, BytesCodec) and isinstance(metadata.chunk_grid, RegularChunkGrid)):
         return None
@@ -188,7 +203,8 @@ def _format_3(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
     if not others:
         return stored, None, True
     described = others[0].to_dict()
-    name, configuration = described["name"], described.get("configuration", {})
+    name = described["name"]
+    configuration: Any = described.get("configuration", {})
     if len(others) > 1 or name not in _DECODERS:
         return None
     if name == "zstd":
@@ -196,33 +212,20 @@ def _format_3(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
     return stored, _DECODERS[name](), False
 
 
-def _format_2(metadata: Any, dtype: Any) -> tuple[Any, Any, bool] | None:
+def _plain_format_2(metadata: ArrayV2Metadata, dtype: np.dtype[Any]) -> _PlainFormat | None:
     codec = metadata.compressor
-    known = codec is None or type(codec) in _DECODERS.values()
-    if metadata.filters or metadata.order != "C" or not known:
+    is_known = codec is None or type(codec) in _DECODERS.values()
+    if metadata.filters or metadata.order != "C" or not is_known:
         return None
     return dtype, codec, False
 
 
-def _region(key: Any, shape: Index) -> PixelSlices | None:
-    """Return the slices that a key stands for, with bounds; None if it is something else."""
-    key = key if isinstance(key, tuple) else (key,)
-    if len(key) == 1 and key[0] is Ellipsis:
-        key = (slice(None),) * len(shape)
-    if len(key) != len(shape) or not all(isinstance(part, slice) for part in key):
-        return None
-    bounds = [part.indices(length) for part, length in zip(key, shape, strict=True)]
-    if any(step != 1 or start >= stop for start, stop, step in bounds):
-        return None
-    return tuple(slice(start, stop) for start, stop, _ in bounds)
-
-
 @contextmanager
 def whole_chunks() -> Iterator[None]:
-    """Have arrays that are created or opened meanwhile write their chunks whole.
+    """Make arrays that are created or opened in the block write their chunks whole.
 
-    The pipeline of zarrs, which users may have set for all of zarr, writes in place: a run that
-    is killed would leave a part of a chunk.
+    Users may have set another pipeline for all of zarr. That of the package zarrs writes in
+    place, so a run that is killed would leave a partial chunk.
     """
-    with zarr.config.set({"codec_pipeline.path": _DEFAULT}):
+    with zarr.config.set({"codec_pipeline.path": _DEFAULT_PIPELINE}):
         yield

@@ -7,27 +7,67 @@ import json
 import math
 import os
 import warnings
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from napari_pixseg.errors import NotAnImage
-from napari_pixseg.sources.file_state import FilesState
-from napari_pixseg.sources.location import Location, locate
+from napari_pixseg.slices import ChunkIndex
+from napari_pixseg.sources.file_fingerprint import FileFingerprint
+from napari_pixseg.sources.location import Identity, Location, locate
 from napari_pixseg.sources.source import Source, axes_of_names
 from napari_pixseg.sources.urls import public_uri
+from napari_pixseg.sources.zarr_chunks import with_fast_local_io
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_Array: TypeAlias = zarr.Array[Any]
+
+
+_Node: TypeAlias = zarr.Array[Any] | zarr.Group
+
+
+# A part of OME's metadata, which may hold anything.
+_Json: TypeAlias = Mapping[str, Any]
+
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
-_TYPES = {"channel": "c", "time": "t"}
+_LETTER_OF_TYPE = {"channel": "c", "time": "t"}
+
+
+@dataclass(frozen=True)
+class ZarrSource(Source):
+    """A source whose array is a zarr array, or delegates to one."""
+
+    @property
+    def decoded_chunks(self) -> tuple[int, ...]:
+        """Shape of the chunks; in a sharded array, of those inside the shards."""
+        return tuple(int(length) for length in self.array.chunks)
+
+    def describe_chunk(self, index: ChunkIndex) -> str:
+        """Return the key of the file in the store that has a chunk."""
+        array = self.array
+        if array.shards is not None:
+            triples = zip(index, array.chunks, array.shards, strict=True)
+            index = tuple(i * chunk // shard for i, chunk, shard in triples)
+        key: str = array.metadata.encode_chunk_key(index)
+        return f"{array.path}/{key}".lstrip("/")
 
 
 def is_store(location: Location) -> bool:
-    """Whether zarr metadata lies at the location."""
-    if not location.remote:
+    """Whether there is zarr metadata at the location."""
+    if not location.is_url:
         return any(os.path.isfile(os.path.join(location.address, name)) for name in _DOCUMENTS)
     if "?" in location.address:
-        return False  # A document's name would become part of the query.
+        # The name of a document, put behind the URL, would become part of its query.
+        return False
     try:
         filesystem, path = location.filesystem()
     except Exception as error:  # noqa: BLE001 - every protocol has its own
@@ -46,17 +86,17 @@ def open_store(location: Location) -> Source:
     Returns
     -------
     Source
-        Of a multiscale image its level 0, of other groups their only array.
+        Level 0 of a multiscale image, or the only array of another group.
     """
     node = _open_node(location)
-    opened = from_node(node, location.name)
-    if _is_array(node):
-        opened = _as_level(opened, location)
+    opened = source_of_node(node, location.name)
+    if isinstance(node, zarr.Array):
+        opened = _with_metadata_of_parent(opened, location)
     return replace(opened, uri=location.uri, name=location.name)
 
 
 def coarser_levels(location: Location) -> list[Source]:
-    """Open the levels below level 0 of the OME-Zarr image at a location.
+    """Open the levels after level 0 of the OME-Zarr image at a location.
 
     Returns
     -------
@@ -64,8 +104,8 @@ def coarser_levels(location: Location) -> list[Source]:
         Fine to coarse, up to the first that is missing; empty where there is no pyramid.
     """
     node = _open_node(location)
-    image = None if _is_array(node) else _image_group(node)
-    multiscale = None if image is None else _multiscale(image)
+    image = None if isinstance(node, zarr.Array) else _find_image_group(node)
+    multiscale = None if image is None else _first_multiscale(image)
     if image is None or multiscale is None:
         return []
     sources: list[Source] = []
@@ -74,16 +114,16 @@ def coarser_levels(location: Location) -> list[Source]:
             array = image[level["path"]]
         except (KeyError, TypeError):
             break
-        if not _is_array(array):
+        if not isinstance(array, zarr.Array):
             break
         uri = f"{location.uri}/{array.path}"
-        opened = replace(_from_array(array, location.name, uri), kind="ome-zarr")
+        opened = replace(_source_of_array(array, location.name, uri), kind="ome-zarr")
         sources.append(_with_metadata(opened, multiscale, level))
     return sources
 
 
-def from_node(node: Any, name: str | None = None) -> Source:
-    """Return the source that an open zarr array or group is.
+def source_of_node(node: _Node, name: str | None = None) -> Source:
+    """Return the source of an open zarr array or group.
 
     Parameters
     ----------
@@ -91,50 +131,40 @@ def from_node(node: Any, name: str | None = None) -> Source:
     name : str, optional
         Name for messages; by default that of the node or its store.
     """
-    uri = _uri_of(node)
+    uri = _uri_of_node(node)
     name = name or node.basename or (locate(uri).name if uri else "array")
-    if _is_array(node):
-        return _from_array(node, name, uri)
-    image = _image_group(node)
+    if isinstance(node, zarr.Array):
+        return _source_of_array(node, name, uri)
+    image = _find_image_group(node)
     if image is not None:
-        return _from_image(node, image, name, uri)
-    array = _only_array(node, name)
-    return replace(_from_array(array, name, uri), identity=_identity(node, array))
+        return _source_of_level_0(node, image, name, uri)
+    array = _find_only_array(node, name)
+    return replace(_source_of_array(array, name, uri), identity=_hash_metadata(node, array))
 
 
-def _is_document(filesystem: Any, path: str) -> bool:
+def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
     try:
         return isinstance(json.loads(filesystem.cat_file(path)), dict)
-    except Exception:  # noqa: BLE001 - not there, forbidden, or a page that says so
+    except Exception:  # noqa: BLE001 - missing, forbidden, or a web page that says so
         return False
 
 
-def _open_node(location: Location) -> Any:
-    import zarr
-    from zarr.storage import FsspecStore, LocalStore
-
+def _open_node(location: Location) -> _Node:
     try:
-        if location.remote:
+        if location.is_url:
             store: Any = FsspecStore.from_url(location.address, read_only=True)
         else:
             store = LocalStore(location.address, read_only=True)
         return zarr.open(store, mode="r")
-    except Exception as error:  # noqa: BLE001 - and JSON can be wrong in any way
-        reason = type(error).__name__ if location.remote else error
+    except Exception as error:  # noqa: BLE001 - metadata can be wrong in any way
+        reason = location.describe_cause(error)
         message = f"{location.shown} has zarr metadata that cannot be read: {reason}."
         raise NotAnImage(message) from None
 
 
-def _is_array(node: Any) -> bool:
-    import zarr
-
-    return isinstance(node, zarr.Array)
-
-
-def _uri_of(node: Any) -> str | None:
-    from zarr.storage import FsspecStore, LocalStore
-
-    store, path = node.store_path.store, node.store_path.path
+def _uri_of_node(node: _Node) -> str | None:
+    store = node.store_path.store
+    path = node.store_path.path
     if isinstance(store, LocalStore):
         return locate(os.path.join(store.root, path)).uri
     if isinstance(store, FsspecStore):
@@ -143,10 +173,8 @@ def _uri_of(node: Any) -> str | None:
     return None
 
 
-def _identity(*nodes: Any) -> dict[str, Any]:
-    """Hash the metadata documents of nodes; their pixels are not looked at."""
-    from zarr.core.buffer import default_buffer_prototype
-
+def _hash_metadata(*nodes: _Node) -> Identity:
+    """Return the identity of nodes, from their metadata documents; no pixels are read."""
     digest = hashlib.sha256()
     for node in nodes:
         documents = node.metadata.to_buffer_dict(default_buffer_prototype())
@@ -155,45 +183,48 @@ def _identity(*nodes: Any) -> dict[str, Any]:
     return {"metadata_sha256": digest.hexdigest()}
 
 
-def _from_array(array: Any, name: str, uri: str | None) -> Source:
-    from napari_pixseg.sources.zarr_chunks import with_fast_local_io
-
+def _source_of_array(array: _Array, name: str, uri: str | None) -> ZarrSource:
+    # Format 3 has names of dimensions; xarray writes them as an attribute into format 2.
     names = getattr(array.metadata, "dimension_names", None)
-    return Source(
+    return ZarrSource(
         with_fast_local_io(array),
         axes=axes_of_names(names or array.attrs.get("_ARRAY_DIMENSIONS"), array.ndim),
         chunks=tuple(array.shards or array.chunks),
         uri=uri,
-        identity=_identity(array),
+        identity=_hash_metadata(array),
         kind="zarr",
         name=name,
-        state=_state(array.store_path),
+        fingerprint=_local_fingerprint(array.store_path),
     )
 
 
-def _state(place: Any) -> FilesState | None:
-    """Return what tells whether chunks were written; servers may not list theirs, or slowly."""
-    from zarr.storage import LocalStore
+def _local_fingerprint(place: StorePath) -> FileFingerprint | None:
+    # Servers list their files slowly, or not at all.
+    if type(place.store) is not LocalStore:
+        return None
+    return FileFingerprint(os.path.join(place.store.root, place.path))
 
-    is_local = type(place.store) is LocalStore
-    return FilesState(os.path.join(place.store.root, place.path)) if is_local else None
 
-
-def _from_image(root: Any, image: Any, name: str, uri: str | None) -> Source:
-    multiscale = _multiscale(image)
+def _source_of_level_0(root: zarr.Group, image: zarr.Group, name: str, uri: str | None) -> Source:
+    multiscale = _first_multiscale(image) or {}
     try:
         level = multiscale["datasets"][0]
         array = image[level["path"]]
     except (KeyError, IndexError, TypeError):
         array = None
-    if array is None or not _is_array(array):
+    if not isinstance(array, zarr.Array):
         raise NotAnImage(f"{name} is an OME-Zarr image whose level 0 is missing.")
     nodes = (root, array) if image is root else (root, image, array)
-    opened = replace(_from_array(array, name, uri), identity=_identity(*nodes), kind="ome-zarr")
+    opened = replace(
+        _source_of_array(array, name, uri),
+        identity=_hash_metadata(*nodes),
+        kind="ome-zarr",
+        is_multiscale=True,
+    )
     return _with_metadata(opened, multiscale, level)
 
 
-def _multiscale(group: Any) -> Any:
+def _first_multiscale(group: zarr.Group) -> _Json | None:
     """Return the first multiscale of a group: OME-Zarr 0.5 keeps it under "ome", 0.4 does not."""
     attributes = group.attrs.asdict()
     ome = attributes.get("ome")
@@ -201,21 +232,23 @@ def _multiscale(group: Any) -> Any:
     return found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else None
 
 
-def _image_group(group: Any) -> Any:
-    """Return the group that has the multiscale: itself, or "0" of a bioformats2raw container."""
-    if _multiscale(group) is not None:
+def _find_image_group(group: zarr.Group) -> zarr.Group | None:
+    """Return the group that has the multiscale: itself, or "0" in a bioformats2raw container."""
+    if _first_multiscale(group) is not None:
         return group
     try:
         first = group["0"]
     except KeyError:
         return None
-    return first if not _is_array(first) and _multiscale(first) is not None else None
+    if isinstance(first, zarr.Group) and _first_multiscale(first) is not None:
+        return first
+    return None
 
 
-def _only_array(group: Any, name: str) -> Any:
+def _find_only_array(group: zarr.Group, name: str) -> _Array:
     try:
         with warnings.catch_warnings():
-            # Our own manifest and run record, for example, lie in groups.
+            # Groups may hold other files, such as the manifest and the run record of an export.
             warnings.filterwarnings("ignore", message=".*not recognized as a component of a Zarr")
             members = dict(group.members())
     except Exception:  # noqa: BLE001 - plain http servers cannot list
@@ -223,47 +256,51 @@ def _only_array(group: Any, name: str) -> Any:
             f"{name} is a zarr group without image metadata whose members cannot be listed: "
             "give the address of one array in it."
         ) from None
-    arrays = [key for key, member in members.items() if _is_array(member)]
+    arrays = {key: member for key, member in members.items() if isinstance(member, zarr.Array)}
     if len(arrays) == 1:
-        return members[arrays[0]]
-    found = f"the arrays {_listed(arrays)}" if arrays else "no array"
-    others = f" (it has the groups {_listed(members)})" if members and not arrays else ""
+        return next(iter(arrays.values()))
+    found = f"the arrays {_join_names(arrays)}" if arrays else "no array"
+    others = f" (it has the groups {_join_names(members)})" if members and not arrays else ""
     raise NotAnImage(
         f"{name} is a zarr group without image metadata and has {found}{others}: "
         "give the path of one array or image in it."
     )
 
 
-def _listed(keys: Any) -> str:
-    ordered = sorted(keys)
+def _join_names(names: Iterable[str]) -> str:
+    ordered = sorted(names)
     return ", ".join(ordered[:20]) + (", ..." if len(ordered) > 20 else "")
 
 
-def _as_level(opened: Source, location: Location) -> Source:
-    """Give an array opened by its own path the metadata of the image it is a level of."""
+def _with_metadata_of_parent(opened: Source, location: Location) -> Source:
+    """Give an array that was opened by its own path the metadata of the image around it."""
     parent = location.parent
     if not is_store(parent):
         return opened
     group = _open_node(parent)
-    multiscale = None if _is_array(group) else _multiscale(group)
-    for level in (multiscale or {}).get("datasets", []):
+    multiscale = None if isinstance(group, zarr.Array) else _first_multiscale(group)
+    if multiscale is None:
+        return opened
+    for level in multiscale.get("datasets", []):
         if level.get("path") == location.name:
             return _with_metadata(opened, multiscale, level)
     return opened
 
 
-def _with_metadata(opened: Source, multiscale: Any, level: Any) -> Source:
+def _with_metadata(opened: Source, multiscale: _Json, level: _Json) -> Source:
     ndim = opened.array.ndim
+    # Before OME-Zarr 0.3 all images had five dimensions in this order, and no list of axes.
     described = multiscale.get("axes") or (["t", "c", "z", "y", "x"] if ndim == 5 else [])
     described = [axis if isinstance(axis, dict) else {"name": axis} for axis in described]
-    axes = axes_of_names([_letter(axis) for axis in described], ndim) or opened.axes
+    axes = axes_of_names([_letter_of_axis(axis) for axis in described], ndim) or opened.axes
     if axes is None or len(described) != ndim:
         return replace(opened, axes=axes)
+    # NGFF applies the transformations of a level before those of the whole image.
     transforms = [
         *level.get("coordinateTransformations", []),
         *multiscale.get("coordinateTransformations", []),
     ]
-    scale, translation = _combined(transforms, ndim)
+    scale, translation = _combine_transforms(transforms, ndim)
     measured = [(i, axis) for i, axis in enumerate(axes) if axis != "c"]
     return replace(
         opened,
@@ -274,27 +311,30 @@ def _with_metadata(opened: Source, multiscale: Any, level: Any) -> Source:
     )
 
 
-def _letter(axis: dict[str, Any]) -> Any:
-    return _TYPES.get(str(axis.get("type")), axis.get("name"))
+def _letter_of_axis(axis: _Json) -> object:
+    return _LETTER_OF_TYPE.get(str(axis.get("type")), axis.get("name"))
 
 
-def _combined(transforms: list[Any], ndim: int) -> tuple[list[float], list[float]]:
-    """Apply transforms in order, dataset before multiscale; both empty where none is usable."""
-    scale, translation = [1.0] * ndim, [0.0] * ndim
-    scaled = moved = False
+def _combine_transforms(transforms: Sequence[_Json], ndim: int) -> tuple[list[float], list[float]]:
+    """Apply transforms in order; scale and translation are empty where none is usable."""
+    scale = [1.0] * ndim
+    translation = [0.0] * ndim
+    is_scaled = False
+    is_moved = False
     for transform in transforms:
-        factors, shifts = transform.get("scale"), transform.get("translation")
-        if _usable(factors, ndim) and all(factor > 0 for factor in factors):
+        factors = transform.get("scale")
+        shifts = transform.get("translation")
+        if _is_finite_vector(factors, ndim) and all(factor > 0 for factor in factors):
             scale = [a * b for a, b in zip(scale, factors, strict=True)]
             translation = [a * b for a, b in zip(translation, factors, strict=True)]
-            scaled = True
-        elif _usable(shifts, ndim):
+            is_scaled = True
+        elif _is_finite_vector(shifts, ndim):
             translation = [a + b for a, b in zip(translation, shifts, strict=True)]
-            moved = True
-    return scale if scaled else [], translation if moved else []
+            is_moved = True
+    return scale if is_scaled else [], translation if is_moved else []
 
 
-def _usable(values: Any, ndim: int) -> bool:
+def _is_finite_vector(values: object, ndim: int) -> TypeGuard[list[float]]:
     return (
         isinstance(values, list)
         and len(values) == ndim

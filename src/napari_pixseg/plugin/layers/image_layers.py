@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.location import locate
 from napari_pixseg.sources.open import open_source
 from napari_pixseg.sources.source import Source
-from napari_pixseg.sources.zarr_store import coarser_levels
 
 # pint's names are OME-Zarr's, but for these, which mean that nothing is known.
 _NO_UNITS = ("pixel", "dimensionless", "")
@@ -101,18 +100,15 @@ def axes_of_layer(layer: LayerView) -> str:
 def _source_of(layer: LayerView, data: Any, axes: str) -> Source:
     opened = open_source(data)
     known = dict(zip(axes.replace("c", ""), range(layer.ndim), strict=False))
-    return Source(
-        opened.array,
+    return replace(
+        opened,
         axes=axes,
         scale={axis: layer.scale[i] for axis, i in known.items()},
         translation={axis: layer.translate[i] for axis, i in known.items()},
         units={axis: name for axis, name in zip(known, layer.units, strict=False) if name},
-        chunks=opened.chunks,
-        uri=opened.uri,
-        identity=opened.identity,
-        kind=opened.kind,
+        alpha_last=False,
         name=layer.name,
-        state=opened.state,
+        notes=(),
     )
 
 
@@ -196,8 +192,11 @@ def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
 
 def _coarser(path: str, first: Image) -> list[Image]:
     """Open the coarser levels of an OME-Zarr as its metadata list them."""
-    if first.source.kind != "ome-zarr":
+    if not first.source.is_multiscale:
         return []
+    # zarr would delay the start of the plugin.
+    from napari_pixseg.sources.zarr_store import coarser_levels
+
     return [open_image(source, first.axes) for source in coarser_levels(locate(path))]
 
 

@@ -13,7 +13,6 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from napari_pixseg.classification.tile_colors import Packed
 from napari_pixseg.plugin.layers.class_lookup import ClassLookup, ClassNumbers
 from napari_pixseg.plugin.layers.level_image import LevelImage
 from napari_pixseg.plugin.layers.overview import Overview
-from napari_pixseg.slices import PixelSlices
+from napari_pixseg.slices import PixelSlices, split_key
 
 _VIEWS_KEPT = 6
 
@@ -85,7 +84,7 @@ class _Level(ABC):
                 array[...] = self._read(self._region)
 
     def __getitem__(self, key: Any) -> Any:
-        region, index = _normalized(key, self.shape)
+        region, index = split_key(key, self.shape)
         narrower = copy.copy(self)
         pairs = zip(self._region, region, strict=True)
         narrower._region = tuple(
@@ -256,28 +255,3 @@ def _read_packed(level: LevelImage, region: PixelSlices, encoding: Encoding, rad
     halo, margins, inner = with_halo(region, level.shape, radius)
     packed = reflect_margin(encoding.encode(level.read(halo)), margins)
     return median(packed, radius)[inner]
-
-
-def _normalized(key: Any, shape: Sequence[int]) -> tuple[PixelSlices, tuple[Any, ...]]:
-    """Split a key into the region to read and the index to apply to what was read."""
-    keys = list(key) if isinstance(key, tuple) else [key]
-    if any(k is Ellipsis for k in keys):
-        at = next(i for i, k in enumerate(keys) if k is Ellipsis)
-        keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + 1)
-    keys += [slice(None)] * (len(shape) - len(keys))
-    parts = [_normalized_part(k, n) for k, n in zip(keys, shape, strict=True)]
-    return tuple(region for region, _ in parts), tuple(index for _, index in parts)
-
-
-def _normalized_part(key: Any, length: int) -> tuple[slice, Any]:
-    if not isinstance(key, slice):
-        position = int(key)
-        if not -length <= position < length:
-            raise IndexError(f"Index {position} is out of bounds for a length of {length}.")
-        return slice(position % length, position % length + 1), 0
-    wanted = range(*key.indices(length))
-    if not wanted:
-        return slice(0, 0), slice(None)
-    first, last = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-    step = None if wanted.step == 1 else wanted.step
-    return slice(first, last + 1), slice(None, None, step)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.plugin.layers.image_layers import known_unit
+from napari_pixseg.slices import expand_key
 
 # Of outputs that have a single level, as their planes are small.
 _READ_AT_ONCE = 1 << 24
@@ -146,14 +147,12 @@ class StoredLevel:
 
     def __getitem__(self, key: Any) -> StoredLevel | NDArray[Any]:
         """Narrow the view; keys that are no plain slices and integers read."""
-        keys = list(key) if isinstance(key, tuple) else [key]
-        if any(k is Ellipsis for k in keys):
-            at = next(i for i, k in enumerate(keys) if k is Ellipsis)
-            keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
+        items = key if isinstance(key, tuple) else (key,)
         free = [i for i, part in enumerate(self.parts) if isinstance(part, range)]
-        plain = all(_is_plain(k) for k in keys[: len(free)])
-        if not plain or any(k != slice(None) for k in keys[len(free) :]):
-            result: NDArray[Any] = np.asarray(self)[tuple(keys)]
+        is_plain = all(item is Ellipsis or _is_plain(item) for item in items)
+        keys = expand_key(key, self.ndim) if is_plain else ()
+        if not is_plain or any(k != slice(None) for k in keys[len(free) :]):
+            result: NDArray[Any] = np.asarray(self)[key]
             return result
         parts: list[Any] = list(self.parts)
         for index, k in zip(free, keys, strict=False):

@@ -1,4 +1,4 @@
-"""A fingerprint of the input's files, by which a change during a run is noticed."""
+"""A fingerprint of the input's files, which shows a change during a run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class FilesState:
-    """Tells the state of a local file, or of all in a folder but hidden ones; none is read.
+class FileFingerprint:
+    """Callable that returns a fingerprint of a local file, or of all visible files in a folder.
+
+    Only sizes and times are looked at; no file is read.
 
     Attributes
     ----------
@@ -20,23 +22,23 @@ class FilesState:
     path: str
 
     def __call__(self) -> str:
-        """Return size and time of the last change, in nanoseconds, or a hash of those of all."""
+        """Return size and time of the last change in nanoseconds; for a folder, a hash of all."""
         if os.path.isfile(self.path):
             status = os.stat(self.path)
             return f"{status.st_size} {status.st_mtime_ns}"
-        # A library of its own, whose loading a small picture would feel.
+        # hashlib loads OpenSSL, which would slow the start of a run over one small file.
         import hashlib
 
         total = 0
-        for name, status in _files(self.path, ""):
+        for name, status in _walk_files(self.path, ""):
             line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
             digest = hashlib.blake2b(line.encode("utf-8", "surrogateescape"), digest_size=16)
-            # A sum: there may be millions, which come in any order and are not to be collected.
+            # There may be millions of files, in any order: a sum needs neither a list nor a sort.
             total += int.from_bytes(digest.digest(), "big")
         return f"{total % (1 << 128):032x}"
 
 
-def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
+def _walk_files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield name and status of all files in a folder that are not hidden."""
     try:
         entries = os.scandir(path)
@@ -44,14 +46,14 @@ def _files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
         return
     with entries:
         for entry in entries:
-            # Not of zarr: what desktops and network file systems leave. Of zarr: documents,
-            # which the identity covers.
+            # Hidden files are either left by desktops and network file systems, or metadata
+            # of zarr format 2, which the identity covers.
             if entry.name.startswith("."):
                 continue
             inner = f"{name}/{entry.name}"
             if entry.is_dir():
-                yield from _files(entry.path, inner)
+                yield from _walk_files(entry.path, inner)
             else:
-                # One may go while others are looked at.
+                # A file may be removed while others are looked at.
                 with suppress(FileNotFoundError):
                     yield inner, entry.stat()

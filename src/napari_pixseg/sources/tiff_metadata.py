@@ -1,0 +1,198 @@
+"""What a TIFF file says of its axes, pixel sizes and color map, and of other files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_pixseg.errors import NotAnImage
+from napari_pixseg.sources.location import Location
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+# Size of a pixel along an axis, nan where unknown, and its unit as the file spells it.
+Size: TypeAlias = tuple[float, str]
+
+
+_AXIS_LETTERS = {"X": "x", "Y": "y", "Z": "z", "T": "t", "C": "c", "S": "c"}
+
+
+_UNITS = {
+    "pm": "picometer",
+    "nm": "nanometer",
+    "um": "micrometer",
+    "µm": "micrometer",  # micro sign
+    "μm": "micrometer",  # Greek mu
+    "micron": "micrometer",
+    "microns": "micrometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "m": "meter",
+    "Å": "angstrom",
+    "in": "inch",
+    "inch": "inch",
+    "ns": "nanosecond",
+    "µs": "microsecond",
+    "ms": "millisecond",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "h": "hour",
+    "d": "day",
+}
+
+
+def kept_dimensions(series: TiffPageSeries, location: Location) -> tuple[tuple[int, ...], str]:
+    """Return the stored dimensions to keep, and a letter for each; "?" where none is known."""
+    axes = series.axes
+    shape = series.shape
+    kept = [
+        i
+        for i, (letter, length) in enumerate(zip(axes, shape, strict=True))
+        if length > 1 or letter in "YXZTCS"
+    ]
+    channels = [i for i in kept if axes[i] in "CS"]
+    long = [i for i in channels if shape[i] > 1]
+    if len(long) > 1:
+        raise NotAnImage(
+            f"{location.shown} has two channel axes, of {shape[long[0]]} and {shape[long[1]]}: "
+            "save it with one, or give one of its channels as an array."
+        )
+    spare = set(channels) - set(long or channels[:1])
+    kept = [i for i in kept if i not in spare]
+    return tuple(kept), "".join(_AXIS_LETTERS.get(axes[i], "?") for i in kept)
+
+
+def has_alpha(series: TiffPageSeries) -> bool:
+    """Whether the last channel is alpha, associated with the colors or not."""
+    page = series.keyframe
+    is_last_alpha = page.extrasamples[-1:] in ((1,), (2,))
+    return "S" in series.axes and page.samplesperpixel in (2, 4) and is_last_alpha
+
+
+def read_palette(page: TiffPage) -> NDArray[np.uint8]:
+    """Return the color map of a page, (n, 3)."""
+    colors = np.asarray(page.colormap)
+    # The format wants 16 bits, but some writers store bytes.
+    return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8).T
+
+
+def describe_missing_planes(
+    tiff: TiffFile, series: TiffPageSeries, location: Location
+) -> tuple[str, ...]:
+    """Refuse an OME-TIFF that needs other files which cannot be read; describe other gaps.
+
+    tifffile reads missing planes as 0 and says so only in its log.
+    """
+    if not tiff.is_ome:
+        return ()
+    missing = sum(page is None for page in series.pages)
+    names = sorted(_file_names(tiff.ome_metadata)) if missing or series.is_multifile else []
+    absent = [name for name in names if name != location.name and not _is_beside(location, name)]
+    if len(names) > 1 and absent:
+        raise NotAnImage(
+            f"{location.shown} is one of {len(names)} files of an image, and {absent[0][:80]} "
+            "cannot be read with it; put all of them into one folder of a disk, and open one there."
+        )
+    if not missing:
+        return ()
+    return (
+        f"{missing} of {len(series.pages)} planes are not in the file, as of an acquisition that "
+        "was stopped; they are read as 0.",
+    )
+
+
+def _is_beside(location: Location, name: str) -> bool:
+    path = location.local_path
+    return path is not None and os.path.exists(os.path.join(os.path.dirname(path), name))
+
+
+def _file_names(xml: str) -> set[str]:
+    names = [element.get("FileName") for element in _find_elements(xml, "UUID")]
+    return {name for name in names if name}
+
+
+def _find_elements(xml: str, path: str) -> list[Element]:
+    """Return the elements at a path of OME's metadata; none if it cannot be parsed."""
+    # Only OME-TIFF needs a parser.
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError:
+        return []
+    return root.findall(".//" + "/".join(f"{{*}}{name}" for name in path.split("/")))
+
+
+def read_calibration(tiff: TiffFile, axes: str) -> tuple[dict[str, float], dict[str, str]]:
+    """Return pixel sizes and their units for each axis letter, where the file gives them."""
+    if tiff.is_ome:
+        sizes = _ome_sizes(tiff.ome_metadata)
+    elif tiff.is_imagej:
+        sizes = _imagej_sizes(tiff)
+    elif tiff.is_svs:
+        sizes = _slide_sizes(tiff)
+    else:
+        sizes = {}
+    known = {
+        axis: (size, _UNITS.get(unit))
+        for axis, (size, unit) in sizes.items()
+        if axis in axes and math.isfinite(size) and size > 0
+    }
+    scale = {axis: size for axis, (size, _) in known.items()}
+    return scale, {axis: unit for axis, (_, unit) in known.items() if unit}
+
+
+def _ome_sizes(xml: str) -> Mapping[str, Size]:
+    found = _find_elements(xml, "Image/Pixels")
+    if not found:
+        return {}
+    pixels = found[0]
+    # Attribute, and the unit that the OME schema gives it by default.
+    names = {axis: (f"PhysicalSize{axis.upper()}", "µm") for axis in "xyz"}
+    names["t"] = ("TimeIncrement", "s")
+    return {
+        axis: (_float_or_nan(pixels.get(name)), pixels.get(f"{name}Unit", default))
+        for axis, (name, default) in names.items()
+    }
+
+
+def _imagej_sizes(tiff: TiffFile) -> Mapping[str, Size]:
+    metadata = tiff.imagej_metadata or {}
+    unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ")
+    interval = _float_or_nan(metadata.get("finterval"))
+    sizes = {"t": (interval, str(metadata.get("tunit", "s")))}
+    # ImageJ writes a spacing and a resolution for images without calibration, too.
+    if unit in _UNITS:
+        sizes["z"] = (_float_or_nan(metadata.get("spacing")), unit)
+        for axis, tag in (("x", "XResolution"), ("y", "YResolution")):
+            resolution: Sequence[int] = tiff.series[0].keyframe.tags.valueof(tag, (0, 1))
+            pixels, length = resolution
+            sizes[axis] = (length / pixels if pixels else math.nan, unit)
+    return sizes
+
+
+def _slide_sizes(tiff: TiffFile) -> Mapping[str, Size]:
+    from tifffile.tifffile import svs_description_metadata
+
+    try:
+        metadata = svs_description_metadata(tiff.pages[0].description)
+    except ValueError:
+        return {}
+    size = _float_or_nan(metadata.get("MPP"))
+    return {"x": (size, "µm"), "y": (size, "µm")}
+
+
+def _float_or_nan(value: str | float | None) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # None raises what is caught
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: ``python -m benchmarks [--full] [--folder F]``."""
+"""Run all benchmarks, one after the other: ``python -m benchmarks [--full] [--folder F]``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import subprocess
 import sys
 
 NAMES = (
-    "start", "decide", "preview", "graph", "stitching", "incumbents", "floor", "memory", "petabyte",
-)  # fmt: skip
+    "start",
+    "decide",
+    "preview",
+    "graph",
+    "stitching",
+    "incumbents",
+    "floor",
+    "memory",
+    "petabyte",
+)
 
 
 def main() -> None:
-    """Run each in a process of its own; the status is that of the worst."""
+    """Run each in its own process; exit with an error if one fails."""
     failed = []
     for name in NAMES:
         sys.stdout.write(f"\n{name}\n{'-' * len(name)}\n")

@@ -1,7 +1,7 @@
-"""How long deciding takes: ``python -m benchmarks.decide [--full]``.
+"""How long it takes to decide on the classes: ``python -m benchmarks.decide [--full]``.
 
-Color tables of 10^5, 10^6 and 10^7 colors; ``ct`` and ``st`` change on a table
-whose colors are in the space already, ``cs`` changes to one where they are not.
+The color tables have 10^5, 10^6 and 10^7 colors. When ``ct`` and ``st`` change, the colors are
+already converted to the color space. When ``cs`` changes, they must be converted first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPEATS = 7
 
 
 def table_of(colors: int) -> ColorTable:
-    """Make a table of so many colors, thick around a few centers as in a photograph."""
+    """Make a table with a number of colors, most of them near a few centers as in a photograph."""
     rng = np.random.default_rng(colors)
     y, x, z = np.mgrid[0:256, 0:256, 0:256].reshape(3, -1).astype(np.float32)
     weight = np.zeros(COLORS, np.float32)
@@ -43,8 +43,8 @@ def median_ms(work: Callable[[int], object]) -> float:
     return statistics.median(times)
 
 
-def of_table(colors: int) -> dict[str, float]:
-    """Measure deciding on a table of so many colors."""
+def measure_table(colors: int) -> dict[str, float]:
+    """Measure the decision on a table with a number of colors."""
     table = table_of(colors)
     classes = decide(table, Parameters())
     spaces = [space for space in ColorSpace if space not in (ColorSpace.YUV, ColorSpace.GRAY)]
@@ -58,12 +58,12 @@ def of_table(colors: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure all tables; 10^7 colors only with --full."""
-    options = measure.options(__doc__)
+    """Measure all tables; the one of 10^7 colors only with --full."""
+    options = measure.parse_options(__doc__)
     decide(table_of(1000), Parameters())
     powers = (5, 6, 7) if options.full else (5, 6)
-    rows = [{**of_table(10**power), "load": measure.load()} for power in powers]
-    measure.report("decide", rows, options.json)
+    rows = [{**measure_table(10**power), "load": measure.machine_load()} for power in powers]
+    measure.print_report("decide", rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How near the full job is to its floor: ``python -m benchmarks.floor [--full]``.
+"""How close the full job comes to its floor: ``python -m benchmarks.floor [--full]``.
 
-The job: classes, regions, picture, their pyramids, and the region table. The floor: reading the
-input once and writing every array of that output once, all levels, with the same codecs, chunks
-and number of threads; the table is not part of the floor. Both are timed in turns in fresh
-processes, with zarr's own codecs and with ``zarrs`` set, each over its own floor: that floor
-reads and writes with ``zarrs``, the job only reads, because ``zarrs`` writes chunks in place.
+The job writes classes, regions, picture, their pyramids, and the region table. The floor reads
+the input once and writes every array of that output once, at all levels, with the same codecs,
+chunks and number of threads. The table is not part of the floor. Job and floor are timed in
+turns in fresh processes, once with zarr's own codecs and once with ``zarrs``, and each job is
+divided by the floor of the same codecs. With ``zarrs`` the floor reads and writes with it, while
+the job only reads with it, because ``zarrs`` writes chunks in place.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from benchmarks import measure
 from benchmarks.pictures import write_zarr
 
 OUTPUTS = ("classes", "regions", "recolored")
-SMALL, FULL = (16,), (64, 256, 1024)
+SMALL = (16,)
+FULL = (64, 256, 1024)
 PIPELINES = {
     "zarr": "zarr.core.codec_pipeline.BatchedCodecPipeline",
     "zarrs": "zarrs.ZarrsCodecPipeline",
@@ -25,18 +27,21 @@ PIPELINES = {
 
 
 def measure_size(folder: Path, megapixels: int, repeats: int, pipeline: str) -> measure.Row:
-    """Time job and floor in turns on a picture of so many megapixels."""
-    source, target = folder / f"{megapixels}.zarr", folder / "out.zarr"
+    """Time job and floor in turns on a picture of the given size."""
+    source = folder / f"{megapixels}.zarr"
+    target = folder / "out.zarr"
+    copy = folder / "copy.zarr"
     if not source.exists():
         write_zarr(source, megapixels)
     env = {"ZARR_CODEC_PIPELINE__PATH": PIPELINES[pipeline]}
-    load, jobs, floors = measure.load(), [], []
+    load = measure.machine_load()
+    jobs = []
+    floors = []
     for _ in range(repeats):
         shutil.rmtree(target, ignore_errors=True)
         jobs.append(
             measure.run_python("benchmarks.jobs", "export", source, target, *OUTPUTS, env=env)
         )
-        copy = folder / "copy.zarr"
         floors.append(measure.run_python("benchmarks.jobs", "floor", source, target, copy, env=env))
         shutil.rmtree(copy, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
@@ -54,7 +59,7 @@ def measure_size(folder: Path, megapixels: int, repeats: int, pipeline: str) -> 
 
 def main() -> None:
     """Measure all sizes."""
-    options = measure.options(__doc__)
+    options = measure.parse_options(__doc__)
     sizes = options.sizes or (FULL if options.full else SMALL)
     rows = []
     with measure.work_folder(options.folder) as folder:
@@ -62,7 +67,7 @@ def main() -> None:
         for size in sizes:
             rows += [measure_size(folder, size, options.repeats, name) for name in PIPELINES]
             shutil.rmtree(folder / f"{size}.zarr", ignore_errors=True)
-    measure.report("floor", rows, options.json)
+    measure.print_report("floor", rows, options.json)
 
 
 if __name__ == "__main__":

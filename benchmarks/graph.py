@@ -1,7 +1,7 @@
 """What a graph of many tiles costs: ``python -m benchmarks.graph [--full]``.
 
-Built and thrown away are the graphs of all three passes over an image of 10^5 tiles: counting,
-seams, labels. Each in a fresh process; memory is what the process grew by.
+For an image of 10^5 tiles, the graphs of all three passes are built and discarded: counting,
+seams, labels. Each is built in a fresh process, and the memory is the growth of that process.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import psutil
 
 from benchmarks import measure
 
-SMALL, FULL = (10_000,), (10_000, 100_000)
+SMALL = (10_000,)
+FULL = (10_000, 100_000)
 PASSES = ("colors", "seams", "regions")
 
 
 def build(stage: str, tiles: str) -> None:
-    """Build the graph of one pass over so many tiles, and count its tasks."""
+    """Build the graph of one pass over a number of tiles, and count its tasks."""
     from napari_pixseg.execution import progress
     from napari_pixseg.execution import scheduler as run
     from napari_pixseg.execution.scheduler import tile_graph
@@ -68,11 +69,11 @@ def _nothing(*_: object) -> Any:
 
 def main() -> None:
     """Measure all passes."""
-    options = measure.options(__doc__)
+    options = measure.parse_options(__doc__)
     rows = []
     for tiles in options.sizes or (FULL if options.full else SMALL):
         for stage in PASSES:
-            load = measure.load()
+            load = measure.machine_load()
             runs = [
                 measure.run_python("benchmarks.graph", "--build", stage, tiles)
                 for _ in range(options.repeats)
@@ -82,7 +83,7 @@ def main() -> None:
             row = {"tiles": tiles, "pass": stage, "tasks_per_tile": round(best["tasks"] / tiles, 2)}
             figures = {"wall_s": round(best["wall"], 2), "cpu_s": round(best["cpu"], 2)}
             rows.append({**row, **figures, "grown_mb": round(best["mb"], 1), "load": load})
-    measure.report("graph", rows, options.json)
+    measure.print_report("graph", rows, options.json)
 
 
 if __name__ == "__main__":

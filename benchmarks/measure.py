@@ -1,7 +1,7 @@
 """How benchmarks measure: fresh processes, wall and CPU seconds, peak memory, medians.
 
-CPU seconds and memory are those of a process with all its children. Each figure carries the
-load of the machine when it was taken, because on a shared machine only ratios can be believed.
+CPU seconds and memory are those of a process with all its children. Each figure comes with the
+load of the machine at that time, because on a shared machine only ratios can be trusted.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Run:
     Attributes
     ----------
     wall, cpu : float
-        Seconds; CPU of all children, too.
+        Seconds; CPU time includes all children.
     peak : float
         Highest sum of resident memory over the process and its children, in MB.
     answer : dict
-        What the process printed as JSON on its last line, if it did.
+        The JSON object on the last line that the process printed; empty if there is none.
     """
 
     wall: float
@@ -50,36 +50,38 @@ class Run:
     answer: dict[str, Any]
 
 
-def run(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
+def run_command(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
     """Run a command to its end.
 
     Raises
     ------
     RuntimeError
-        If it fails, with what it wrote.
+        If it fails; the message has the end of its error output.
     """
-    before, start = os.times(), time.perf_counter()
     environment = {**os.environ, **(env or {})}
+    before = os.times()
+    start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
-        with _peak_of(process.pid) as peak:
+        with _sample_peak(process.pid) as peak:
             process.wait()
-            wall, after = time.perf_counter() - start, os.times()
+            wall = time.perf_counter() - start
+            after = os.times()
         out.seek(0)
         err.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} failed: {err.read()[-2000:]}")
-        answer = _last_json(out.read())
+        answer = _parse_last_line(out.read())
     used = after.children_user + after.children_system
     return Run(wall, used - before.children_user - before.children_system, peak(), answer)
 
 
 def run_python(module: str, *arguments: object, env: dict[str, str] | None = None) -> Run:
     """Run a module of this interpreter in a fresh process."""
-    return run([sys.executable, "-m", module, *map(str, arguments)], env)
+    return run_command([sys.executable, "-m", module, *map(str, arguments)], env)
 
 
-def _last_json(text: str) -> dict[str, Any]:
+def _parse_last_line(text: str) -> dict[str, Any]:
     lines = text.strip().splitlines()
     with suppress(ValueError, IndexError):
         answer = json.loads(lines[-1])
@@ -88,11 +90,13 @@ def _last_json(text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _peak_of(pid: int) -> Iterator[Callable[[], float]]:
-    """Sample the memory of a process tree; the value given tells the highest sum, in MB."""
-    highest, ended = [0], threading.Event()
+def _sample_peak(pid: int) -> Iterator[Callable[[], float]]:
+    """Sample the memory of a process tree; yield a function that returns the peak in MB."""
+    highest = 0
+    ended = threading.Event()
 
-    def sample() -> None:
+    def sample_memory() -> None:
+        nonlocal highest
         pause = _SAMPLE_SECONDS
         while not ended.wait(pause):
             began = time.perf_counter()
@@ -102,14 +106,14 @@ def _peak_of(pid: int) -> Iterator[Callable[[], float]]:
                 for process in [root, *root.children(recursive=True)]:
                     with suppress(psutil.Error):
                         total += process.memory_info().rss
-                highest[0] = max(highest[0], total)
-            # Looking for children reads of all processes: it must not take a core from them.
+                highest = max(highest, total)
+            # Finding the children scans all processes, which must not take up a core.
             pause = max(_SAMPLE_SECONDS, 20 * (time.perf_counter() - began))
 
-    thread = threading.Thread(target=sample)
+    thread = threading.Thread(target=sample_memory)
     thread.start()
     try:
-        yield lambda: highest[0] / _MB
+        yield lambda: highest / _MB
     finally:
         ended.set()
         thread.join()
@@ -117,26 +121,26 @@ def _peak_of(pid: int) -> Iterator[Callable[[], float]]:
 
 @dataclass
 class Clock:
-    """Wall and CPU seconds of this process, summed over the times it was on."""
+    """Wall and CPU seconds of this process, summed over the times that the clock ran."""
 
     wall: float = 0.0
     cpu: float = 0.0
 
     def __enter__(self) -> Clock:
-        self._start = time.perf_counter(), time.process_time()
+        self._wall_start = time.perf_counter()
+        self._cpu_start = time.process_time()
         return self
 
     def __exit__(self, *_: object) -> None:
-        wall, cpu = self._start
-        self.wall += time.perf_counter() - wall
-        self.cpu += time.process_time() - cpu
+        self.wall += time.perf_counter() - self._wall_start
+        self.cpu += time.process_time() - self._cpu_start
 
     def answer(self, **more: Any) -> None:
         """Print the result as the last line, for the process that started this one."""
         sys.stdout.write(json.dumps({**asdict(self), **more}) + "\n")
 
 
-def medians(runs: Sequence[Run]) -> dict[str, float]:
+def median_figures(runs: Sequence[Run]) -> dict[str, float]:
     """Return the medians of wall and CPU seconds and the highest peak of several runs."""
     return {
         "wall_s": round(statistics.median(run.wall for run in runs), 3),
@@ -147,7 +151,7 @@ def medians(runs: Sequence[Run]) -> dict[str, float]:
 
 @contextmanager
 def work_folder(parent: str | None) -> Iterator[Path]:
-    """Give a folder for what a benchmark writes; it is gone afterwards."""
+    """Make a folder for the files of a benchmark, and delete it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="pixseg-bench-", dir=parent))
     try:
         yield folder
@@ -156,7 +160,7 @@ def work_folder(parent: str | None) -> Iterator[Path]:
 
 
 def refuse_small_disk(folder: Path, needed: float) -> None:
-    """Exit with one sentence if fewer than the needed bytes are free."""
+    """Exit with one sentence if the disk has too little space."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         sys.exit(
@@ -165,19 +169,25 @@ def refuse_small_disk(folder: Path, needed: float) -> None:
         )
 
 
-def options(description: str | None, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_options(
+    description: str | None, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
     """Read the options that all benchmarks share."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="the large sizes, too")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of which medians are taken")
-    parser.add_argument("--folder", help="where temporary files go; they are removed")
-    parser.add_argument("--json", help="file the rows are also written to")
-    parser.add_argument("--sizes", type=int, nargs="*", help="megapixels, instead of the usual")
+    parser.add_argument("--full", action="store_true", help="include the large sizes")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="how many runs the medians are taken from"
+    )
+    parser.add_argument("--folder", help="parent of the temporary folder, which is removed")
+    parser.add_argument("--json", help="file that the rows are also written to")
+    parser.add_argument(
+        "--sizes", type=int, nargs="*", help="sizes in megapixels, instead of the usual ones"
+    )
     return parser.parse_args(arguments)
 
 
-def report(name: str, rows: Sequence[Row], path: str | None = None) -> None:
-    """Print rows as a table and, after it, as JSON; write that to a file, too."""
+def print_report(name: str, rows: Sequence[Row], path: str | None = None) -> None:
+    """Print rows as a table and then as JSON, which can also be written to a file."""
     described = {
         "benchmark": name,
         "when": time.strftime("%Y-%m-%d %H:%M"),
@@ -187,7 +197,7 @@ def report(name: str, rows: Sequence[Row], path: str | None = None) -> None:
         "rows": list(rows),
     }
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [columns, *([_shown(row.get(column)) for column in columns] for row in rows)]
+    cells = [columns, *([_format_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         padded = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
@@ -199,20 +209,16 @@ def report(name: str, rows: Sequence[Row], path: str | None = None) -> None:
         Path(path).write_text(text + "\n")
 
 
-def _shown(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
-    return (
-        f"{value:,.3g}"
-        if isinstance(value, float) and value < 100
-        else (
-            f"{value:,.0f}"
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-            else str(value)
-        )
-    )
+    if isinstance(value, float) and value < 100:
+        return f"{value:,.3g}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,.0f}"
+    return str(value)
 
 
-def load() -> float:
+def machine_load() -> float:
     """Return the load of the machine over the last minute."""
     return round(os.getloadavg()[0], 1)

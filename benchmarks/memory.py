@@ -1,8 +1,9 @@
 """Peak memory of the full job: ``python -m benchmarks.memory [--full]``.
 
-Whole processes on two threads with classes, regions, picture, pyramids and table. Stated beside
-the peak are the color table and the seam table: 12 bytes a color (24 while it is converted and
-decided) and 80 bytes a component that touches a seam; what is left must not grow with the image.
+Each job is a whole process on two threads that writes classes, regions, picture, pyramids and
+table. Two parts of the peak are listed: the color table with 12 bytes per color (24 while colors
+are converted and classes decided), and the seam table with 80 bytes per component that touches a
+seam. The rest must not grow with the image.
 """
 
 from __future__ import annotations
@@ -14,31 +15,33 @@ from benchmarks.floor import OUTPUTS
 from benchmarks.pictures import write_zarr
 from napari_pixseg.regions.numbering import BYTES_PER_SEAM_COMPONENT
 
-SMALL, FULL = (16, 64), (64, 256, 1024)
+SMALL = (16, 64)
+FULL = (64, 256, 1024)
 BYTES_PER_COLOR = 24
 
 
 def main() -> None:
-    """Measure all sizes, each once: peaks of several runs differ by a few per cent."""
-    options = measure.options(__doc__)
+    """Measure every size once, because peaks of several runs differ only by a few percent."""
+    options = measure.parse_options(__doc__)
     sizes = options.sizes or (FULL if options.full else SMALL)
     rows: list[measure.Row] = []
     with measure.work_folder(options.folder) as folder:
         measure.refuse_small_disk(folder, 25 * max(sizes) * 2**20)
         for size in sizes:
-            source, target = folder / "in.zarr", folder / "out.zarr"
+            source = folder / "in.zarr"
+            target = folder / "out.zarr"
             write_zarr(source, size)
-            load = measure.load()
+            load = measure.machine_load()
             run = measure.run_python("benchmarks.jobs", "export", source, target, *OUTPUTS)
-            color_count = measure.run_python("benchmarks.jobs", "seams", target)
-            run.answer.update(seam_components=color_count.answer["seam_components"])
+            counted = measure.run_python("benchmarks.jobs", "seams", target)
+            run.answer.update(seam_components=counted.answer["seam_components"])
             shutil.rmtree(source)
             shutil.rmtree(target)
-            rows.append(_row(size, run, rows[-1] if rows else None, load))
-    measure.report("memory", rows, options.json)
+            rows.append(_make_row(size, run, rows[-1] if rows else None, load))
+    measure.print_report("memory", rows, options.json)
 
 
-def _row(size: int, run: measure.Run, before: measure.Row | None, load: float) -> measure.Row:
+def _make_row(size: int, run: measure.Run, before: measure.Row | None, load: float) -> measure.Row:
     colors = run.answer["colors"] * BYTES_PER_COLOR / 1e6
     seams = run.answer["seam_components"] * BYTES_PER_SEAM_COMPONENT / 1e6
     rest = run.peak - colors - seams

@@ -1,7 +1,7 @@
 """Pictures to measure with, made here so that nothing is downloaded.
 
-A photograph that scikit-image brings along, enlarged without a seam, with slight noise: as
-many colors and regions as photographs have. Strips are made one after the other, so that a
+A photograph from scikit-image is enlarged smoothly, and gets slight noise, so that it has as many
+colors and regions as a real photograph. It is made in strips, one after the other, so that a
 picture may be larger than the memory.
 """
 
@@ -22,11 +22,11 @@ Picture = NDArray[np.uint8]
 
 
 def side_of(megapixels: int) -> int:
-    """Side of a square picture; 64 stands for 8192 x 8192."""
+    """Return the side of a square picture; 64 megapixels are 8192 x 8192."""
     return math.isqrt(megapixels << 20)
 
 
-def strips(side: int, noise: float = NOISE) -> Iterator[tuple[slice, Picture]]:
+def make_strips(side: int, noise: float = NOISE) -> Iterator[tuple[slice, Picture]]:
     """Yield (rows, (n, side, 3) bytes) of an enlarged photograph."""
     from skimage import data
 
@@ -36,42 +36,46 @@ def strips(side: int, noise: float = NOISE) -> Iterator[tuple[slice, Picture]]:
     for start in range(0, side, _STRIP):
         stop = min(start + _STRIP, side)
         lines = np.linspace(0, photograph.shape[0] - 1, side, dtype=np.float32)[start:stop]
-        strip = _between(_between(photograph, lines, 0), columns, 1)
+        strip = _interpolate(_interpolate(photograph, lines, 0), columns, 1)
         if noise:
             strip += rng.standard_normal(strip.shape, np.float32) * np.float32(noise)
         yield slice(start, stop), np.clip(strip + 0.5, 0, 255).astype(np.uint8)
 
 
-def _between(array: NDArray[Any], at: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+def _interpolate(array: NDArray[Any], at: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """Interpolate linearly along an axis."""
     first = np.minimum(at.astype(np.intp), array.shape[axis] - 2)
     share = (at - first).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
-    low, high = array.take(first, axis), array.take(first + 1, axis)
+    low = array.take(first, axis)
+    high = array.take(first + 1, axis)
     result: NDArray[np.float32] = low + (high - low) * share
     return result
 
 
 def photograph(side: int, noise: float = NOISE) -> Picture:
     """Return a whole picture, (side, side, 3)."""
-    return np.concatenate([strip for _, strip in strips(side, noise)])
+    return np.concatenate([strip for _, strip in make_strips(side, noise)])
 
 
 def stains(side: int, noise: float = NOISE) -> Picture:
-    """Return a picture whose channels have nothing to do with each other, as of three stains."""
+    """Return a picture with unrelated channels, as from three stains."""
     whole = photograph(side, noise)
     turned = [whole[..., 0], whole[::-1, :, 1], np.rot90(whole[..., 2])]
     return np.ascontiguousarray(np.stack(turned, axis=-1))
 
 
 def write_zarr(path: Path, megapixels: int) -> None:
-    """Write a picture as zarr with chunks of 1024 x 1024 and zarr's own codec, zstd."""
+    """Write a picture as zarr with chunks of 1024 x 1024 and zarr's default codec, zstd."""
     import zarr
 
     side = side_of(megapixels)
     chunk = min(CHUNK, side)
     array = zarr.create_array(
-        path, shape=(side, side, 3), chunks=(chunk, chunk, 3), dtype=np.uint8,
+        path,
+        shape=(side, side, 3),
+        chunks=(chunk, chunk, 3),
+        dtype=np.uint8,
         dimension_names=["y", "x", "c"],
-    )  # fmt: skip
-    for rows, strip in strips(side):
+    )
+    for rows, strip in make_strips(side):
         array[rows] = strip

@@ -1,9 +1,9 @@
 """How long the preview takes to follow a slider: ``python -m benchmarks.preview [--window]``.
 
-Without a window: decide, rebuild the look-up table, look up the pixels of a view of
-1400 x 1000. With ``--window``: the same through napari's window, from setting ``st`` in the
-widget to a drawn canvas, on an RGB zarr of 8192 x 8192 in a temporary folder; this needs a
-screen, for example that of ``xvfb-run``.
+Without a window, it decides on the classes, rebuilds the look-up table, and looks up the pixels
+of a view of 1400 x 1000. With ``--window``, it does the same in napari's window, from setting
+``st`` in the widget to a drawn canvas, on an RGB zarr of 8192 x 8192 in a temporary folder. This
+needs a screen, for example that of ``xvfb-run``.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from benchmarks.decide import table_of
 from napari_pixseg.algorithm.classes import decide
 from napari_pixseg.algorithm.color_table import ColorTable, unpack_colors
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.layers.class_lookup import Lookup
+from napari_pixseg.plugin.layers.class_lookup import ClassLookup
 
 REPEATS = 9
 VIEW = (1000, 1400)
 SIDE = 8192
 COLORS = (10**5, 10**6)
-_LONGEST = 120
+_TIMEOUT_SECONDS = 120
 
 
-class Clock:
+class StepClock:
     """Wall and CPU time of named steps, in milliseconds."""
 
     def __init__(self) -> None:
@@ -42,19 +42,20 @@ class Clock:
         self._cpu: dict[str, list[float]] = defaultdict(list)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time what is inside."""
-        wall, cpu = time.perf_counter(), time.process_time()
+    def time_step(self, name: str) -> Iterator[None]:
+        """Time the body of the with statement."""
+        wall = time.perf_counter()
+        cpu = time.process_time()
         yield
         self._wall[name].append(1000 * (time.perf_counter() - wall))
         self._cpu[name].append(1000 * (time.process_time() - cpu))
 
-    def add(self, name: str, seconds: float) -> None:
-        """Note the wall time of a step that was timed elsewhere."""
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """Record the wall time of a step that was timed elsewhere."""
         self._wall[name].append(1000 * seconds)
 
     def medians(self) -> dict[str, float]:
-        """Return the median of every step but its first run, which warms up."""
+        """Return the median of every step, without the first run, which warms up."""
         result = {}
         for name, times in self._wall.items():
             result[f"{name}, ms"] = round(statistics.median(times[1:]), 1)
@@ -64,27 +65,29 @@ class Clock:
 
 
 def st_of(repeat: int) -> float:
-    """Return another ``st`` for every repeat."""
+    """Return a different ``st`` for every repeat."""
     return 2.0 + 0.25 * repeat
 
 
 def measure(colors: int) -> dict[str, float]:
-    """Measure the path without a window, on a table of so many colors."""
-    table, lookup, clock = table_of(colors), Lookup(), Clock()
+    """Measure the steps without a window, on a table with a number of colors."""
+    table = table_of(colors)
+    lookup = ClassLookup()
+    clock = StepClock()
     view = view_of(table, VIEW)
     for repeat in range(REPEATS + 1):
-        with clock.step("all"):
-            with clock.step("decide"):
+        with clock.time_step("all"):
+            with clock.time_step("decide"):
                 classes = decide(table, Parameters(st=st_of(repeat)))
-            with clock.step("show"):
+            with clock.time_step("show"):
                 lookup.show(classes, table)
-            with clock.step("look up"):
+            with clock.time_step("look up"):
                 lookup.look_up(view)
     return {"colors": colors, "classes": len(classes), **clock.medians()}
 
 
 def view_of(table: ColorTable, shape: tuple[int, int]) -> NDArray[np.uint32]:
-    """Make a view in which colors are as frequent as in the table."""
+    """Make a view in which each color is as frequent as in the table."""
     rng = np.random.default_rng(0)
     ends = np.cumsum(table.counts)
     return table.packed[np.searchsorted(ends, rng.integers(0, ends[-1], shape), "right")]
@@ -98,7 +101,7 @@ def measure_in_window(colors: int) -> dict[str, float]:
 
     from napari_pixseg.plugin.widget.segment_widget import SegmentWidget
 
-    clock = Clock()
+    clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/image.zarr"
         write_image(path, table_of(colors))
@@ -110,10 +113,10 @@ def measure_in_window(colors: int) -> dict[str, float]:
             widget.path.value = path
             widget.path.native.returnPressed.emit()
             wait = QEventLoop.ProcessEventsFlag.WaitForMoreEvents
-            drive = _Drive(viewer, widget, lambda: QApplication.processEvents(wait))
+            drive = _WidgetDriver(viewer, widget, lambda: QApplication.processEvents(wait))
             drive.until(lambda: drive.shown() and not drive.decision.provisional)
             for repeat in range(REPEATS + 1):
-                with clock.step("slider to canvas"):
+                with clock.time_step("slider to canvas"):
                     drive.follow(st_of(repeat), clock)
             decision = drive.decision
         finally:
@@ -123,8 +126,8 @@ def measure_in_window(colors: int) -> dict[str, float]:
     return {**sizes, **clock.medians()}
 
 
-class _Drive:
-    """Turns a knob of the widget and waits for what it does."""
+class _WidgetDriver:
+    """Sets a value in the widget and waits for its effect."""
 
     def __init__(self, viewer: Any, widget: Any, process: Callable[[], None]) -> None:
         self.viewer, self.widget, self._process = viewer, widget, process
@@ -148,28 +151,28 @@ class _Drive:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Process events until a condition holds."""
-        end = time.monotonic() + _LONGEST
+        end = time.monotonic() + _TIMEOUT_SECONDS
         while not condition():
             self._process()
             if time.monotonic() > end:
                 raise TimeoutError("The window does not follow.")
 
-    def follow(self, st: float, clock: Clock) -> None:
+    def follow(self, st: float, clock: StepClock) -> None:
         """Set st and wait until the canvas shows it."""
         self._colormap = self.widget.preview.colormap
         start = time.perf_counter()
         self.widget.fields.st._box.value = st
         self.until(self.shown)
         shown = time.perf_counter()
-        # The decision is made in a thread, beside what the window does meanwhile.
-        clock.add("set to decided", self._decided - start)
-        clock.add("decided to refreshed layer", shown - self._decided)
+        # The decision is made in a thread, while the window does other work.
+        clock.add_seconds("set to decided", self._decided - start)
+        clock.add_seconds("decided to refreshed layer", shown - self._decided)
         self.viewer.screenshot(flash=False)
-        clock.add("drawing", time.perf_counter() - shown)
+        clock.add_seconds("drawing", time.perf_counter() - shown)
 
 
 def write_image(path: str, table: ColorTable) -> None:
-    """Write an image that has the colors of a table, sorted in places so that there are areas."""
+    """Write an image with the colors of a table, partly sorted so that it has areas."""
     import zarr
 
     array = zarr.create_array(path, shape=(SIDE, SIDE, 3), chunks=(512, 512, 3), dtype=np.uint8)
@@ -179,7 +182,7 @@ def write_image(path: str, table: ColorTable) -> None:
 
 
 def main() -> None:
-    """Print a table and, after it, the same as JSON."""
+    """Print the results as a table, and then as JSON."""
     run = measure_in_window if "--window" in sys.argv[1:] else measure
     results = [run(colors) for colors in COLORS]
     for name in results[0]:

@@ -1,8 +1,9 @@
-"""How long a fresh process takes to be ready: ``python -m benchmarks.start``.
+"""How long a fresh process takes to start and to segment: ``python -m benchmarks.start``.
 
-Whole processes, interpreter included: one that does nothing, one that imports the package, one
-that imports all of the library, one that segments a picture of 1 MP and takes its classes and
-regions, with the compiled kernels cached by an earlier run, and the command that writes a picture.
+Whole processes are timed, including the interpreter: one that does nothing, one that imports the
+package, one that imports the whole library, two that segment a picture of 1 MP and compute its
+classes or also its regions, and the command that writes a picture. The compiled kernels come from
+the cache, which an earlier run filled.
 """
 
 from __future__ import annotations
@@ -25,19 +26,22 @@ def main() -> None:
     """Measure every kind of start."""
     from PIL import Image
 
-    options = measure.options(__doc__)
+    options = measure.parse_options(__doc__)
     rows = []
     with measure.work_folder(options.folder) as folder:
-        picture, target = folder / "one.png", folder / "out.png"
+        picture = folder / "one.png"
+        target = folder / "out.png"
         Image.fromarray(photograph(1024)).save(picture)
-        for name, code in _codes(picture).items():
-            rows.append(_row(name, [sys.executable, "-c", code], options.repeats + 2))
+        for name, code in _code_snippets(picture).items():
+            rows.append(_make_row(name, [sys.executable, "-c", code], options.repeats + 2))
         command = [sys.executable, "-m", "napari_pixseg", "segment", str(picture), str(target)]
-        rows.append(_row("command, 1 MP to PNG", [*command, "--overwrite"], options.repeats + 2))
-    measure.report("start", rows, options.json)
+        rows.append(
+            _make_row("command, 1 MP to PNG", [*command, "--overwrite"], options.repeats + 2)
+        )
+    measure.print_report("start", rows, options.json)
 
 
-def _codes(picture: Path) -> dict[str, str]:
+def _code_snippets(picture: Path) -> dict[str, str]:
     path = str(picture)
     return {
         "interpreter": "pass",
@@ -48,13 +52,13 @@ def _codes(picture: Path) -> dict[str, str]:
     }
 
 
-def _row(name: str, command: list[str], repeats: int) -> measure.Row:
-    # The first run fills the caches; of bytecode, too, which an installation has.
+def _make_row(name: str, command: list[str], repeats: int) -> measure.Row:
+    # The first run fills the caches, also that of bytecode, which an installation has.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
-    measure.run(command, env)
-    load = measure.load()
-    runs = [measure.run(command, env) for _ in range(repeats)]
-    return {"process": name, "runs": len(runs), **measure.medians(runs), "load": load}
+    measure.run_command(command, env)
+    load = measure.machine_load()
+    runs = [measure.run_command(command, env) for _ in range(repeats)]
+    return {"process": name, "runs": len(runs), **measure.median_figures(runs), "load": load}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Stitching of labels against peers: ``python -m benchmarks.stitching [--full]``.
+"""Labeling and stitching compared with peers: ``python -m benchmarks.stitching [--full]``.
 
-One class (foreground and background) of a photograph, as a zarr mask of bytes with chunks of
-1024. Three ways to its labeled regions, each in a fresh process; nothing is written, but the
-highest number is asked for, so that every label is computed: this package's ``label_regions``,
-dask-image's ``label`` on the same store, and cc3d on the whole array read into memory.
-The partitions are compared: all three must find as many regions, and cc3d's labels must map
-one to one to ours.
+The input is a photograph reduced to foreground and background, a zarr mask of bytes with chunks of
+1024. Its regions are labeled in three ways, each in a fresh process: with this package's
+``label_regions``, with dask-image's ``label`` on the same store, and with cc3d on the whole array
+in memory. Nothing is written. The highest number is computed, which needs every label. All three
+must find the same number of regions, and cc3d's labels must map one to one to ours.
 """
 
 from __future__ import annotations
@@ -16,32 +15,33 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.pictures import CHUNK, side_of, strips
+from benchmarks.pictures import CHUNK, make_strips, side_of
 
-SMALL, FULL = (16,), (16, 64)
+SMALL = (16,)
+FULL = (16, 64)
 WAYS = ("ours", "cc3d", "dask-image")
 THREADS = 2
 
 
 def write_mask(path: Path, megapixels: int) -> None:
-    """Write where a photograph is bright."""
+    """Write the mask of the bright parts of a photograph."""
     import zarr
 
     side = side_of(megapixels)
     chunk = min(CHUNK, side)
     mask = zarr.create_array(path, shape=(side, side), chunks=(chunk, chunk), dtype=np.uint8)
-    for rows, strip in strips(side):
+    for rows, strip in make_strips(side):
         mask[rows] = strip[..., 1] > 127
 
 
 def label(way: str, path: str) -> None:
-    """Label a mask in one way; the clock starts after imports and a small first run."""
+    """Label a mask in one way; the clock starts after the imports and a small first run."""
     import dask
     import dask.array as da
     import zarr
 
     mask = zarr.open_array(path, mode="r")
-    work = {"ours": _ours, "cc3d": _whole, "dask-image": _dask_image}[way]
+    work = {"ours": _label_ours, "cc3d": _label_cc3d, "dask-image": _label_dask_image}[way]
     small = da.zeros((64, 64), dtype=np.uint8, chunks=32).compute()
     small[10:20, 20:40] = 1
     clock = measure.Clock()
@@ -52,14 +52,14 @@ def label(way: str, path: str) -> None:
     clock.answer(regions=count)
 
 
-def _ours(mask: object) -> int:
+def _label_ours(mask: object) -> int:
     from napari_pixseg import label_regions
 
     labels = label_regions(mask, axes="yx")
     return int(labels.max().compute())
 
 
-def _dask_image(mask: object) -> int:
+def _label_dask_image(mask: object) -> int:
     import dask.array as da
     from dask_image.ndmeasure import label as label_lazily
 
@@ -69,7 +69,7 @@ def _dask_image(mask: object) -> int:
     return max(int(found), int(highest))
 
 
-def _whole(mask: object) -> int:
+def _label_cc3d(mask: object) -> int:
     import cc3d
 
     labels, count = cc3d.connected_components(mask[:], connectivity=4, return_N=True)  # type: ignore[index]
@@ -78,7 +78,7 @@ def _whole(mask: object) -> int:
 
 
 def same_partition(path: Path) -> bool:
-    """Whether our labels and cc3d's are the same up to their numbers."""
+    """Whether our labels and those of cc3d differ only in their numbers."""
     import cc3d
     import zarr
 
@@ -94,27 +94,32 @@ def same_partition(path: Path) -> bool:
 
 def main() -> None:
     """Measure all ways at all sizes."""
-    options = measure.options(__doc__)
+    options = measure.parse_options(__doc__)
     rows = []
     with measure.work_folder(options.folder) as folder:
         for size in options.sizes or (FULL if options.full else SMALL):
             mask = folder / f"{size}.zarr"
             write_mask(mask, size)
-            same, load = same_partition(mask), measure.load()
+            same = same_partition(mask)
+            load = measure.machine_load()
             for way in WAYS:
-                # The slow peer once: it takes minutes.
+                # The slow peer takes minutes, so it runs once.
                 repeats = 1 if way == "dask-image" and size > 16 else options.repeats
                 runs = [
                     measure.run_python("benchmarks.stitching", "--label", way, mask)
                     for _ in range(repeats)
                 ]
                 rows.append({"MP": size, "way": way, **_figures(runs), "load": load, "same": same})
-    measure.report("stitching", rows, options.json)
+    measure.print_report("stitching", rows, options.json)
 
 
 def _figures(runs: list[measure.Run]) -> measure.Row:
     inner = [measure.Run(run.answer["wall"], run.answer["cpu"], run.peak, {}) for run in runs]
-    return {"regions": runs[0].answer["regions"], "runs": len(runs), **measure.medians(inner)}
+    return {
+        "regions": runs[0].answer["regions"],
+        "runs": len(runs),
+        **measure.median_figures(inner),
+    }
 
 
 if __name__ == "__main__":

@@ -89,9 +89,9 @@ def regions() -> Figure:
 
 
 def scale_space() -> Figure:
-    """A channel's histogram at all scales, and the regions that come of it."""
+    """A channel's histogram at all scales, and the intervals that follow from it."""
     seg = segment(TISSUE, cs="YUV", st=1.5)
-    found = seg.decision.fingerprints[2]
+    found = seg.decision.scale_spaces[2]
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(9, 6), height_ratios=(2, 3), sharex=True, layout="constrained"
     )
@@ -100,11 +100,11 @@ def scale_space() -> Figure:
     above.margins(y=0.15)
     above.bar(np.arange(256), found.smoothed[-1], 1.0, color="0.75", label="histogram")
     above.plot(found.smoothed[0], color="C0", label=f"smoothed, scale {SCALES[0]:.1f}")
-    for left, right in found.regions.tolist():
+    for left, right in found.intervals.tolist():
         above.axvspan(left - 0.5, right + 0.5, color="C1", alpha=0.25)
     above.set(ylabel="pixels", xlim=(low, high))
     name = channel_names(ColorSpace.YUV)[2]
-    above.set_title(f"Channel {name} of a stained tissue section: regions shaded")
+    above.set_title(f"Channel {name} of a stained tissue section: intervals shaded")
     above.legend()
     _draw_marks(below, found.marks)
     below.set(xlabel="value of the channel, 0 to 255", ylabel="scale, in bins")

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as some
 
-from napari_pixseg.algorithm import classes as model
-from napari_pixseg.algorithm.classes import Partition, decide
+from napari_pixseg.algorithm import partition as model
+from napari_pixseg.algorithm.classes import decide
 from napari_pixseg.algorithm.color_table import COLORS, ColorTable, pack_colors
 from napari_pixseg.algorithm.colorspaces.convert import forward, from_byte, inverse, to_byte
+from napari_pixseg.algorithm.partition import Partition
 from napari_pixseg.errors import ClassError, ParameterError, RecountNeeded
 from napari_pixseg.parameters import ColorSpace, Parameters
 
@@ -69,17 +70,17 @@ def naive_classes(colors, boxes, centers):
     return np.where(held.any(axis=1), held.argmax(axis=1), distance.argmin(axis=1)) + 1
 
 
-def naive_boxes(colors, counts, regions, parameters):
+def naive_boxes(colors, counts, intervals, parameters):
     """Section 3.8 with all boxes: those kept, their rounded centers and their pixels."""
-    boxes = np.array(list(product(*regions)))
+    boxes = np.array(list(product(*intervals)))
     held = in_boxes(colors, boxes)
     first = np.where(held.any(axis=1), held.argmax(axis=1), -1)
-    color_count = counts[first >= 0].sum()
+    counted_pixels = counts[first >= 0].sum()
     kept, centers, pixels = [], [], []
     for number, box in enumerate(boxes):
         inside = first == number
         count = counts[inside].sum()
-        base = color_count if parameters.semantics == "documented" else len(kept)
+        base = counted_pixels if parameters.semantics == "documented" else len(kept)
         if count > 0 and count >= base * parameters.ct / 100:
             kept.append(box)
             total = (colors[inside] * counts[inside, np.newaxis]).sum(axis=0)
@@ -94,7 +95,7 @@ def test_boxes_centers_and_classes_are_those_of_a_naive_implementation(pixels, p
     partition = classes.partition
     assume(len(partition.centers))
     colors = table.in_space(parameters.cs).astype(int)
-    boxes, centers, counts = naive_boxes(colors, table.counts, partition.regions, parameters)
+    boxes, centers, counts = naive_boxes(colors, table.counts, partition.intervals, parameters)
     np.testing.assert_array_equal(partition.boxes, boxes)
     np.testing.assert_array_equal(partition.centers, centers)
     assert partition.box_counts.tolist() == counts
@@ -107,13 +108,13 @@ def random_partitions(draw):
     rng = np.random.default_rng(draw(some.integers(0, 2**32 - 1)))
     step = draw(some.sampled_from([1, 8, 64]))
     edges = [np.sort(rng.choice(128, 2 * rng.integers(1, 5), replace=False)) for _ in range(3)]
-    regions = tuple(channel.reshape(-1, 2).astype(np.int64) for channel in edges)
-    size = int(np.prod([len(channel) for channel in regions]))
+    intervals = tuple(channel.reshape(-1, 2).astype(np.int64) for channel in edges)
+    size = int(np.prod([len(channel) for channel in intervals]))
     kept = rng.random(size) < draw(some.sampled_from([0.2, 0.7]))
     kept[rng.integers(size)] = True
     numbers = np.where(kept, np.cumsum(kept) - 1, -1)
     centers = rng.integers(0, 256 // step, (kept.sum(), 3)) * step
-    return Partition(regions, numbers, centers, np.ones(len(centers), np.int64), len(centers))
+    return Partition(intervals, numbers, centers, np.ones(len(centers), np.int64), len(centers))
 
 
 @given(partition=random_partitions(), seed=some.integers(0, 2**32 - 1))
@@ -136,7 +137,7 @@ def test_every_color_has_a_class_and_the_table_accounts_for_every_pixel(pixels, 
     assert rows["count"].sum() == len(pixels)
     assert rows["percentage"].sum() == pytest.approx(100)
     if len(classes.partition.centers):
-        shares = 100 * rows["box_count"] / classes.partition.color_count
+        shares = 100 * rows["box_count"] / classes.partition.counted_pixels
         np.testing.assert_allclose(rows["box_percentage"], shares)
     np.testing.assert_array_equal(classes.palette[1:], rows["color"])
     np.testing.assert_array_equal(classes.palette, to_byte(classes.palette16))
@@ -236,7 +237,7 @@ def test_st_is_of_a_megapixel_or_of_raw_counts():
     for semantics, same in (("documented", True), ("imagemagick6", False)):
         parameters = Parameters(ct=0, cs=SRGB, st=250, semantics=semantics)
         small, large = decide(THREE_HILLS, parameters), decide(enlarged, parameters)
-        pairs = zip(small.fingerprints, large.fingerprints, strict=True)
+        pairs = zip(small.scale_spaces, large.scale_spaces, strict=True)
         assert all(np.array_equal(one.marks, other.marks) for one, other in pairs) is same
     absolute = decide(THREE_HILLS, parameters.replace(st=250 * pixels / 2**20))
     normalized = decide(THREE_HILLS, parameters.replace(st=250, semantics="documented"))
@@ -247,8 +248,8 @@ def test_st_0_acts_as_1_in_imagemagick6_and_is_refused_otherwise():
     zero, one, two = (
         decide(THREE_HILLS, Parameters(ct=0, cs=SRGB, st=st, **IMAGEMAGICK)) for st in (0, 1, 200)
     )
-    np.testing.assert_array_equal(zero.fingerprints[0].marks, one.fingerprints[0].marks)
-    assert not np.array_equal(zero.fingerprints[0].marks, two.fingerprints[0].marks)
+    np.testing.assert_array_equal(zero.scale_spaces[0].marks, one.scale_spaces[0].marks)
+    assert not np.array_equal(zero.scale_spaces[0].marks, two.scale_spaces[0].marks)
     with pytest.raises(ParameterError, match="above 0"):
         Parameters(st=0)
 
@@ -272,7 +273,7 @@ def test_more_than_256_classes_are_an_error_in_imagemagick6_only(monkeypatch):
 def test_without_any_box_imagemagick6_has_one_class_of_color_0_in_the_color_space(space):
     table = ColorTable(NOBODY.packed, NOBODY.counts, space)
     classes = decide(table, Parameters(ct=0, cs=space, st=1e-6, **IMAGEMAGICK))
-    assert (len(classes.partition.centers), classes.partition.color_count) == (0, 0)
+    assert (len(classes.partition.centers), classes.partition.counted_pixels) == (0, 0)
     assert classes.color_classes.tolist() == [1, 1, 1]
     zero = inverse(space, np.zeros((1, 3), np.uint16))
     np.testing.assert_array_equal(classes.palette16[1:], zero)
@@ -294,13 +295,13 @@ def test_a_channel_without_region_is_one_region_or_leaves_the_reference_s_defaul
     channels[flat] = SOFT
     table = picture(*channels)
     classes = decide(table, Parameters(ct=0, cs=SRGB, st=255))
-    found = [channel.regions.tolist() for channel in classes.fingerprints]
-    assert [not regions for regions in found] == [channel == flat for channel in range(3)]
+    found = [channel.intervals.tolist() for channel in classes.scale_spaces]
+    assert [not intervals for intervals in found] == [channel == flat for channel in range(3)]
     found[flat] = [[0, 255]]
-    assert [regions.tolist() for regions in classes.partition.regions] == found
+    assert [intervals.tolist() for intervals in classes.partition.intervals] == found
     exact = decide(table, Parameters(ct=0, cs=SRGB, st=15, **IMAGEMAGICK))
     default = [[[0, 255]] if channel <= flat else [[0, 0]] for channel in range(3)]
-    assert [regions.tolist() for regions in exact.partition.regions] == default
+    assert [intervals.tolist() for intervals in exact.partition.intervals] == default
 
 
 @pytest.mark.parametrize("space", ColorSpace, ids=lambda space: space.name)

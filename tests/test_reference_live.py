@@ -23,7 +23,7 @@ from reference_tools import (
 )
 
 from napari_pixseg import Segmentation, segment
-from napari_pixseg.algorithm.scale_space import fingerprint
+from napari_pixseg.algorithm.scale_space import analyze_histogram
 from napari_pixseg.errors import ClassError
 from napari_pixseg.parameters import ColorSpace
 
@@ -157,18 +157,18 @@ def test_what_has_too_many_classes_for_imagemagick_is_refused():
 def is_comparable(image: NDArray[np.uint8], absolute_st: float) -> bool:
     """Whether `documented` and GraphicsMagick mean the same for every pixel of an sRGB picture.
 
-    They differ on purpose where a channel has no region (ALGORITHM, section 8). And where
+    They differ on purpose where a channel has no interval (docs/algorithm.md, section 8). And where
     the margins of two boxes overlap, GraphicsMagick's choice depends on the order of the
     pixels; ours, as ImageMagick's, is the first box.
     """
     holders = np.ones(image.shape[:2], np.int64)
     for channel in np.moveaxis(image, -1, 0):
         histogram = np.bincount(channel.ravel(), minlength=256)
-        regions = fingerprint(histogram, absolute_st).regions
-        left, right = regions[:, 0] - 3, regions[:, 1] + 3
+        intervals = analyze_histogram(histogram, absolute_st).intervals
+        left, right = intervals[:, 0] - 3, intervals[:, 1] + 3
         values = channel[..., np.newaxis].astype(np.int64)
         holders *= ((values >= left) & (values <= right)).sum(axis=-1)
-        if not len(regions):
+        if not len(intervals):
             return False
     return bool(holders.max() <= 1)
 

@@ -1,6 +1,6 @@
-"""Scale space against SciPy, and the whole fingerprint against its specification in plain words.
+"""Scale space against SciPy, and the whole analysis against its specification in plain words.
 
-`Specification` follows sections 3.2 to 3.8 of ALGORITHM line by line, with lists and
+`Specification` follows docs/algorithm.md, sections 3.2 to 3.8, line by line, with lists and
 loops and nothing taken from the package.
 """
 
@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
 
-from napari_pixseg.algorithm.scale_space import SCALES, fingerprint
+from napari_pixseg.algorithm.scale_space import SCALES, analyze_histogram
 
 
 class Specification:
@@ -30,7 +30,7 @@ class Specification:
         for row in self.marks:
             self.set_ends(row)
         self.signs = self.tree_signs()
-        self.regions = self.find_regions()
+        self.intervals = self.find_intervals()
 
     def smooth(self, histogram: list[int], tau: float) -> list[float]:
         if tau == 0:
@@ -40,9 +40,9 @@ class Specification:
             g[d] = math.exp(-(d**2) / (2 * tau**2))
             if g[d] < 1e-12:
                 break
-        color_count = [(u, float(count)) for u, count in enumerate(histogram) if count]
+        bins = [(u, float(count)) for u, count in enumerate(histogram) if count]
         factor = 1 / (tau * math.sqrt(2 * math.pi))
-        return [factor * sum(count * g[abs(x - u)] for u, count in color_count) for x in range(256)]
+        return [factor * sum(count * g[abs(x - u)] for u, count in bins) for x in range(256)]
 
     def slope(self, h: list[float]) -> list[float]:
         first = -1.5 * h[0] + 2 * h[1] - 0.5 * h[2]
@@ -119,15 +119,15 @@ class Specification:
             found += self.active(node["children"])
         return found
 
-    def find_regions(self) -> list[list[int]]:
-        regions, start = [], None
+    def find_intervals(self) -> list[list[int]]:
+        intervals, start = [], None
         for v, sign in enumerate(self.signs):
             if start is None and sign > 0:
                 start = v
             elif start is not None and sign < 0:
-                regions.append([start, v - 1])
+                intervals.append([start, v - 1])
                 start = None
-        return regions if start is None else [*regions, [start, 255]]
+        return intervals if start is None else [*intervals, [start, 255]]
 
 
 @some.composite
@@ -167,10 +167,10 @@ def absolute(threshold: tuple[float, bool], histogram: np.ndarray) -> float:
 @example(histogram=np.zeros(256, np.int64), threshold=(1.0, False))
 def test_marks_signs_and_regions_are_those_of_the_specification(histogram, threshold):
     st = absolute(threshold, histogram)
-    ours, text = fingerprint(histogram, st), Specification(histogram.tolist(), st)
+    ours, text = analyze_histogram(histogram, st), Specification(histogram.tolist(), st)
     np.testing.assert_array_equal(ours.marks, text.marks)
     np.testing.assert_array_equal(ours.signs, text.signs)
-    assert ours.regions.tolist() == text.regions
+    assert ours.intervals.tolist() == text.intervals
 
 
 def test_two_hills_are_regions_for_the_specification_too():
@@ -178,9 +178,9 @@ def test_two_hills_are_regions_for_the_specification_too():
     x = np.arange(256)
     hills = 1000 * np.exp(-(((x - 80) / 15) ** 2)) + 700 * np.exp(-(((x - 180) / 9) ** 2))
     two_hills = hills.astype(np.int64)
-    found = Specification(two_hills.tolist(), 1.0).regions
+    found = Specification(two_hills.tolist(), 1.0).intervals
     assert len(found) >= 2
-    assert fingerprint(two_hills, 1.0).regions.tolist() == found
+    assert analyze_histogram(two_hills, 1.0).intervals.tolist() == found
 
 
 def test_there_are_ten_filtered_scales_and_the_raw_histogram():
@@ -192,7 +192,7 @@ def test_there_are_ten_filtered_scales_and_the_raw_histogram():
 @given(histogram=histograms)
 def test_smoothing_is_convolution_with_a_gaussian_and_zeros_outside(histogram):
     raw = histogram.astype(np.float64)
-    smoothed = fingerprint(histogram, 1.0).smoothed
+    smoothed = analyze_histogram(histogram, 1.0).smoothed
     np.testing.assert_array_equal(smoothed[-1], raw)
     # Weights below 1e-12 are cut off.
     close = {"rtol": 1e-9, "atol": 1e-11 * max(raw.sum(), 1)}
@@ -211,13 +211,13 @@ def test_the_first_weight_below_1e_12_is_kept_and_those_beyond_are_zero(row):
     histogram = np.zeros(256, np.int64)
     histogram[128] = 10**12
     reach = math.ceil(SCALES[row] * math.sqrt(2 * math.log(1e12)))
-    seen = np.flatnonzero(fingerprint(histogram, 1.0).smoothed[row])
+    seen = np.flatnonzero(analyze_histogram(histogram, 1.0).smoothed[row])
     assert (seen[0], seen[-1]) == (128 - reach, 128 + reach)
 
 
 @given(histogram=histograms)
 def test_curvature_is_the_second_order_gradient_taken_twice(histogram):
-    ours = fingerprint(histogram, 1.0)
+    ours = analyze_histogram(histogram, 1.0)
     once = np.gradient(ours.smoothed, axis=1, edge_order=2)
     twice = np.gradient(once, axis=1, edge_order=2)
     np.testing.assert_allclose(ours.curvature, twice, atol=1e-12 * max(int(histogram.sum()), 1))
@@ -226,21 +226,24 @@ def test_curvature_is_the_second_order_gradient_taken_twice(histogram):
 @given(histogram=histograms, threshold=thresholds, power=some.integers(1, 8))
 def test_counts_and_threshold_taken_twice_find_the_same(histogram, threshold, power):
     st = absolute(threshold, histogram)
-    once, often = fingerprint(histogram, st), fingerprint(histogram << power, st * 2**power)
+    once, often = (
+        analyze_histogram(histogram, st),
+        analyze_histogram(histogram << power, st * 2**power),
+    )
     np.testing.assert_array_equal(once.marks, often.marks)
-    np.testing.assert_array_equal(once.regions, often.regions)
+    np.testing.assert_array_equal(once.intervals, often.intervals)
 
 
 @given(histogram=histograms, threshold=thresholds)
 def test_regions_are_ascending_runs_without_a_negative_sign_that_begin_with_a_peak(
     histogram, threshold
 ):
-    ours = fingerprint(histogram, absolute(threshold, histogram))
-    edges = ours.regions.ravel()
+    ours = analyze_histogram(histogram, absolute(threshold, histogram))
+    edges = ours.intervals.ravel()
     assert ((np.diff(edges) >= 0) & (edges[1:] <= 255)).all()
-    assert (ours.regions[1:, 0] > ours.regions[:-1, 1] + 1).all()
+    assert (ours.intervals[1:, 0] > ours.intervals[:-1, 1] + 1).all()
     covered = np.zeros(256, bool)
-    for left, right in ours.regions:
+    for left, right in ours.intervals:
         assert ours.signs[left] == 1
         assert (ours.signs[left : right + 1] >= 0).all()
         covered[left : right + 1] = True
@@ -249,19 +252,22 @@ def test_regions_are_ascending_runs_without_a_negative_sign_that_begin_with_a_pe
 
 @pytest.mark.parametrize("count", [0, 1, 10**12])
 def test_a_histogram_without_curvature_above_the_threshold_has_no_region(count):
-    ours = fingerprint(np.full(256, count), 1e13)
+    ours = analyze_histogram(np.full(256, count), 1e13)
     assert not ours.marks.any()
     assert not ours.signs.any()
-    assert ours.regions.shape == (0, 2)
+    assert ours.intervals.shape == (0, 2)
 
 
 def test_a_curvature_equal_to_the_threshold_is_convex_and_its_negative_is_flat():
     """Flat is [-st, st): the half-open side of section 3.4."""
     histogram = np.zeros(256, np.int64)
     histogram[100:110] = 4
-    curvature = fingerprint(histogram, 0.5).curvature[-1]
+    curvature = analyze_histogram(histogram, 0.5).curvature[-1]
     assert set(curvature[95:105]) == {0.0, 1.0, -1.0}
-    at, above = fingerprint(histogram, 1.0), fingerprint(histogram, np.nextafter(1.0, 2.0))
+    at, above = (
+        analyze_histogram(histogram, 1.0),
+        analyze_histogram(histogram, np.nextafter(1.0, 2.0)),
+    )
     assert (at.marks[-1, 1:-1] == 1).any()
     assert not (at.marks[-1, 1:-1] == -1).any()
     assert not above.marks[-1, 1:-1].any()

@@ -148,7 +148,7 @@ class Segmentation:
 
     @property
     def decision(self) -> Classes:
-        """The classes as decided on the color table, with histograms and regions of channels."""
+        """The classes as decided on the color table, with histograms and intervals of channels."""
         return self.decide()
 
     def decide(self, monitor: RunMonitor | None = None) -> Classes:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.color_table import COLORS, COUNTED_AT_ONCE, ColorTable
 from napari_pixseg.algorithm.kernels.arrays import Bytes, Counts, Scratch
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.algorithm.kernels.threads import parallel_slices, shares
+from napari_pixseg.algorithm.kernels.threads import parallel_slices, thread_slices
 from napari_pixseg.parameters import ColorSpace
 
 # Neighboring counters that are looked at in one step.
@@ -135,7 +135,7 @@ def _make_table(counters: list[_CounterSet], space: ColorSpace | None) -> ColorT
     starts = [0, *accumulate(count + 1 for count in distinct)]
     packed = np.empty(starts[-1], np.uint32)
     counts = np.empty(starts[-1], np.int64)
-    start_of = dict(zip((part.start for part in shares(steps)), starts, strict=False))
+    start_of = dict(zip((part.start for part in thread_slices(steps)), starts, strict=False))
 
     def write_down(steps: slice) -> None:
         colors = _colors_of_steps(steps)

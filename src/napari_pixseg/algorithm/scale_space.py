@@ -1,7 +1,7 @@
-"""From a 256-bin histogram to the regions of its channel.
+"""From the histogram of a channel to its intervals.
 
-Scale-space filtering after Witkin (1983) as Lim and Lee (1990) use it, in the
-form of the reference: ALGORITHM specification, 3.2 to 3.8.
+Scale-space filtering after Witkin (1983), as Lim and Lee (1990) and the reference use it: see
+docs/algorithm.md, sections 3.2 to 3.8.
 """
 
 from __future__ import annotations
@@ -18,33 +18,27 @@ from numpy.typing import NDArray
 BINS = 256
 
 
-# The coarsest scale is a single-precision literal in the reference; through its
-# rounding the step nearest 0.2 falls below the finest scale and is left out.
+# The reference has the coarsest scale in single precision. Its rounding takes the step nearest 0.2
+# below the finest scale, so that step is left out.
 _COARSEST = float(np.float32(5.2))
-
-
 _FINEST = 0.2
-
-
 _STEP = 0.5
-
-
 _NEGLIGIBLE = 1e-12
 
 
-def _scales() -> tuple[float, ...]:
+def _list_scales() -> tuple[float, ...]:
     scales: list[float] = []
     while (scale := _COARSEST - _STEP * len(scales)) >= _FINEST:
         scales.append(scale)
     return (*scales, 0.0)
 
 
-SCALES = _scales()
+SCALES = _list_scales()
 
 
 @dataclass
 class _Node:
-    """An interval of the tree: bins left..right, born at one row of marks."""
+    """A node of the interval tree: bins left to right, which one row of marks cut out."""
 
     left: int
     right: int
@@ -63,6 +57,7 @@ class _Node:
     def is_active(self) -> bool:
         if not self.children:
             return self.stability >= 0.0
+        # Not the built-in sum, which is compensated from Python 3.12 on: the last bit matters.
         total = 0.0
         for child in self.children:
             total += child.stability
@@ -70,8 +65,8 @@ class _Node:
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """What the scale space of one channel looks like, for pictures and for the classes.
+class ChannelScaleSpace:
+    """The scale space of one channel, and the intervals found in it.
 
     Attributes
     ----------
@@ -82,11 +77,11 @@ class Fingerprint:
     marks : (11, 256) ndarray of int8
         Consolidated marks: -1 in concave, +1 in convex runs.
     signs : (256,) ndarray of int8
-        +1 where an active interval is a peak, -1 where it is none, else 0.
+        +1 in active nodes that are peaks, -1 in other active nodes, 0 elsewhere.
     scales : (256,) ndarray of float64
-        Scale of the interval that gave each bin its sign, in bins; NaN where there is none.
-    regions : (r, 2) ndarray of int64
-        First and last bin of each region, both included; may be empty.
+        Scale of the node that gave each bin its sign, in bins; NaN where there is none.
+    intervals : (i, 2) ndarray of int64
+        First and last bin of each interval, both included; may be empty.
     """
 
     smoothed: NDArray[np.float64]
@@ -94,11 +89,11 @@ class Fingerprint:
     marks: NDArray[np.int8]
     signs: NDArray[np.int8]
     scales: NDArray[np.float64]
-    regions: NDArray[np.int64]
+    intervals: NDArray[np.int64]
 
 
-def fingerprint(histogram: NDArray[np.int64], threshold: float) -> Fingerprint:
-    """Find the regions of a channel.
+def analyze_histogram(histogram: NDArray[np.int64], threshold: float) -> ChannelScaleSpace:
+    """Find the intervals of a channel.
 
     Parameters
     ----------
@@ -109,23 +104,23 @@ def fingerprint(histogram: NDArray[np.int64], threshold: float) -> Fingerprint:
 
     Returns
     -------
-    Fingerprint
+    ChannelScaleSpace
     """
-    smoothed = _smooth(histogram)
-    curvature = _derivative(_derivative(smoothed))
-    marks = _marks(curvature, threshold)
-    _consolidate(marks)
+    smoothed = _smooth_at_all_scales(histogram)
+    curvature = _differentiate(_differentiate(smoothed))
+    marks = _mark_curved_runs(curvature, threshold)
+    _consolidate_marks(marks)
     _set_end_points(marks)
-    signs, scales = _signs(_interval_tree(marks), marks)
-    return Fingerprint(smoothed, curvature, marks, signs, scales, _regions(signs))
+    signs, scales = _sign_bins(_grow_tree(marks), marks)
+    return ChannelScaleSpace(smoothed, curvature, marks, signs, scales, _find_intervals(signs))
 
 
-def _smooth(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
+def _smooth_at_all_scales(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
     smoothed = np.zeros((len(SCALES), BINS))
     smoothed[-1] = histogram
-    # Around each bin the same curve, of which a window is taken: distances -255 to 255.
-    curves = _curves()
-    # One bin after the other: the order of the additions decides the last bit.
+    # The same curve lies around each bin, for distances from -255 to 255; bins 0 to 255 see a part.
+    curves = _mirrored_gaussians()
+    # One bin after the other, because the order of the additions decides the last bit.
     for value in np.flatnonzero(histogram).tolist():
         window = curves[:, BINS - 1 - value : 2 * BINS - 1 - value]
         smoothed[:-1] += float(histogram[value]) * window
@@ -135,21 +130,22 @@ def _smooth(histogram: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 @cache
-def _curves() -> NDArray[np.float64]:
-    kernels = np.stack([_kernel(scale) for scale in SCALES[:-1]])
-    return np.concatenate([kernels[:, :0:-1], kernels], axis=1)
+def _mirrored_gaussians() -> NDArray[np.float64]:
+    halves = np.stack([_half_gaussian(scale) for scale in SCALES[:-1]])
+    return np.concatenate([halves[:, :0:-1], halves], axis=1)
 
 
-def _kernel(scale: float) -> NDArray[np.float64]:
-    # The C library's function: NumPy's vectorized one differs between processors.
+def _half_gaussian(scale: float) -> NDArray[np.float64]:
+    # Not numpy.exp, whose last bit differs between processors.
     factor = -1.0 / (2.0 * scale * scale)
-    kernel = np.array([math.exp(factor * distance * distance) for distance in range(BINS)])
-    negligible = np.flatnonzero(kernel < _NEGLIGIBLE)
-    kernel[negligible[1:]] = 0.0
-    return kernel
+    values = np.array([math.exp(factor * distance * distance) for distance in range(BINS)])
+    negligible = np.flatnonzero(values < _NEGLIGIBLE)
+    # The reference stops after the first negligible value.
+    values[negligible[1:]] = 0.0
+    return values
 
 
-def _derivative(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _differentiate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     result = np.empty_like(rows)
     result[:, 0] = -1.5 * rows[:, 0] + 2.0 * rows[:, 1] - 0.5 * rows[:, 2]
     result[:, 1:-1] = (rows[:, 2:] - rows[:, :-2]) / 2.0
@@ -157,7 +153,7 @@ def _derivative(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _marks(curvature: NDArray[np.float64], threshold: float) -> NDArray[np.int8]:
+def _mark_curved_runs(curvature: NDArray[np.float64], threshold: float) -> NDArray[np.int8]:
     """Mark bins whose sign equals that of the last bin that was not flat."""
     signs = np.sign(curvature).astype(np.int8)
     signs[(curvature >= -threshold) & (curvature < threshold)] = 0
@@ -169,40 +165,44 @@ def _marks(curvature: NDArray[np.float64], threshold: float) -> NDArray[np.int8]
     return marks
 
 
-def _consolidate(marks: NDArray[np.int8]) -> None:
-    """Move every mark, fine to coarse, to the mark of the next finer row it comes from."""
-    # Searched as bytes, which are 1 where a bin is marked.
+def _consolidate_marks(marks: NDArray[np.int8]) -> None:
+    """Move every mark to the mark of the next finer row that it stems from, fine to coarse."""
+    # Bytes, 1 where a bin is marked, can be searched and counted quickly.
     marked = [bytearray((row != 0).tobytes()) for row in marks]
     for i in range(len(marks) - 2, -1, -1):
-        values, row, finer = marks[i].tolist(), marked[i], marked[i + 1]
+        values = marks[i].tolist()
+        row = marked[i]
+        finer = marked[i + 1]
         j = row.find(1)
         while j >= 0:
-            target = _target(row, finer, j)
+            target = _find_origin(row, finer, j)
+            mark = values[j]
             row[j] = 0
-            mark, values[j] = values[j], 0
+            values[j] = 0
             if target >= 0:
-                row[target], values[target] = 1, mark
-            # One that moved up is met again.
+                row[target] = 1
+                values[target] = mark
+            # The search starts behind j, so a mark that moved up is found again.
             j = row.find(1, j + 1)
         marks[i] = values
 
 
-def _target(row: bytearray, finer: bytearray, j: int) -> int:
-    """Where a mark comes from; -1: from nowhere."""
-    # Bin 0 is not looked at, and stands for no mark below; bin 255 for none above.
+def _find_origin(row: bytearray, finer: bytearray, j: int) -> int:
+    """Return the bin of the finer row that a mark stems from, or -1."""
+    # Bins 0 and 255 are not searched: they stand for no mark below and no mark above.
     before = max(row.rfind(1, 1, j), 0)
-    if finer[j] and j != before and _is_even(finer, before, j):
+    if finer[j] and j != before and _encloses_even_number(finer, before, j):
         return j
     left = max(finer.rfind(1, 1, j), 0)
-    if left != before and _is_even(finer, before, left):
+    if left != before and _encloses_even_number(finer, before, left):
         return left
     right = finer.find(1, j + 1, BINS - 1)
     right = right if right >= 0 else BINS - 1
-    return right if right != before and _is_even(finer, before, right) else -1
+    return right if right != before and _encloses_even_number(finer, before, right) else -1
 
 
-def _is_even(marked: bytearray, start: int, end: int) -> bool:
-    """Whether the number of marks strictly between two positions is even."""
+def _encloses_even_number(marked: bytearray, start: int, end: int) -> bool:
+    """Return whether the number of marks strictly between two bins is even."""
     return marked.count(1, start + 1, max(end, start + 1)) % 2 == 0
 
 
@@ -214,17 +214,18 @@ def _set_end_points(marks: NDArray[np.int8]) -> None:
         row[-1] = -row[last[-1] + 1 if len(last) else 0]
 
 
-def _interval_tree(marks: NDArray[np.int8]) -> _Node:
+def _grow_tree(marks: NDArray[np.int8]) -> _Node:
     root = _Node(0, BINS - 1, -1)
     leaves = [root]
     for number, row in enumerate(marks):
         marked = np.flatnonzero(row).tolist()
-        leaves = [part for leaf in leaves for part in _split(leaf, marked, number)]
+        leaves = [part for leaf in leaves for part in _split_leaf(leaf, marked, number)]
     return root
 
 
-def _split(leaf: _Node, marked: list[int], row: int) -> list[_Node]:
-    start, end = bisect_left(marked, leaf.left + 1), bisect_left(marked, leaf.right)
+def _split_leaf(leaf: _Node, marked: list[int], row: int) -> list[_Node]:
+    start = bisect_left(marked, leaf.left + 1)
+    end = bisect_left(marked, leaf.right)
     if start >= end:
         return [leaf]
     cuts = [leaf.left, *marked[start:end], leaf.right]
@@ -232,31 +233,36 @@ def _split(leaf: _Node, marked: list[int], row: int) -> list[_Node]:
     return leaf.children
 
 
-def _active_nodes(siblings: list[_Node]) -> list[_Node]:
+def _list_active_nodes(siblings: list[_Node]) -> list[_Node]:
     active = [node for node in siblings if node.is_active]
+    # The order matters, because later nodes overwrite end points that they share with others.
     for node in reversed(siblings):
         if not node.is_active:
-            active.extend(_active_nodes(node.children))
+            active.extend(_list_active_nodes(node.children))
     return active
 
 
-def _signs(root: _Node, marks: NDArray[np.int8]) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    signs, scales = np.zeros(BINS, np.int8), np.full(BINS, np.nan)
-    for node in _active_nodes(root.children):
+def _sign_bins(
+    root: _Node, marks: NDArray[np.int8]
+) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    signs = np.zeros(BINS, np.int8)
+    scales = np.full(BINS, np.nan)
+    for node in _list_active_nodes(root.children):
         is_peak = marks[node.row, node.right] == -1
         signs[node.left : node.right + 1] = 1 if is_peak else -1
         scales[node.left : node.right + 1] = node.scale
     return signs, scales
 
 
-def _regions(signs: NDArray[np.int8]) -> NDArray[np.int64]:
-    regions, left = [], -1
+def _find_intervals(signs: NDArray[np.int8]) -> NDArray[np.int64]:
+    intervals = []
+    left = -1
     for value, sign in enumerate(signs.tolist()):
         if sign > 0 and left < 0:
             left = value
         elif sign < 0 and left >= 0:
-            regions.append((left, value - 1))
+            intervals.append((left, value - 1))
             left = -1
     if left >= 0:
-        regions.append((left, BINS - 1))
-    return np.array(regions, np.int64).reshape(-1, 2)
+        intervals.append((left, BINS - 1))
+    return np.array(intervals, np.int64).reshape(-1, 2)

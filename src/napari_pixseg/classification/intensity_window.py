@@ -1,6 +1,6 @@
 """Which samples become 0 and 255, for images that are not uint8.
 
-ALGORITHM specification, section 8, "Input that is not uint8".
+See docs/algorithm.md, section 8, "Input that is not uint8".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The 22 color spaces, forward and inverse, on 16-bit samples.
 
-All of it follows ImageMagick 6.9.11-60 (Q16): a *quantum* is an integer
-0..65535, real arithmetic is double precision, results are rounded half up.
-Constants and formulas: ALGORITHM specification, section 5.
+Everything follows ImageMagick 6.9.11-60 (Q16). A *quantum* is an integer from 0 to 65535, real
+arithmetic is in double precision, and results are rounded half up.
+Constants and formulas: docs/algorithm.md, section 5.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from napari_pixseg.algorithm.colorspaces.hue import (
     to_hwb,
 )
 from napari_pixseg.algorithm.colorspaces.matrix import (
-    complement,
     from_complement,
     from_linear,
     from_ohta,
@@ -32,6 +31,7 @@ from napari_pixseg.algorithm.colorspaces.matrix import (
     from_yiq,
     from_yuv,
     identity,
+    to_complement,
     to_gray,
     to_linear,
     to_ohta,
@@ -51,23 +51,24 @@ from napari_pixseg.algorithm.colorspaces.quantum import (
     Real,
     quantum,
 )
-from napari_pixseg.algorithm.kernels.threads import parallel_slices, shares
+from napari_pixseg.algorithm.kernels.threads import parallel_slices, thread_slices
 from napari_pixseg.parameters import ColorSpace
 
 # Spaces whose samples are those of sRGB.
 UNCHANGED = (ColorSpace.sRGB, ColorSpace.Transparent)
 
 
-# Blocks stay in the processor's cache; those of threads, which wait for each other between two
-# steps, only just, and fewer colors are not worth that.
-_BLOCK, _SHARED_BLOCK = 1 << 15, 1 << 17
+# Blocks stay in the processor's cache. Those of threads only just do, because threads wait for
+# each other between two steps.
+_BLOCK = 1 << 15
+_SHARED_BLOCK = 1 << 17
 
-
+# Fewer colors are not worth sharing among threads.
 _SHARED_FROM = 1 << 19
 
 
 def to_byte(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Reduce quanta to bytes, ``round(q / 257)``; there are no ties.
+    """Reduce quanta to bytes, ``round(q / 257)``, which never has ties.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def forward(space: ColorSpace, srgb: NDArray[np.uint16]) -> NDArray[np.uint16]:
     (n, 3) ndarray of uint16
         The three channels that the segmentation looks at (C, M, Y of CMYK).
     """
-    return _blockwise(_FORWARD[space], srgb)
+    return _convert_blocks(_FORWARD[space], srgb)
 
 
 def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -116,8 +117,9 @@ def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint
     """
     if space in UNCHANGED:
         return srgb.copy()
-    convert, result = _FORWARD[space], np.empty_like(srgb)
-    block = _BLOCK if len(shares(len(srgb), _SHARED_FROM)) == 1 else _SHARED_BLOCK
+    convert = _FORWARD[space]
+    result = np.empty_like(srgb)
+    block = _BLOCK if len(thread_slices(len(srgb), _SHARED_FROM)) == 1 else _SHARED_BLOCK
 
     def convert_part(part: slice) -> None:
         planes = np.empty((3, min(block, part.stop - part.start)))
@@ -127,16 +129,16 @@ def forward_bytes(space: ColorSpace, srgb: NDArray[np.uint8]) -> NDArray[np.uint
             samples[...] = srgb[rows].T
             samples *= 257.0
             for channel, values in enumerate(convert(samples[0], samples[1], samples[2])):
-                result[rows, channel] = _to_bytes(values)
+                result[rows, channel] = _prepare_bytes(values)
 
     parallel_slices(convert_part, len(srgb), _SHARED_FROM)
     return result
 
 
-def _to_bytes(values: Real) -> Real:
-    """Return ``to_byte(quantum(values))``, in fewer passes, with fractions to be cut off."""
+def _prepare_bytes(values: Real) -> Real:
+    """Return ``to_byte(quantum(values))`` in fewer passes; the caller cuts fractions off."""
     quanta = quantum(values)
-    # The rounded quotient by 257 is never near a half.
+    # A quotient by 257 is never near a half, so a product with the reciprocal will do.
     quanta *= 1.0 / 257.0
     quanta += 0.5
     return quanta
@@ -152,19 +154,20 @@ def inverse(
     space : ColorSpace
     samples : (n, 3) ndarray of uint16
     black : (n,) ndarray of int64, optional
-        K of CMYK in quanta, 0 if not given; other spaces ignore it.
+        K of CMYK in quanta, by default 0. Other spaces ignore it.
 
     Returns
     -------
     (n, 3) ndarray of uint16
-        For the GRAY and luma spaces three equal channels.
+        Three equal channels for GRAY and the luma spaces.
     """
     if space is ColorSpace.CMYK:
         return _inverse_cmyk(samples, np.zeros(len(samples), np.int64) if black is None else black)
-    return _blockwise(_INVERSE[space], samples)
+    return _convert_blocks(_INVERSE[space], samples)
 
 
-def _blockwise(convert: Conversion, samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
+# Without threads: this is for 16-bit samples, which are converted tile by tile in threads already.
+def _convert_blocks(convert: Conversion, samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
     result = np.empty((len(samples), 3), np.uint16)
     for start in range(0, len(samples), _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -175,11 +178,13 @@ def _blockwise(convert: Conversion, samples: NDArray[np.uint16]) -> NDArray[np.u
 
 
 def _to_cmyk(r: Real, g: Real, b: Real) -> Planes:
-    c, m, y = 1.0 - SCALE * r, 1.0 - SCALE * g, 1.0 - SCALE * b
+    c = 1.0 - SCALE * r
+    m = 1.0 - SCALE * g
+    y = 1.0 - SCALE * b
     black = np.minimum(c, np.minimum(m, y))
     dark = (SCALE * r < EPSILON) & (SCALE * g < EPSILON) & (SCALE * b < EPSILON)
-    # A product with the reciprocal, as in the reference: exact halves are frequent here,
-    # and a division rounds one color in a thousand the other way.
+    # A product with the reciprocal, as in the reference. Exact halves are frequent here, and a
+    # division would round one color in a thousand the other way.
     rest = 1.0 / np.where(dark, 1.0, 1.0 - black)
     return tuple(  # type: ignore[return-value]
         QUANTUM * np.where(dark, 0.0, (v - black) * rest) for v in (c, m, y)
@@ -192,25 +197,51 @@ def _inverse_cmyk(samples: NDArray[np.uint16], black: NDArray[np.int64]) -> NDAr
     return quantum(QUANTUM - (SCALE * ink * (QUANTUM - k) + k)).astype(np.uint16)
 
 
-_S = ColorSpace
-
-
 _FORWARD: dict[ColorSpace, Conversion] = {
-    _S.RGB: to_linear, _S.GRAY: to_gray, _S.Transparent: identity, _S.OHTA: to_ohta,
-    _S.Lab: to_lab, _S.XYZ: to_xyz, _S.YCbCr: to_ycbcr, _S.YCC: to_ycc, _S.YIQ: to_yiq,
-    _S.YPbPr: to_ycbcr, _S.YUV: to_yuv, _S.CMYK: _to_cmyk, _S.sRGB: identity,
-    _S.HSB: to_hsb, _S.HSL: to_hsl, _S.HWB: to_hwb, _S.Rec601Luma: to_rec601_luma,
-    _S.Rec601YCbCr: to_rec601_ycbcr, _S.Rec709Luma: to_gray,
-    _S.Rec709YCbCr: to_rec709_ycbcr, _S.Log: to_log, _S.CMY: complement,
-}  # fmt: skip
-
+    ColorSpace.RGB: to_linear,
+    ColorSpace.GRAY: to_gray,
+    ColorSpace.Transparent: identity,
+    ColorSpace.OHTA: to_ohta,
+    ColorSpace.Lab: to_lab,
+    ColorSpace.XYZ: to_xyz,
+    ColorSpace.YCbCr: to_ycbcr,
+    ColorSpace.YCC: to_ycc,
+    ColorSpace.YIQ: to_yiq,
+    ColorSpace.YPbPr: to_ycbcr,
+    ColorSpace.YUV: to_yuv,
+    ColorSpace.CMYK: _to_cmyk,
+    ColorSpace.sRGB: identity,
+    ColorSpace.HSB: to_hsb,
+    ColorSpace.HSL: to_hsl,
+    ColorSpace.HWB: to_hwb,
+    ColorSpace.Rec601Luma: to_rec601_luma,
+    ColorSpace.Rec601YCbCr: to_rec601_ycbcr,
+    ColorSpace.Rec709Luma: to_gray,
+    ColorSpace.Rec709YCbCr: to_rec709_ycbcr,
+    ColorSpace.Log: to_log,
+    ColorSpace.CMY: to_complement,
+}
 
 _INVERSE: dict[ColorSpace, Conversion] = {
-    _S.RGB: from_linear, _S.GRAY: to_gray, _S.Transparent: identity, _S.OHTA: from_ohta,
-    _S.Lab: from_lab, _S.XYZ: from_xyz, _S.YCbCr: from_ycbcr, _S.YCC: from_ycc,
-    _S.YIQ: from_yiq, _S.YPbPr: from_ycbcr, _S.YUV: from_yuv, _S.sRGB: identity,
-    _S.HSB: from_hsb, _S.HSL: from_hsl, _S.HWB: from_hwb,
-    _S.Rec601Luma: from_rec601_luma, _S.Rec601YCbCr: from_rec601_ycbcr,
-    _S.Rec709Luma: to_gray, _S.Rec709YCbCr: from_rec709_ycbcr, _S.Log: from_log,
-    _S.CMY: from_complement,
-}  # fmt: skip
+    ColorSpace.RGB: from_linear,
+    ColorSpace.GRAY: to_gray,
+    ColorSpace.Transparent: identity,
+    ColorSpace.OHTA: from_ohta,
+    ColorSpace.Lab: from_lab,
+    ColorSpace.XYZ: from_xyz,
+    ColorSpace.YCbCr: from_ycbcr,
+    ColorSpace.YCC: from_ycc,
+    ColorSpace.YIQ: from_yiq,
+    ColorSpace.YPbPr: from_ycbcr,
+    ColorSpace.YUV: from_yuv,
+    ColorSpace.sRGB: identity,
+    ColorSpace.HSB: from_hsb,
+    ColorSpace.HSL: from_hsl,
+    ColorSpace.HWB: from_hwb,
+    ColorSpace.Rec601Luma: from_rec601_luma,
+    ColorSpace.Rec601YCbCr: from_rec601_ycbcr,
+    ColorSpace.Rec709Luma: to_gray,
+    ColorSpace.Rec709YCbCr: from_rec709_ycbcr,
+    ColorSpace.Log: from_log,
+    ColorSpace.CMY: from_complement,
+}

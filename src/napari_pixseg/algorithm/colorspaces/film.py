@@ -1,4 +1,4 @@
-"""Photo YCC and Log."""
+"""Photo YCC and Log: planes in quanta to planes that are not rounded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from napari_pixseg.algorithm.colorspaces.quantum import (
     quantum,
 )
 
+# The samples in them are quanta although the constants are for 0 to 1, as in the reference.
 _YCC_TOE = (
     (0.005382, 0.010566, 0.002052),
     (-0.003296, -0.006471, 0.009768),
@@ -33,6 +34,7 @@ _YCC_OFFSET = (0.0, 156.0 * 257.0, 137.0 * 257.0)
 
 
 def to_ycc(r: Real, g: Real, b: Real) -> Planes:
+    """Convert sRGB to Photo YCC."""
     planes = []
     for toe, body, offset in zip(_YCC_TOE, _YCC_BODY, _YCC_OFFSET, strict=True):
         total = np.full_like(r, offset)
@@ -43,13 +45,18 @@ def to_ycc(r: Real, g: Real, b: Real) -> Planes:
 
 
 def from_ycc(y: Real, c1: Real, c2: Real) -> Planes:
-    y, c1, c2 = 1.3584 * y, c1 - _YCC_OFFSET[1], c2 - _YCC_OFFSET[2]
-    r, g, b = y + 1.8215 * c2, y - 0.4302726 * c1 - 0.9271435 * c2, y + 2.2179 * c1
-    return _ycc_table(r), _ycc_table(g), _ycc_table(b)
+    """Convert Photo YCC to sRGB."""
+    y = 1.3584 * y
+    c1 = c1 - _YCC_OFFSET[1]
+    c2 = c2 - _YCC_OFFSET[2]
+    r = y + 1.8215 * c2
+    g = y - 0.4302726 * c1 - 0.9271435 * c2
+    b = y + 2.2179 * c1
+    return _look_up_ycc(r), _look_up_ycc(g), _look_up_ycc(b)
 
 
-def _ycc_table(values: Real) -> Real:
-    # The reference keeps a table of six decimals in single precision.
+def _look_up_ycc(values: Real) -> Real:
+    # The reference has a table with six decimals in single precision.
     index = np.floor(np.clip(1024.0 * values / QUANTUM, 0.0, 1388.0) + 0.5)
     entry = np.round(index / 1388.0, 6).astype(np.float32)
     return (entry * np.float32(QUANTUM)).astype(np.float64)
@@ -78,12 +85,14 @@ def _unlog_table() -> Real:
 
 
 def to_log(r: Real, g: Real, b: Real) -> Planes:
+    """Convert sRGB to Log."""
     return tuple(  # type: ignore[return-value]
         _log_table()[quantum(linear(v)).astype(np.uint16)] for v in (r, g, b)
     )
 
 
 def from_log(r: Real, g: Real, b: Real) -> Planes:
+    """Convert Log to sRGB."""
     return tuple(  # type: ignore[return-value]
         gamma_encoded(_unlog_table()[v.astype(np.uint16)]) for v in (r, g, b)
     )

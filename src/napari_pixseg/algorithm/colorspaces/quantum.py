@@ -1,4 +1,4 @@
-"""Quanta and gamma: samples of 16 bits, as ImageMagick 6.9.11-60 (Q16) computes with them."""
+"""Quanta and gamma: how ImageMagick 6.9.11-60 (Q16) computes with 16-bit samples."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Real: TypeAlias = NDArray[np.float64]
-
-
 Planes: TypeAlias = tuple[Real, Real, Real]
-
-
 Conversion: TypeAlias = Callable[[Real, Real, Real], Planes]
 
-
+# The largest quantum.
 QUANTUM = 65535.0
-
-
 SCALE = 1.0 / QUANTUM
-
-
+# Below this the reference takes a number for 0.
 EPSILON = 1e-12
 
-
+# A single-precision literal in the reference.
 _SRGB_SLOPE = float(np.float32(12.92))
 
 
@@ -42,8 +35,9 @@ def quantum(values: Real) -> Real:
 def _octave_series(power: float) -> Real:
     """Chebyshev coefficients of ``x ** power`` on [0.5, 1], cut at degree 8.
 
-    The reference evaluates its powers so; the cut shows in the last quantum.
+    The reference evaluates its powers like this, and the cut shows in the last quantum.
     """
+    # Only here, because numpy.polynomial takes time to import and many spaces do not need it.
     from numpy.polynomial import chebyshev
 
     nodes = chebyshev.chebpts1(41)
@@ -51,7 +45,7 @@ def _octave_series(power: float) -> Real:
     return np.asarray(exact[:9], np.float64)
 
 
-def _power(x: Real, power: float) -> Real:
+def _raise_power(x: Real, power: float) -> Real:
     from numpy.polynomial import chebyshev
 
     mantissa, exponent = np.frexp(x)
@@ -61,21 +55,21 @@ def _power(x: Real, power: float) -> Real:
 
 @cache
 def _linear_table() -> Real:
-    """Linear light of all 65536 sRGB samples, in quanta, not rounded."""
+    """Return the linear light of all 65536 sRGB samples, in quanta that are not rounded."""
     v = np.arange(65536, dtype=np.float64)
     x = (SCALE * v + 0.055) / 1.055
-    curved = QUANTUM * (x * _power(x, 1.4))
+    curved = QUANTUM * (x * _raise_power(x, 1.4))
     return np.where(v <= 0.0404482362771076 * QUANTUM, v / _SRGB_SLOPE, curved)
 
 
 def linear(samples: Real) -> Real:
-    """Linear light, in quanta and not rounded, of whole sRGB samples."""
+    """Return the linear light of whole sRGB samples, in quanta that are not rounded."""
     return _linear_table()[samples.astype(np.uint16)]
 
 
 def gamma_encoded(values: Real) -> Real:
-    """SRGB samples (not rounded) of linear light in quanta, which may lie outside the range."""
+    """Return sRGB samples, not rounded, of linear light in quanta, which may be out of range."""
     x = np.maximum(SCALE * values, 1e-9)
-    curved = QUANTUM * (1.055 * _power(x, 5.0 / 12.0) - 0.055)
+    curved = QUANTUM * (1.055 * _raise_power(x, 5.0 / 12.0) - 0.055)
     linear = _SRGB_SLOPE * values
     return np.where(values <= 0.0031306684425005883 * QUANTUM, linear, curved)

@@ -155,6 +155,7 @@ def _first_kept(
     shape: tuple[int, int],
     numbers: Indices,
 ) -> int:
+    # A color outside of all intervals of a channel is in no box at all.
     for channel in range(3):
         if first[channel, color[channel]] < 0:
             return -1
@@ -208,6 +209,7 @@ def find_nearest_centers(colors: Bytes, centers: Indices, result: ClassNumbers) 
             else:
                 low -= 1
             distance = (centers[index, 0] - red) ** 2
+            # A center at the same distance may still win, if its number is lower.
             if distance > best:
                 break
             distance += (centers[index, 1] - green) ** 2

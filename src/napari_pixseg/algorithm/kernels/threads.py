@@ -1,4 +1,7 @@
-"""Loops over many colors, shared between threads: kernels and NumPy leave the interpreter free."""
+"""Sharing a loop over many colors among threads.
+
+Threads really run at the same time here, because kernels and NumPy release the interpreter lock.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +13,39 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-# Fewer are done before a thread has begun.
+# A loop over fewer items ends before another thread has begun.
 _FEWEST = 1 << 17
 
 
 def parallel_slices(
     work: Callable[[slice], Result], length: int, fewest: int | None = None
 ) -> list[Result]:
-    """Call a function with slices that make up 0..length, in threads where that is worth it.
+    """Call a function with slices that cover 0..length, in several threads if that is worth it.
 
     Parameters
     ----------
     work : callable
     length : int
     fewest : int, optional
-        That a thread is worth.
+        Fewest items for which a thread is started.
 
     Returns
     -------
     list
-        What it returned, in the order of the slices.
+        What the function returned, in the order of the slices.
     """
-    parts = shares(length, fewest)
+    parts = thread_slices(length, fewest)
     if len(parts) == 1:
         return [work(parts[0])]
+    # Only here, because small pictures do without it.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(len(parts)) as pool:
         return list(pool.map(work, parts))
 
 
-def shares(length: int, fewest: int | None = None) -> list[slice]:
-    """Cut 0..length into a slice for each thread that is worth it, at least one."""
+def thread_slices(length: int, fewest: int | None = None) -> list[slice]:
+    """Cut 0..length into one slice for each thread that is worth starting, at least one."""
     threads = max(min(os.cpu_count() or 1, length // (fewest or _FEWEST)), 1)
     bounds = [length * i // threads for i in range(threads + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]

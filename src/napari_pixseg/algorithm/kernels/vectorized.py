@@ -21,7 +21,7 @@ from napari_pixseg.algorithm.kernels.arrays import (
     Indices,
     Packed,
 )
-from napari_pixseg.algorithm.kernels.threads import parallel_slices, shares
+from napari_pixseg.algorithm.kernels.threads import parallel_slices, thread_slices
 
 _BLOCK = 1 << 15
 
@@ -67,7 +67,7 @@ def count_distinct(packed: Packed) -> tuple[Packed, Counts]:
     """Sort values in place; return the distinct ones, ascending, and their counts."""
     if not packed.size:
         return packed.copy(), np.empty(0, np.int64)
-    parts = shares(packed.size)
+    parts = thread_slices(packed.size)
     # No value left of a bound is larger than one right of it, so parts are sorted separately.
     if len(parts) > 1:
         packed.partition([part.start for part in parts[1:]])

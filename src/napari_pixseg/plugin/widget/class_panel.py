@@ -1,4 +1,4 @@
-"""See why: the histograms with their regions, and the classes, linked to the picture."""
+"""See why: the histograms with their intervals, and the classes, linked to the picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_pixseg.algorithm.classes import Classes
-from napari_pixseg.algorithm.scale_space import Fingerprint
+from napari_pixseg.algorithm.scale_space import ChannelScaleSpace
 from napari_pixseg.parameters import ColorSpace
 
 _COLUMNS = {
@@ -41,7 +41,7 @@ _SWATCH, _NUMBER, _SHARE, _BOX, _SHOW, _BACKGROUND = range(6)
 _MOST_ROWS = 500
 
 
-_MOST_REGIONS = 6
+_MOST_INTERVALS = 6
 
 
 _SWATCH_WIDTH = 26
@@ -78,17 +78,17 @@ def channel_names(space: ColorSpace) -> tuple[str, str, str]:
     return _CHANNELS.get(space.name, ("gray", "gray", "gray"))
 
 
-def describe_regions(fingerprint: Fingerprint) -> str:
-    """Say in a few words which regions a channel has, and at which scale they were found."""
-    if not len(fingerprint.regions):
+def describe_intervals(scale_space: ChannelScaleSpace) -> str:
+    """Say in a few words which intervals a channel has, and at which scale they were found."""
+    if not len(scale_space.intervals):
         return "no structure"
-    regions = fingerprint.regions[:_MOST_REGIONS]
-    texts = [f"{left}-{right}" for left, right in regions.tolist()]
-    scales = [_scale(fingerprint.scales[left]) for left in regions[:, 0]]
+    intervals = scale_space.intervals[:_MOST_INTERVALS]
+    texts = [f"{left}-{right}" for left, right in intervals.tolist()]
+    scales = [_scale(scale_space.scales[left]) for left in intervals[:, 0]]
     same = len(set(scales)) == 1
     if not same:
         texts = [text + scale for text, scale in zip(texts, scales, strict=True)]
-    more = len(fingerprint.regions) - len(texts)
+    more = len(scale_space.intervals) - len(texts)
     return ", ".join(texts) + (f" and {more} more" if more else "") + (scales[0] if same else "")
 
 
@@ -97,11 +97,11 @@ def _scale(scale: float) -> str:
 
 
 class HistogramView(QWidget):
-    """One channel: its histogram, its regions, and where the classes' centers lie."""
+    """One channel: its histogram, its intervals, and where the classes' centers lie."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._fingerprint: Fingerprint | None = None
+        self._scale_space: ChannelScaleSpace | None = None
         self._centers: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._colors: NDArray[np.uint8] = np.empty((0, 3), np.uint8)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -112,38 +112,38 @@ class HistogramView(QWidget):
         return QSize(280, 64)
 
     def show_channel(
-        self, fingerprint: Fingerprint, centers: NDArray[np.uint8], colors: NDArray[np.uint8]
+        self, scale_space: ChannelScaleSpace, centers: NDArray[np.uint8], colors: NDArray[np.uint8]
     ) -> None:
         """Draw another channel; (n,) centers and (n, 3) colors of the classes."""
-        self._fingerprint, self._centers, self._colors = fingerprint, centers, colors
-        self.setToolTip(f"Regions: {describe_regions(fingerprint)}")
+        self._scale_space, self._centers, self._colors = scale_space, centers, colors
+        self.setToolTip(f"Intervals: {describe_intervals(scale_space)}")
         self.update()
 
     def clear(self) -> None:
         """Draw nothing."""
-        self._fingerprint = None
+        self._scale_space = None
         self.setToolTip("")
         self.update()
 
     def paintEvent(self, _event: Any) -> None:  # noqa: N802
         """Draw."""
-        if self._fingerprint is None:
+        if self._scale_space is None:
             return
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         try:
-            self._draw(painter, self._fingerprint)
+            self._draw(painter, self._scale_space)
         finally:
             painter.end()
 
-    def _draw(self, painter: QPainter, fingerprint: Fingerprint) -> None:
+    def _draw(self, painter: QPainter, scale_space: ChannelScaleSpace) -> None:
         step, height = self.width() / 256.0, self.height() - 10.0
         text = self.palette().color(QPalette.ColorRole.WindowText)
         shade = QColor(text)
         shade.setAlpha(45)
-        for left, right in fingerprint.regions.tolist():
+        for left, right in scale_space.intervals.tolist():
             painter.fillRect(QRectF(left * step, 0, (right - left + 1) * step, height), shade)
-        counts = fingerprint.smoothed[-1]
+        counts = scale_space.smoothed[-1]
         # A square root shows small peaks beside large ones.
         tops = np.sqrt(counts / max(counts.max(), 1.0)) * (height - 4)
         path = QPainterPath()
@@ -213,11 +213,11 @@ class WhyPanel(QWidget):
         """Show another decision, and which of its classes are background or hidden."""
         names = channel_names(classes.parameters.cs)
         rows = classes.table
-        for channel, fingerprint in enumerate(classes.fingerprints):
-            regions = describe_regions(fingerprint)
-            self._titles[channel].setText(f"<b>{names[channel]}</b>: {regions}")
+        for channel, scale_space in enumerate(classes.scale_spaces):
+            intervals = describe_intervals(scale_space)
+            self._titles[channel].setText(f"<b>{names[channel]}</b>: {intervals}")
             self._views[channel].show_channel(
-                fingerprint, rows["center"][:, channel], rows["color"]
+                scale_space, rows["center"][:, channel], rows["color"]
             )
         self._fill(rows[:_MOST_ROWS], background, hidden)
 

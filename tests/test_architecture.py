@@ -18,6 +18,8 @@ ENGINE = ("dask", "zarr", "fsspec", "tifffile", "imageio", "imagecodecs", "PIL",
 # A room imports from itself and from rooms further up in this list, never from one below.
 ORDER = (
     "errors",
+    "parameter_kinds",
+    "parameter_sequences",
     "parameters",
     "slices",
     "algorithm",
@@ -29,6 +31,7 @@ ORDER = (
     "segmentation",
     "endpoint",
     "demo",
+    "terminal",
     "cli",
     "__main__",
     "plugin.sample_data",
@@ -42,11 +45,11 @@ ORDER = (
 # The window and the command line do not know each other, although one stands below the other.
 STRANGERS = {"plugin": ("demo", "cli", "__main__")}
 # Libraries that a room must do without; every room but the plugin does without a window.
-WITHOUT = {"errors": HEAVY, "parameters": HEAVY, "algorithm": ENGINE}
+WITHOUT = {"errors": HEAVY, "parameters": HEAVY, "terminal": HEAVY, "algorithm": ENGINE}
 # Lists the public names and imports them when they are asked for, so it belongs to no room.
 FREE = {"__init__"}
 # To be mended: the decision that a preview shows is defined by the controller.
-NOT_YET = {("plugin.layers.preview", "plugin.controller"), ("cli", "__main__")}
+NOT_YET = {("plugin.layers.preview", "plugin.controller")}
 
 
 def name_of(file):

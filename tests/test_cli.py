@@ -254,7 +254,7 @@ def test_a_fault_of_ours_is_a_manifest_with_500(run, picture, tmp_path, monkeypa
     def fail(*_):
         raise ZeroDivisionError("1 / 0")
 
-    monkeypatch.setattr(cli, "_parameters", fail)
+    monkeypatch.setattr(cli, "_given_parameters", fail)
     status, error = refused(run("segment", picture, tmp_path / "out.ome.zarr"))
     assert status == 500
     assert "ZeroDivisionError" in error

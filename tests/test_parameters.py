@@ -1,16 +1,25 @@
-"""What parameters are accepted, how they are named, and what a refusal tells."""
+"""What parameters are accepted, how they are named, what a refusal tells, and where they show."""
 
+import argparse
+import importlib.util
+import inspect
 import json
 from dataclasses import FrozenInstanceError, fields
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+from extended_parameters import ExtendedParameters, extend
 from hypothesis import given
 from hypothesis import strategies as some
 
+from napari_pixseg import cli, segment
+from napari_pixseg.endpoint.openapi import document
+from napari_pixseg.endpoint.request_parameters import single, understood
 from napari_pixseg.errors import ParameterError, PixsegError, status_of
 from napari_pixseg.parameters import AXES, ColorSpace, Parameters
+from napari_pixseg.segmentation import open_segmentation
 
 finite = some.floats(-1e300, 1e300)
 intervals = some.tuples(finite, finite).map(lambda pair: tuple(sorted(pair)))
@@ -237,3 +246,101 @@ def test_unknown_names_are_refused_with_the_known_ones(build):
     assert isinstance(error.value, PixsegError)
     assert isinstance(error.value, ValueError)
     assert status_of(error.value) == 400
+
+
+# One home ----------------------------------------------------------------------
+
+
+def test_every_parameter_is_described_in_plain_words():
+    for name, info in Parameters.descriptions().items():
+        assert info.default == getattr(Parameters(), name)
+        for text in (info.label, info.help, info.kind.allowed, info.default_text):
+            assert text
+        assert not info.help.endswith(".")
+        assert not info.advice or info.advice.endswith(".")
+
+
+@pytest.mark.parametrize("values", [{}, {"ct": 0.25, "window": (1, 2.5), "channels": (4, 1)},
+                                    {"background": "largest", "axes": "zyx", "cs": "Lab"},
+                                    {"window": "minmax", "background": (3, 7)}])  # fmt: skip
+def test_what_is_shown_can_be_typed(values):
+    parameters = Parameters(**values)
+    for name, info in Parameters.descriptions().items():
+        value = getattr(parameters, name)
+        if value is not None and name != "cs":
+            assert parameters.replace(**{name: info.kind.parse(info.kind.format(value))}) == (
+                parameters
+            )
+
+
+def test_the_arguments_of_segment_are_the_parameters_and_their_defaults():
+    arguments = list(inspect.signature(segment).parameters.values())[1:]
+    described = Parameters.descriptions()
+    assert [argument.name for argument in arguments] == list(described)
+    assert [argument.default for argument in arguments] == [i.default for i in described.values()]
+
+
+@pytest.fixture(scope="module")
+def table_maker():
+    """The script that writes the table of the parameters."""
+    path = Path(__file__).parents[1] / "docs" / "make_parameter_table.py"
+    spec = importlib.util.spec_from_file_location("make_parameter_table", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_the_pages_are_made_from_the_parameters(table_maker):
+    for name in table_maker.PAGES:
+        text = (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+        assert table_maker.with_table(text) == text, "run python docs/make_parameter_table.py"
+
+
+def test_another_parameter_is_in_the_table_at_once(table_maker, monkeypatch):
+    monkeypatch.setattr(table_maker, "Parameters", ExtendedParameters)
+    table = table_maker.parameter_table()
+    assert "| `sharpen` | how often edges are sharpened | 0 to 9 steps | 3 |" in table
+    assert "| `drop_classes` | classes that are given to their neighbors |" in table
+
+
+def test_another_parameter_is_an_option_of_the_command_at_once(monkeypatch, capsys):
+    extend(monkeypatch, "cli")
+    with pytest.raises(SystemExit):
+        cli.main(["segment", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--sharpen STEPS how often edges are sharpened; 0 to 9 steps (default: 3)" in shown
+    words = ["segment", "a", "b", "--sharpen=4", "--drop-classes=2,5", "--ct=2"]
+    options = cli._make_parser().parse_args(words)
+    assert cli._given_parameters(options) == ExtendedParameters(
+        ct=2, sharpen=4, drop_classes=(2, 5)
+    )
+    with pytest.raises(ParameterError, match="sharpen = 10 must be a whole number, 0 to 9 steps"):
+        cli._given_parameters(argparse.Namespace(**{**vars(options), "sharpen": 10}))
+
+
+def test_another_parameter_is_known_to_the_endpoint_at_once(monkeypatch):
+    extend(monkeypatch, "endpoint.openapi", "endpoint.request_parameters")
+    query = document(False)["paths"]["/segment"]["get"]["parameters"]
+    schemas = {one["name"]: one["schema"] for one in query}
+    assert schemas["sharpen"] == {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 9,
+        "default": 3,
+        "description": "How often edges are sharpened.",
+    }
+    assert "drop_classes" not in schemas
+    pairs = [("sharpen", "5"), ("drop_classes", "2"), ("ct", "2")]
+    assert understood(single(pairs)).parameters == ExtendedParameters(ct=2, sharpen=5)
+    with pytest.raises(ParameterError, match=r"sharpen = '5\.5' must be a whole number, 0 to 9"):
+        understood({"sharpen": "5.5"})
+
+
+def test_another_parameter_is_changed_by_an_update_unless_it_needs_the_pixels():
+    segmentation = open_segmentation(np.zeros((4, 4), np.uint8), ExtendedParameters())
+    updated = segmentation.update(drop_classes=3, ct=2)
+    assert updated.parameters == ExtendedParameters(ct=2, drop_classes=(3,))
+    with pytest.raises(ParameterError, match=r"cannot change 'sharpen', only ct, .*drop_classes;"):
+        segmentation.update(sharpen=1)
+    assert ExtendedParameters(sharpen=1).needs_pixels_again(ExtendedParameters())
+    assert not updated.parameters.needs_pixels_again(ExtendedParameters())

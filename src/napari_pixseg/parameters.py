@@ -1,29 +1,29 @@
 """The parameters of a segmentation: one frozen, validated object for everyone.
 
-Widget, notebook, command line, endpoint and manifest all speak through
-:class:`Parameters`; a range or a default stands here and nowhere else.
+The fields of :class:`Parameters` are the only home of every range, default and help text. The
+command line, the endpoint and its OpenAPI document, the widget, ``Segmentation.update()`` and the
+tables of the documentation are made from them: a new parameter is one more field here (and an
+argument of :func:`napari_pixseg.segment`, which is written out for the sake of editors).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
-from numbers import Integral, Real
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from napari_pixseg.errors import ParameterError
+from napari_pixseg.parameter_kinds import Choice, Kind, Number, NumberedChoice, WholeNumber
+from napari_pixseg.parameter_sequences import AxisLetters, Intervals, WholeNumbers
 
 Semantics: TypeAlias = Literal["documented", "imagemagick6"]
 Interval: TypeAlias = tuple[float, float]
 Window: TypeAlias = Literal["dtype", "minmax"] | tuple[Interval, ...] | None
 Background: TypeAlias = Literal["largest"] | tuple[int, ...] | None
 
-SEMANTICS: tuple[Semantics, ...] = ("documented", "imagemagick6")
 AXES = "tczyx"
-MAX_DENOISE = 32
-MAX_SMOOTHING = 255.0
+_INFO = "parameter"
 
 
 class ColorSpace(IntEnum):
@@ -53,42 +53,97 @@ class ColorSpace(IntEnum):
     CMY = 22
 
 
+class ParameterInfo:
+    """What is known of one parameter.
+
+    Attributes
+    ----------
+    default : object
+        The value of a parameter that is not given.
+    kind : Kind
+        What values are allowed.
+    label : str
+        A few plain words: the name of the widget's field.
+    help : str
+        What it means, in one clause without a full stop.
+    advice : str
+        Sentences on how to choose a value.
+    exact_kind : Kind or None
+        What is allowed with semantics ``imagemagick6``, if that differs.
+    needs_pixels : bool
+        Whether another value changes the counts of colors, so that the pixels are read again.
+    opens_input : bool
+        Whether the value is needed to open the input.
+    is_endpoint : bool
+        Whether the SEGMENT API has it, and so every endpoint.
+    in_widget : bool
+        Whether the widget has a field for it.
+    metavar : str or None
+        How the command line's help calls the value.
+    when_none : str
+        What happens where the value is None.
+    """
+
+    def __init__(
+        self,
+        default: Any,
+        kind: Kind,
+        label: str,
+        help: str,
+        *,
+        advice: str = "",
+        exact_kind: Kind | None = None,
+        needs_pixels: bool = False,
+        opens_input: bool = False,
+        is_endpoint: bool = False,
+        in_widget: bool = True,
+        metavar: str | None = None,
+        when_none: str = "",
+    ) -> None:
+        self.default: Final[Any] = default
+        self.kind: Final = kind
+        self.label: Final = label
+        self.help: Final = help
+        self.advice: Final = advice
+        self.exact_kind: Final = exact_kind
+        self.needs_pixels: Final = needs_pixels
+        self.opens_input: Final = opens_input
+        self.is_endpoint: Final = is_endpoint
+        self.in_widget: Final = in_widget
+        self.metavar: Final = metavar
+        self.when_none: Final = when_none
+
+    @property
+    def default_text(self) -> str:
+        """The default as people write it."""
+        return self.when_none if self.default is None else self.kind.format(self.default)
+
+    def check(self, name: str, value: object, semantics: object) -> object:
+        """Return a value in its plain form.
+
+        Raises
+        ------
+        ParameterError
+            If the value is not allowed.
+        """
+        if value is None and self.default is None:
+            return None
+        if semantics == "imagemagick6" and self.exact_kind is not None:
+            return self.exact_kind.check(name, value)
+        return self.kind.check(name, value)
+
+
+def parameter(*arguments: Any, **options: Any) -> Any:
+    """Return a field of :class:`Parameters`; the arguments are those of :class:`ParameterInfo`."""
+    info = ParameterInfo(*arguments, **options)
+    return field(default=info.default, metadata={_INFO: info})
+
+
 @dataclass(frozen=True)
 class Parameters:
     """Everything a caller may decide about a segmentation.
 
-    Attributes
-    ----------
-    ct : float
-        Cluster threshold in percent: a class is valid if at least ``ct`` % of
-        the counted pixels lie in its box. 0 to 100, ends included
-        (``imagemagick6``: 0 or more, and not a percentage there).
-    cs : ColorSpace
-        Color space in which the histograms are taken; number 1 to 22 or name.
-    st : float
-        Smoothing threshold on the second derivative of the histogram of the
-        image normalised to 1024 x 1024 pixels; above 0, to 255
-        (``imagemagick6``: of raw counts, 0 to 255, and 0 acts as 1).
-    semantics : {"documented", "imagemagick6"}
-        What the parameters are documented to mean, or what ImageMagick 6 does,
-        faults included.
-    denoise : int
-        Radius in pixels of a median filter over y and x; 0 (none) to 32.
-    window : {"dtype", "minmax"}, tuple of (low, high), or None
-        What is mapped to 0..255 in each channel; one pair serves all channels.
-        None: everything for uint8, the 0.1 % and 99.9 % points for other
-        integers, the finite minimum and maximum for floats.
-    axes : str or None
-        One letter of ``t c z y x`` for each dimension; None: metadata, or a guess.
-    channels : tuple of int or None
-        One to three indices along ``c``, in this order; None: the first three.
-    connectivity : int
-        Steps along how many axes still connect two pixels: 1 (faces) to the
-        number of spatial axes (corners).
-    background : {"largest"}, tuple of int, or None
-        Classes that are no regions.
-    min_size : int
-        Regions of fewer pixels are dropped; 0 or more.
+    The attributes are described by :meth:`descriptions`, and on the page of the parameters.
 
     Raises
     ------
@@ -96,34 +151,144 @@ class Parameters:
         If a value is out of its range or not of its kind.
     """
 
-    ct: float = 1.0
-    cs: ColorSpace = ColorSpace.YUV
-    st: float = 1.5
-    semantics: Semantics = "documented"
-    denoise: int = 0
-    window: Window = None
-    axes: str | None = None
-    channels: tuple[int, ...] | None = None
-    connectivity: int = 1
-    background: Background = None
-    min_size: int = 0
+    ct: float = parameter(
+        1.0,
+        Number(0, 100, remark=" (percent of the counted pixels)"),
+        "smallest class, % (ct)",
+        "cluster threshold: the smallest share of the pixels that a class may have in its box",
+        advice="Lower: more and smaller classes.",
+        # Not a percentage there.
+        exact_kind=Number(0),
+        is_endpoint=True,
+    )
+    cs: ColorSpace = parameter(
+        ColorSpace.YUV,
+        NumberedChoice(ColorSpace, "color space"),
+        "color space (cs)",
+        "color space in which the histograms are taken",
+        advice="YUV suits most pictures; Lab and HSL separate hues.",
+        is_endpoint=True,
+    )
+    st: float = parameter(
+        1.5,
+        Number(
+            0,
+            255,
+            excludes_low=True,
+            remark="; useful values are 1 to 50",
+            smallest_useful=0.05,
+        ),
+        "smoothing (st)",
+        "smoothing threshold: how much structure of the histograms is ignored as noise",
+        advice="Higher: mostly fewer classes. It means the same at every image size.",
+        # Raw counts there, and 0 acts as 1.
+        exact_kind=Number(0, 255),
+        is_endpoint=True,
+    )
+    semantics: Semantics = parameter(
+        "documented",
+        Choice(("documented", "imagemagick6")),
+        "semantics",
+        "what the parameters are documented to mean, or ImageMagick 6 bug for bug",
+        advice="Leave it unless you must reproduce ImageMagick's results.",
+    )
+    denoise: int = parameter(
+        0,
+        WholeNumber(0, 32, remark=" pixels; 0 turns it off"),
+        "denoise, radius",
+        "radius of a median filter over y and x before classification",
+        advice="It removes grain and thin structures.",
+        needs_pixels=True,
+        metavar="RADIUS",
+    )
+    window: Window = parameter(
+        None,
+        Intervals(("dtype", "minmax")),
+        "window",
+        "what is mapped to 0..255 in each channel where samples are not bytes",
+        advice="The whole range of the type, what occurs, or numbers; samples outside are clipped.",
+        needs_pixels=True,
+        metavar="LOW:HIGH",
+        when_none="the 0.1 % to the 99.9 % point; for floats minimum to maximum",
+    )
+    axes: str | None = parameter(
+        None,
+        AxisLetters(AXES),
+        "axes",
+        "what the dimensions are, one letter for each",
+        needs_pixels=True,
+        opens_input=True,
+        in_widget=False,
+        when_none="metadata, or a guess that is reported",
+    )
+    channels: tuple[int, ...] | None = parameter(
+        None,
+        WholeNumbers(
+            WholeNumber(0, remark="; channels are counted from 0"),
+            "one to three indices from 0, for example 0,1,2",
+            fewest=1,
+            most=3,
+        ),
+        "channels",
+        "which channels are the color, in this order",
+        needs_pixels=True,
+        opens_input=True,
+        when_none="the first three",
+    )
+    connectivity: int = parameter(
+        1,
+        WholeNumber(1, 3, remark="; 1 joins over faces", names=("faces", "edges", "corners (3-D)")),
+        "connectivity",
+        "along how many axes at once a step still stays in one region",
+        advice="At most the number of spatial axes, which joins over corners, too.",
+    )
+    background: Background = parameter(
+        None,
+        WholeNumbers(
+            WholeNumber(1, remark="; classes are counted from 1"),
+            "'largest', or class numbers from 1, for example 1,2",
+            word="largest",
+        ),
+        "background classes",
+        "classes that are not divided into regions",
+        when_none="none",
+    )
+    min_size: int = parameter(
+        0,
+        WholeNumber(0, remark=" pixels; 0 keeps all regions"),
+        "smallest region, pixels",
+        "fewest pixels of a region; smaller ones are dropped",
+        advice="Regions are judged whole, after tiles were stitched.",
+        metavar="PIXELS",
+    )
 
     def __post_init__(self) -> None:
-        checked = {
-            "semantics": _semantics(self.semantics),
-            "cs": _color_space(self.cs),
-            "ct": _cluster_threshold(self.ct, self.semantics),
-            "st": _smoothing_threshold(self.st, self.semantics),
-            "denoise": _whole("denoise", self.denoise, 0, MAX_DENOISE, " pixels; 0 turns it off"),
-            "window": _window(self.window),
-            "axes": _axes(self.axes),
-            "channels": _channels(self.channels),
-            "connectivity": _whole("connectivity", self.connectivity, 1, 3, "; 1 joins over faces"),
-            "background": _background(self.background),
-            "min_size": _whole("min_size", self.min_size, 0, None, " pixels; 0 keeps all regions"),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
+        # The others depend on it.
+        semantics = self.descriptions()["semantics"].check("semantics", self.semantics, None)
+        for name, info in self.descriptions().items():
+            object.__setattr__(self, name, info.check(name, getattr(self, name), semantics))
+
+    @classmethod
+    def descriptions(cls) -> dict[str, ParameterInfo]:
+        """Return what is known of each parameter, by name, in order."""
+        return {part.name: part.metadata[_INFO] for part in fields(cls)}
+
+    @classmethod
+    def names_where(cls, **wanted: bool) -> tuple[str, ...]:
+        """Return the names of parameters with certain attributes of :class:`ParameterInfo`.
+
+        ``names_where(needs_pixels=False)`` are those that ``update()`` can change.
+        """
+        return tuple(
+            name
+            for name, info in cls.descriptions().items()
+            if all(getattr(info, attribute) == value for attribute, value in wanted.items())
+        )
+
+    def needs_pixels_again(self, before: Parameters) -> bool:
+        """Whether colors counted with other parameters are not those of these."""
+        names = self.names_where(needs_pixels=True)
+        return any(getattr(self, name) != getattr(before, name) for name in names)
 
     def replace(self, **changes: Any) -> Parameters:
         """Return a copy with some values changed, validated like a new object.
@@ -133,12 +298,12 @@ class Parameters:
         ParameterError
             If a name is unknown or a value out of range.
         """
-        _refuse_unknown(changes)
+        self._refuse_unknown(changes)
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, the color space as its number."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: _to_json(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Parameters:
@@ -149,140 +314,20 @@ class Parameters:
         ParameterError
             If a name is unknown or a value out of range.
         """
-        _refuse_unknown(values)
+        cls._refuse_unknown(values)
         return cls(**values)
 
+    @classmethod
+    def _refuse_unknown(cls, values: Mapping[str, Any]) -> None:
+        known = cls.descriptions()
+        for name in values:
+            if name not in known:
+                raise ParameterError(
+                    f"There is no parameter {name!r}; there are {', '.join(known)}."
+                )
 
-def _refuse_unknown(values: Mapping[str, Any]) -> None:
-    known = [field.name for field in fields(Parameters)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise ParameterError(f"There is no parameter {unknown[0]!r}; there are {', '.join(known)}.")
 
-
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [_to_json(item) for item in value]
     return int(value) if isinstance(value, IntEnum) else value
-
-
-def _number(name: str, value: object, allowed: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(cast(Real, value))
-        if isinstance(value, Real) and math.isfinite(number):
-            return number
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ParameterError(f"{name} = {value!r} is not a finite number; it must be {allowed}.")
-
-
-def _listed(value: object) -> object:
-    """Take NumPy arrays for what they hold, and text for no sequence."""
-    if isinstance(value, str | bytes):
-        return repr(value) if isinstance(value, bytes) else value
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _whole(name: str, value: object, low: int, high: int | None, remark: str) -> int:
-    allowed = f"{low} or more" if high is None else f"{low} to {high}"
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    number = int(cast(Integral, value)) if whole else low - 1
-    if number < low or (high is not None and number > high):
-        raise ParameterError(f"{name} = {value!r} must be a whole number, {allowed}{remark}.")
-    return number
-
-
-def _semantics(value: object) -> Semantics:
-    for known in SEMANTICS:
-        if isinstance(value, str) and value == known:
-            return known
-    raise ParameterError(f"semantics = {value!r} must be 'documented' or 'imagemagick6'.")
-
-
-def _cluster_threshold(value: object, semantics: object) -> float:
-    exact = semantics == "imagemagick6"
-    allowed = "0 or more" if exact else "0 to 100 (percent of the counted pixels)"
-    number = _number("ct", value, allowed)
-    if number < 0 or (number > 100 and not exact):
-        raise ParameterError(f"ct = {value!r} is out of range; it must be {allowed}.")
-    return number
-
-
-def _smoothing_threshold(value: object, semantics: object) -> float:
-    exact = semantics == "imagemagick6"
-    allowed = "0 to 255" if exact else "above 0, to 255; useful values are 1 to 50"
-    number = _number("st", value, allowed)
-    if number < 0 or number > MAX_SMOOTHING or (number == 0 and not exact):
-        raise ParameterError(f"st = {value!r} is out of range; it must be {allowed}.")
-    return number
-
-
-def _color_space(value: object) -> ColorSpace:
-    if isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= 22:
-        return ColorSpace(int(value))
-    if isinstance(value, str):
-        text = value.strip().lower()
-        for space in ColorSpace:
-            if text in (space.name.lower(), str(space.value)):
-                return space
-    names = ", ".join(f"{space.value} {space.name}" for space in ColorSpace)
-    raise ParameterError(f"cs = {value!r} is no color space; give a number or a name of: {names}.")
-
-
-def _window(value: object) -> Window:
-    value = _listed(value)
-    if value is None or value in ("dtype", "minmax"):
-        return cast(Window, value)
-    allowed = "'dtype', 'minmax', (low, high), or one (low, high) for each channel"
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise ParameterError(f"window = {value!r} must be {allowed}.")
-    pairs = [value] if isinstance(value[0], Real) else value
-    return tuple(_interval(_listed(pair), value, allowed) for pair in pairs)
-
-
-def _interval(pair: object, window: object, allowed: str) -> Interval:
-    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-        raise ParameterError(f"window = {window!r} must be {allowed}.")
-    low, high = (_number("window", end, allowed) for end in pair)
-    if low > high:
-        raise ParameterError(f"window = {window!r} has low above high; give (low, high).")
-    return low, high
-
-
-def _axes(value: object) -> str | None:
-    if value is None:
-        return None
-    text = value.lower() if isinstance(value, str) else ""
-    known = set(text) <= set(AXES) and len(set(text)) == len(text)
-    if not known or "y" not in text or "x" not in text:
-        raise ParameterError(
-            f"axes = {value!r} must name each dimension by one of the letters t, c, z, y, x, "
-            "each at most once, y and x among them, for example 'zyx'."
-        )
-    return text
-
-
-def _channels(value: object) -> tuple[int, ...] | None:
-    value = _listed(value)
-    if value is None:
-        return None
-    indices = [value] if isinstance(value, Integral) else value
-    if isinstance(indices, str) or not isinstance(indices, Sequence) or not 1 <= len(indices) <= 3:
-        raise ParameterError(
-            f"channels = {value!r} must be one to three indices from 0, for example 0,1,2."
-        )
-    remark = "; channels are counted from 0"
-    return tuple(_whole("channels", index, 0, None, remark) for index in indices)
-
-
-def _background(value: object) -> Background:
-    value = _listed(value)
-    if value is None or value == "largest":
-        return cast(Background, value)
-    numbers = [value] if isinstance(value, Integral) else value
-    if isinstance(numbers, str) or not isinstance(numbers, Sequence):
-        raise ParameterError(
-            f"background = {value!r} must be 'largest', or class numbers from 1, for example 1,2."
-        )
-    remark = "; classes are counted from 1"
-    return tuple(_whole("background", number, 1, None, remark) for number in numbers)

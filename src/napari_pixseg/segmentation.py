@@ -39,23 +39,22 @@ if TYPE_CHECKING:
 
     from napari_pixseg.regions.region_pass import Regions
 
-UPDATABLE = ("ct", "cs", "st", "semantics", "connectivity", "background", "min_size")
 
-
+# Written out for editors and type checkers; the defaults have one home, and a test compares names.
 def segment(
     source: object,
-    ct: float = 1.0,
-    cs: int | str | ColorSpace = ColorSpace.YUV,
-    st: float = 1.5,
+    ct: float = Parameters.ct,
+    cs: int | str | ColorSpace = Parameters.cs,
+    st: float = Parameters.st,
     *,
-    semantics: Semantics = "documented",
-    denoise: int = 0,
-    window: Window | Sequence[Any] = None,
-    axes: str | None = None,
-    channels: int | Sequence[int] | None = None,
-    connectivity: int = 1,
-    background: Background | int | Sequence[int] = None,
-    min_size: int = 0,
+    semantics: Semantics = Parameters.semantics,
+    denoise: int = Parameters.denoise,
+    window: Window | Sequence[Any] = Parameters.window,
+    axes: str | None = Parameters.axes,
+    channels: int | Sequence[int] | None = Parameters.channels,
+    connectivity: int = Parameters.connectivity,
+    background: Background | int | Sequence[int] = Parameters.background,
+    min_size: int = Parameters.min_size,
 ) -> Segmentation:
     """Segment an image of any size by its colors.
 
@@ -107,10 +106,18 @@ def segment(
     (64, 64)
     """
     parameters = Parameters(
-        ct=ct, cs=cs, st=st, semantics=semantics, denoise=denoise,  # type: ignore[arg-type]
-        window=window, axes=axes, channels=channels,  # type: ignore[arg-type]
-        connectivity=connectivity, background=background, min_size=min_size,  # type: ignore[arg-type]
-    )  # fmt: skip
+        ct=ct,
+        cs=cs,  # type: ignore[arg-type]
+        st=st,
+        semantics=semantics,
+        denoise=denoise,
+        window=window,  # type: ignore[arg-type]
+        axes=axes,
+        channels=channels,  # type: ignore[arg-type]
+        connectivity=connectivity,
+        background=background,  # type: ignore[arg-type]
+        min_size=min_size,
+    )
     return open_segmentation(source, parameters)
 
 
@@ -276,7 +283,8 @@ class Segmentation:
         Parameters
         ----------
         **changes
-            Any of ct, cs, st, semantics, connectivity, background, min_size.
+            Any parameter that does not need the pixels again: ``ct``, ``cs``, ``st`` and
+            others, but not those that say how samples become colors.
 
         Returns
         -------
@@ -290,10 +298,11 @@ class Segmentation:
             If 16-bit samples were, or would have to be, counted in one color
             space (semantics ``imagemagick6``).
         """
+        updatable = self.parameters.names_where(needs_pixels=False)
         for name in changes:
-            if name not in UPDATABLE:
+            if name not in updatable:
                 raise ParameterError(
-                    f"update() cannot change {name!r}, only {', '.join(UPDATABLE)}; "
+                    f"update() cannot change {name!r}, only {', '.join(updatable)}; "
                     "call segment() again for it."
                 )
         parameters = self.parameters.replace(**changes)

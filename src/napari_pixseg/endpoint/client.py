@@ -104,9 +104,9 @@ class Endpoint:
     def segment(
         self,
         img: object,
-        ct: float = 1.0,
-        cs: int | str | ColorSpace = ColorSpace.YUV,
-        st: float = 1.5,
+        ct: float = Parameters.ct,
+        cs: int | str | ColorSpace = Parameters.cs,
+        st: float = Parameters.st,
         blob: bool = False,
         *,
         cancel: threading.Event | None = None,

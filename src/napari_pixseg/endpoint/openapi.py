@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from napari_pixseg import __version__
 from napari_pixseg.endpoint.request_parameters import FALSE, TRUE
-from napari_pixseg.parameters import MAX_SMOOTHING, ColorSpace, Parameters
+from napari_pixseg.parameter_kinds import Choice, Kind, Number, NumberedChoice, WholeNumber
+from napari_pixseg.parameter_sequences import AxisLetters, Intervals, WholeNumbers
+from napari_pixseg.parameters import ParameterInfo, Parameters
+
+_Schema: TypeAlias = dict[str, Any]
 
 _REASONS = {
-    400: "A parameter is missing, out of range or not of its kind, or img is not to be fetched.",
+    400: "A parameter is missing, out of range or not of its kind, or img may not be fetched.",
     401: "The key is missing or wrong.",
     404: "There is nothing at img, or it cannot be reached.",
     413: "The image has too many bytes, pixels or planes.",
-    415: "The request is neither a form nor JSON, or the image is none, or of another format.",
+    415: "The request is neither a form nor JSON, or img is not an image of a known format.",
     422: "No class reaches ct, or there are too many.",
-    500: "Something unforeseen.",
+    500: "An error inside the server.",
     503: "The queue is full.",
     507: "The server has no space.",
 }
 
 
-def document(needs_key: bool) -> dict[str, Any]:
+def document(needs_key: bool) -> _Schema:
     """Return the OpenAPI document.
 
     Parameters
@@ -37,108 +41,139 @@ def document(needs_key: bool) -> dict[str, Any]:
             "description": "Segments an image by analyzing and identifying units that are similar.",
         },
         "paths": {
-            "/segment": {"get": _get(needs_key), "post": _post(needs_key)},
-            "/results/{name}": {"get": _result()},
-            "/openapi.json": {"get": _self()},
+            "/segment": {"get": _get_segment(needs_key), "post": _post_segment(needs_key)},
+            "/results/{name}": {"get": _get_result()},
+            "/openapi.json": {"get": _get_document()},
         },
-        "components": {"schemas": _schemas(), "securitySchemes": _schemes() if needs_key else {}},
+        "components": {
+            "schemas": _answer_schemas(),
+            "securitySchemes": _key_schemes() if needs_key else {},
+        },
     }
 
 
-def _get(needs_key: bool) -> dict[str, Any]:
-    url = {"name": "img", "in": "query", "required": True, "schema": _url()}
+def _get_segment(needs_key: bool) -> _Schema:
+    url = {"name": "img", "in": "query", "required": True, "schema": _url_schema()}
     others = [
         {"name": name, "in": "query", "schema": schema}
-        for name, schema in _knobs(text=True).items()
+        for name, schema in _parameter_schemas(as_text=True).items()
     ]
     return _operation(
         "segmentUrl", "Segment the image at a URL", needs_key, parameters=[url, *others]
     )
 
 
-def _post(needs_key: bool) -> dict[str, Any]:
+def _post_segment(needs_key: bool) -> _Schema:
     upload = {"type": "string", "format": "binary", "description": "The image, as a file."}
     key = {"key": {"type": "string", "writeOnly": True}}
+    form = {"img": upload, **_parameter_schemas(as_text=True), **key}
+    values = {"img": _url_schema(), **_parameter_schemas(as_text=False), **key}
     content = {
-        "multipart/form-data": {
-            "schema": _object({"img": upload, **_knobs(text=True), **key}, ["img"]),
-        },
-        "application/json": {
-            "schema": _object({"img": _url(), **_knobs(text=False), **key}, ["img"]),
-        },
+        "multipart/form-data": {"schema": _object_schema(form, ["img"])},
+        "application/json": {"schema": _object_schema(values, ["img"])},
     }
     body = {"required": True, "content": content}
     return _operation("segment", "Segment an uploaded image", needs_key, requestBody=body)
 
 
-def _operation(name: str, summary: str, needs_key: bool, **parts: Any) -> dict[str, Any]:
-    ways: dict[str, Any] = {"security": [{way: []} for way in _schemes()]} if needs_key else {}
-    return {"operationId": name, "summary": summary, **parts, "responses": _responses(), **ways}
+def _operation(name: str, summary: str, needs_key: bool, **parts: object) -> _Schema:
+    security: _Schema = {"security": [{way: []} for way in _key_schemes()]} if needs_key else {}
+    return {
+        "operationId": name,
+        "summary": summary,
+        **parts,
+        "responses": _all_responses(),
+        **security,
+    }
 
 
-def _url() -> dict[str, Any]:
+def _url_schema() -> _Schema:
     return {"type": "string", "format": "uri", "description": "http or https, a public address."}
 
 
-def _knobs(text: bool) -> dict[str, Any]:
-    usual = Parameters()
-    switch = {"type": "string", "enum": [*TRUE, *FALSE]} if text else {"type": "boolean"}
-    return {
-        "ct": {
-            "type": "number", "minimum": 0, "maximum": 100, "default": usual.ct,
-            "description": "Cluster threshold: smallest share of a class, in percent.",
-        },
-        "cs": {
-            "type": "integer", "minimum": 1, "maximum": len(ColorSpace), "default": int(usual.cs),
-            "description": ", ".join(f"{int(space)} {space.name}" for space in ColorSpace),
-        },
-        "st": {
-            "type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": MAX_SMOOTHING,
-            "default": usual.st, "description": "Smoothing threshold.",
-        },
-        "blob": {**switch, "description": "Whether the answer is the picture itself."},
-    }  # fmt: skip
+def _parameter_schemas(as_text: bool) -> _Schema:
+    """Describe the parameters that an endpoint knows, and ``blob``."""
+    known = Parameters.descriptions()
+    schemas = {name: _describe(known[name]) for name in Parameters.names_where(is_endpoint=True)}
+    # A query and a form have no booleans.
+    switch = {"type": "string", "enum": [*TRUE, *FALSE]} if as_text else {"type": "boolean"}
+    schemas["blob"] = {**switch, "description": "Whether the answer is the picture itself."}
+    return schemas
 
 
-def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _describe(info: ParameterInfo) -> _Schema:
+    schema = _schema_of_kind(info.kind)
+    default = info.default
+    if default is not None:
+        # JSON knows no enumerations.
+        schema["default"] = int(default) if isinstance(default, int) else default
+    meaning = f"{info.help[0].upper()}{info.help[1:]}"
+    listing = f": {info.kind.listing}" if isinstance(info.kind, NumberedChoice) else ""
+    return {**schema, "description": f"{meaning}{listing}."}
+
+
+def _schema_of_kind(kind: Kind) -> _Schema:
+    match kind:
+        case Number():
+            lowest: _Schema = {"minimum": kind.low}
+            if kind.excludes_low:
+                lowest["exclusiveMinimum"] = True
+            return {"type": "number", **lowest, **_maximum(kind.high)}
+        case WholeNumber():
+            return {"type": "integer", "minimum": kind.low, **_maximum(kind.high)}
+        case NumberedChoice():
+            return {"type": "integer", "minimum": 1, "maximum": len(kind.members)}
+        case Choice():
+            return {"type": "string", "enum": list(kind.words)}
+        case WholeNumbers() | Intervals() | AxisLetters():
+            # As on the command line, since a query has nothing but text.
+            return {"type": "string"}
+    raise TypeError(f"There is no schema for {type(kind).__name__}; add one here.")
+
+
+def _maximum(high: float | None) -> _Schema:
+    return {} if high is None else {"maximum": high}
+
+
+def _object_schema(properties: _Schema, required: list[str]) -> _Schema:
     return {"type": "object", "required": required, "properties": properties}
 
 
-def _responses() -> dict[str, Any]:
+def _all_responses() -> _Schema:
     png = {"schema": {"type": "string", "format": "binary"}}
     done = {
         "description": "Done: where the picture is, or with blob the picture.",
         "content": {"application/json": {"schema": _reference("Done")}, "image/png": png},
     }
-    failed = {str(status): _failed(text) for status, text in _REASONS.items()}
+    failed = {str(status): _failed_response(text) for status, text in _REASONS.items()}
     header = {"required": True, "schema": {"type": "string"}}
     failed["401"]["headers"] = {"WWW-Authenticate": header}
     failed["503"]["headers"] = {"Retry-After": header}
     return {"200": done, **failed}
 
 
-def _failed(text: str) -> dict[str, Any]:
+def _failed_response(text: str) -> _Schema:
     return {
         "description": text,
         "content": {"application/json": {"schema": _reference("Failed")}},
     }
 
 
-def _result() -> dict[str, Any]:
+def _get_result() -> _Schema:
     name = {"type": "string", "pattern": r"^[0-9a-f]{32}\.png$"}
     png = {"schema": {"type": "string", "format": "binary"}}
     return {
         "operationId": "result",
-        "summary": "A finished picture; its name is all that is asked for",
+        "summary": "A finished picture; its name is all that is needed",
         "parameters": [{"name": "name", "in": "path", "required": True, "schema": name}],
         "responses": {
             "200": {"description": "The picture.", "content": {"image/png": png}},
-            "404": _failed("There is no such result."),
+            "404": _failed_response("There is no such result."),
         },
     }
 
 
-def _self() -> dict[str, Any]:
+def _get_document() -> _Schema:
     content = {"application/json": {"schema": {"type": "object"}}}
     return {
         "operationId": "openapi",
@@ -151,28 +186,28 @@ def _reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _schemas() -> dict[str, Any]:
+def _answer_schemas() -> _Schema:
     link = {"type": "string", "format": "uri", "description": "Where the picture is; needs no key."}
     identity = {
         "type": "string",
         "pattern": "^[0-9a-f]{32}$",
         "description": "Unique, unguessable.",
     }
-    done = _object(
+    done = _object_schema(
         {"status": {"type": "integer", "enum": [200]}, "link": link, "id": identity},
         ["status", "link", "id"],
     )
     error = {"type": "string", "minLength": 1, "description": "One sentence."}
     status = {"type": "integer", "minimum": 400, "maximum": 599}
-    failed = _object({"status": status, "error": error}, ["status", "error"])
-    return {name: {**schema, "additionalProperties": False}
-            for name, schema in {"Done": done, "Failed": failed}.items()}  # fmt: skip
+    failed = _object_schema({"status": status, "error": error}, ["status", "error"])
+    closed = {"additionalProperties": False}
+    return {"Done": {**done, **closed}, "Failed": {**failed, **closed}}
 
 
-def _schemes() -> dict[str, Any]:
+def _key_schemes() -> _Schema:
     header = {"type": "apiKey", "in": "header", "name": "WWW-Authenticate"}
     return {
         "bearer": {"type": "http", "scheme": "bearer"},
         "parameter": {"type": "apiKey", "in": "query", "name": "key"},
-        "header": {**header, "description": "As the original API has it."},
+        "header": {**header, "description": "As in the original API."},
     }

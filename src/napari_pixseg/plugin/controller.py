@@ -39,8 +39,6 @@ from napari_pixseg.sources.image import Image
 # A first answer is given from a level, or from tiles, of about this many pixels.
 _FIRST_LOOK = 1_000_000
 _GLANCE_SECONDS = 2.0
-# Parameters that decide how pixels become colors: another value needs another count.
-_COUNTED = ("denoise", "window", "channels", "axes")
 
 
 @dataclass(frozen=True)
@@ -185,9 +183,7 @@ class Controller:
             return not self._counting and self._table is None
 
     def _needs_count(self, before: Parameters, after: Parameters) -> bool:
-        if any(getattr(before, name) != getattr(after, name) for name in _COUNTED):
-            return True
-        if self._counted is None:
+        if self._counted is None or after.needs_pixels_again(before):
             return True
         image = self._counted.image
         converts = converts_first(image, before), converts_first(image, after)

@@ -30,8 +30,9 @@ from napari_pixseg.plugin.layers.result_layers import Computed, layers_of_result
 from napari_pixseg.plugin.remote_job import RemoteFields, RemoteJob, Sent
 from napari_pixseg.plugin.widget.class_panel import WhyPanel
 from napari_pixseg.plugin.widget.collapsible import Folds
-from napari_pixseg.plugin.widget.parameter_fields import CONTRAST_LIMITS, Fields, RunFields
+from napari_pixseg.plugin.widget.parameter_fields import CONTRAST_LIMITS, Fields
 from napari_pixseg.plugin.widget.path_buttons import add_browse
+from napari_pixseg.plugin.widget.run_fields import RunFields
 from napari_pixseg.plugin.widget.signal_queue import Mailbox
 from napari_pixseg.plugin.widget.window_events import Watcher, align_labels
 
@@ -104,8 +105,7 @@ class SegmentWidget(Container[Any]):
         self.run_button = PushButton(text="Run and write", name="run_button")
         self.cancel_button = PushButton(text="Cancel", name="cancel_button", enabled=False)
         self.manifest_button = PushButton(text="Restore from a manifest ...", name="manifest")
-        knobs = [self.fields.ct, self.fields.cs, self.fields.st]
-        super().__init__(widgets=[self.img, self.path, *knobs], labels=True)
+        super().__init__(widgets=[self.img, self.path, *self.fields.main], labels=True)
         self._lay_out()
         self._connect()
         if (active := napari_viewer.layers.selection.active) in self.img.choices:

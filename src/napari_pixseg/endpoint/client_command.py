@@ -13,6 +13,7 @@ from napari_pixseg.endpoint.keys import load_keys
 from napari_pixseg.errors import OutputConflict, ParameterError
 from napari_pixseg.export.manifest import Manifest, new_id
 from napari_pixseg.export.output_location import OutputLocation
+from napari_pixseg.parameters import Parameters
 
 
 def segment_remotely(options: argparse.Namespace, local_only: Sequence[str]) -> str:
@@ -43,7 +44,8 @@ def segment_remotely(options: argparse.Namespace, local_only: Sequence[str]) -> 
             f"{target.uri} exists already; choose another path, or give --overwrite."
         )
     endpoint = Endpoint(options.endpoint, _read_key(options.key_file))
-    values = {name: getattr(options, name) for name in ("ct", "cs", "st")}
+    names = Parameters.names_where(is_endpoint=True)
+    values = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in values.items() if value is not None}
     if options.blob:
         target.write_bytes(endpoint.segment(options.input, **given, blob=True))

@@ -23,7 +23,7 @@ HERE, THERE = "this machine", "an endpoint"
 
 
 # What an endpoint of the SEGMENT API knows.
-_KNOWN = ("ct", "cs", "st")
+_KNOWN = Parameters.names_where(is_endpoint=True)
 
 
 _LARGEST = 50_000_000

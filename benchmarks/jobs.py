@@ -15,7 +15,7 @@ import zarr
 
 from benchmarks.measure import Clock
 from napari_pixseg.execution.tiling import TILE_SIDE
-from napari_pixseg.segmentation import segment
+from napari_pixseg.segment_image import segment
 
 THREADS = 2
 _BATCH = 16

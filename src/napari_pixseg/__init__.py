@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from napari_pixseg.export.manifest import Manifest
     from napari_pixseg.parameters import ColorSpace, Parameters
     from napari_pixseg.regions.label import label_regions
-    from napari_pixseg.segmentation import Segmentation, segment
+    from napari_pixseg.segment_image import segment
+    from napari_pixseg.segmentation import Segmentation
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +36,7 @@ _HOMES = {
     "PixsegError": "errors",
     "Segmentation": "segmentation",
     "label_regions": "regions.label",
-    "segment": "segmentation",
+    "segment": "segment_image",
 }
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from napari_pixseg.execution.progress import Listener
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.segmentation import Segmentation, segment
+from napari_pixseg.segment_image import segment
+from napari_pixseg.segmentation import Segmentation
 
 # 8 x 12 copies of 512 x 512 pixels: 25 megapixels.
 _COPIES = (8, 12)

@@ -1,4 +1,4 @@
-"""``segment()``: from an image to classes, lazily, and from there to disk."""
+"""A segmented image: its classes and regions, lazily, and the way to disk."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from napari_pixseg.execution.tiling import plan_tiles
 from napari_pixseg.export.export import export_segmentation
 from napari_pixseg.export.export_request import ExportRequest
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.export.manifest_details import skipped_details
 from napari_pixseg.export.preconditions import (
     ExistingOutputPolicy,
     OnError,
     check_on_error,
     check_outputs,
 )
-from napari_pixseg.parameters import Background, ColorSpace, Parameters, Semantics, Window
+from napari_pixseg.parameters import Parameters
+from napari_pixseg.result_warnings import result_warnings
 from napari_pixseg.sources.image import Image, open_image
 
 if TYPE_CHECKING:
@@ -40,89 +40,8 @@ if TYPE_CHECKING:
     from napari_pixseg.regions.region_pass import Regions
 
 
-# Written out for editors and type checkers; the defaults have one home, and a test compares names.
-def segment(
-    source: object,
-    ct: float = Parameters.ct,
-    cs: int | str | ColorSpace = Parameters.cs,
-    st: float = Parameters.st,
-    *,
-    semantics: Semantics = Parameters.semantics,
-    denoise: int = Parameters.denoise,
-    window: Window | Sequence[Any] = Parameters.window,
-    axes: str | None = Parameters.axes,
-    channels: int | Sequence[int] | None = Parameters.channels,
-    connectivity: int = Parameters.connectivity,
-    background: Background | int | Sequence[int] = Parameters.background,
-    min_size: int = Parameters.min_size,
-) -> Segmentation:
-    """Segment an image of any size by its colors.
-
-    Parameters and source are checked at once; no pixel is read before a result
-    is asked for.
-
-    Parameters
-    ----------
-    source : array, path or URL
-        NumPy or Dask array, zarr array or group, other array-likes; a path or
-        URL of a zarr store, OME-Zarr, TIFF, PNG, JPEG or another picture.
-    ct : float
-        Cluster threshold: a class is valid if at least ``ct`` % of the counted
-        pixels lie in its box; 0 to 100.
-    cs : int or str
-        Color space, number 1 to 22 or name; 11 is YUV.
-    st : float
-        Smoothing of the histogram; above 0, to 255.
-    semantics : {"documented", "imagemagick6"}
-        The documented meaning of the parameters, or ImageMagick 6 bug for bug.
-    denoise : int
-        Radius in pixels of a median filter over y and x, 0 to 32.
-    window : {"dtype", "minmax"}, (low, high), sequence of these pairs, or None
-        What is mapped to 0..255 where samples are not uint8. With numbers,
-        samples outside (infinite ones too) are clipped.
-    axes : str, optional
-        One letter of ``t c z y x`` for each dimension.
-    channels : int or sequence of int, optional
-        One to three members of axis c.
-    connectivity, background, min_size
-        How regions are made of classes; see :class:`Parameters`.
-
-    Returns
-    -------
-    Segmentation
-
-    Raises
-    ------
-    ParameterError
-        If a parameter is out of range or does not fit the image.
-    InputNotFound, NotAnImage
-        If the source cannot be opened.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    >>> segment(picture, ct=0, cs="sRGB", st=20).classes.shape
-    (64, 64)
-    """
-    parameters = Parameters(
-        ct=ct,
-        cs=cs,  # type: ignore[arg-type]
-        st=st,
-        semantics=semantics,
-        denoise=denoise,
-        window=window,  # type: ignore[arg-type]
-        axes=axes,
-        channels=channels,  # type: ignore[arg-type]
-        connectivity=connectivity,
-        background=background,  # type: ignore[arg-type]
-        min_size=min_size,
-    )
-    return open_segmentation(source, parameters)
-
-
 def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
-    """Do what :func:`segment` does, with the parameters as one object."""
+    """Do what :func:`napari_pixseg.segment` does, with the parameters as one object."""
     image = open_image(source, parameters.axes, parameters.channels)
     check_parameters(image, parameters)
     return Segmentation(ColorCount(image, plan_tiles(image), parameters), parameters)
@@ -130,16 +49,19 @@ def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """A segmented image: decided when first looked at, computed where it is sliced.
+    """A segmented image: classes are decided on first access, pixels computed where it is sliced.
 
     Attributes
     ----------
+    color_count : ColorCount
+        The opened image and the counts of its colors, which several segmentations may share.
     parameters : Parameters
         What was asked for.
     """
 
     color_count: ColorCount = field(repr=False)
     parameters: Parameters
+    # Two threads may ask at the same time, for example the widget and a run.
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
     _made: dict[str, Classes] = field(default_factory=dict, repr=False, compare=False)
 
@@ -155,11 +77,11 @@ class Segmentation:
 
     @property
     def decision(self) -> Classes:
-        """The classes as decided on the color table, with histograms and intervals of channels."""
+        """The classes, with the histograms and intervals of the channels that gave them."""
         return self.decide()
 
     def decide(self, monitor: RunMonitor | None = None) -> Classes:
-        """Return the classes; counts the colors first if that was not done yet.
+        """Return the classes; counts the colors first unless that was done.
 
         Raises
         ------
@@ -196,12 +118,15 @@ class Segmentation:
         """``palette[classes]``, lazily: (..., 3) uint8; for gray input three times the same."""
         import dask
 
-        classes, palette = self.classes, self.palette
+        classes = self.classes
         return classes.map_blocks(
-            _recolor, dask.delayed(_Palette(palette), pure=False), dtype=np.uint8,
-            chunks=(*classes.chunks, (3,)), new_axis=classes.ndim,
+            _recolor,
+            dask.delayed(_Palette(self.palette), pure=False),
+            dtype=np.uint8,
+            chunks=(*classes.chunks, (3,)),
+            new_axis=classes.ndim,
             meta=np.empty((0,) * (classes.ndim + 1), np.uint8),
-        )  # fmt: skip
+        )
 
     @cached_property
     def regions(self) -> da.Array:
@@ -210,8 +135,8 @@ class Segmentation:
         The seams between tiles are found on first access, in one pass; the array
         is lazy and holds uint32, or uint64 for more than 2^32 - 1 pixels.
         """
-        pixels, lookup = self.color_count.pixels(), self._lookup
-        classes = pixels.classes(lookup).rechunk(pixels.tiling.chunks)
+        pixels = self.color_count.pixels()
+        classes = pixels.classes(self._lookup).rechunk(pixels.tiling.chunks)
         return self.image.in_own_order(self._regions.lazy(classes))
 
     @cached_property
@@ -247,38 +172,10 @@ class Segmentation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before trusting the result, guesses about the input first."""
-        several = len(self.table) > 1
-        one = () if several else self._one_class()
-        return self.image.notes + self._skipped() + one + self._unknown_background()
-
-    def _unknown_background(self) -> tuple[str, ...]:
-        named = self.parameters.background
-        classes = len(self.table)
-        unknown = [n for n in named if n > classes] if isinstance(named, tuple) else []
-        if not unknown:
-            return ()
-        return (
-            f"background names {', '.join(map(str, unknown))}, but there are only {classes} "
-            "classes; it has no effect there.",
-        )
-
-    def _skipped(self) -> tuple[str, ...]:
-        if not self.image.missing:
-            return ()
-        pixels = skipped_details(self.image)["skipped"]["pixels"]
-        return (
-            f"{len(self.image.missing)} chunks of the input cannot be decoded; their {pixels} "
-            "pixels are 0, no data, and were not counted.",
-        )
-
-    def _one_class(self) -> tuple[str, ...]:
-        return (
-            "There is only one class: pictures of a few flat colors often have no curvature in "
-            "their histograms; a lower st, a lower ct or another cs may find more.",
-        )
+        return result_warnings(self.image, self.parameters, len(self.table))
 
     def update(self, **changes: Any) -> Segmentation:
-        """Decide anew from the same color table; reads no pixel that was counted already.
+        """Decide anew on the same color table; no pixel that was counted is read again.
 
         Parameters
         ----------
@@ -329,7 +226,7 @@ class Segmentation:
         Returns
         -------
         dict of str to ndarray
-            What the properties of these names are, whole.
+            The arrays that the properties of these names give lazily.
 
         Raises
         ------
@@ -356,9 +253,7 @@ class Segmentation:
         on_event: Listener | None = None,
         cancel: threading.Event | None = None,
     ) -> Manifest:
-        """Write an OME-Zarr 0.5, or a picture, and its manifest.
-
-        An output has one writer at a time: a second one is refused while the first lives.
+        """Write an OME-Zarr 0.5, or a picture, and its manifest; refuses a second writer.
 
         Parameters
         ----------
@@ -371,24 +266,23 @@ class Segmentation:
             Whether an existing output may be replaced.
         resume : bool
             Whether to finish what an earlier run, cancelled, failed or killed, left
-            unfinished. That must have begun with the same input, parameters, outputs and
-            version of this package; what it wrote is not written again, and the result is
-            the same to the last byte. Arrays in memory have no identity: their colors are
-            counted anew, and must be the same. No local file of the input, such as a chunk, may
-            have been written since; of a zarr on a server the metadata are compared, and that
-            its pixels changed is noticed where counts of colors or classes differ. Where there
-            is nothing, the run begins anew. A picture is written whole at the end, so that
-            nothing of it is left to be resumed: it is made anew unless it is finished.
+            unfinished. It must have begun with the same input, parameters, outputs and
+            version of this package. What it wrote is kept, and the result is the same to the
+            last byte. Colors of arrays in memory are counted anew, and must be the same. Local
+            files of the input, such as chunks, must not have been written since. For a zarr on
+            a server only the metadata are compared; a change of its pixels is noticed where
+            counts of colors or classes differ. A picture is written whole at the end, and so is
+            made anew unless it is finished. Without an earlier run, this one begins anew.
         blob : bool
             Write the picture file alone, no manifest beside it.
         on_error : {"raise", "skip"}
-            What is done about chunks of the input that cannot be decoded. With skip the
-            whole input is read once more when the first is met; the pixels of all such
-            chunks are then 0, no data, in the label images and black in the picture, they
-            are counted nowhere, and the manifest names them in ``details["skipped"]``.
+            What to do about chunks of the input that cannot be decoded. With skip the whole
+            input is read once more when the first is met. The pixels of such chunks are then
+            0, no data, in the label images and black in the picture; they are not counted, and
+            the manifest names them in ``details["skipped"]``.
         memory_limit : int or str, optional
-            Bytes, or text such as ``"4GiB"``, that one worker process may need; the run is
-            refused before it begins if its stated peak is above.
+            Bytes, or text such as ``"4GiB"``, that one worker process may need. A run whose
+            estimated peak is higher is refused before it begins.
         on_event : callable, optional
             Called with a :class:`Progress` after every tile.
         cancel : threading.Event, optional
@@ -402,7 +296,7 @@ class Segmentation:
         Raises
         ------
         ParameterError, OutputConflict, CorruptInput, TooLarge, ClassError, Cancelled, NoSpace
-            In which case no manifest is left.
+            No manifest is left then.
         """
         check_on_error(on_error, self.image)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
@@ -444,7 +338,7 @@ class Segmentation:
 
 
 class _Palette:
-    """A palette that Dask passes on as it is."""
+    """Wraps a palette, so that Dask passes it on as one object."""
 
     def __init__(self, colors: NDArray[np.uint8]) -> None:
         self.colors = colors

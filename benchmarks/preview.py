@@ -80,7 +80,7 @@ def measure(colors: int) -> dict[str, float]:
             with clock.time_step("decide"):
                 classes = decide(table, Parameters(st=st_of(repeat)))
             with clock.time_step("show"):
-                lookup.show(classes, table)
+                lookup.set_decision(classes, table)
             with clock.time_step("look up"):
                 lookup.look_up(view)
     return {"colors": colors, "classes": len(classes), **clock.medians()}

@@ -25,7 +25,7 @@ from skimage.data import astronaut, coffee, immunohistochemistry
 
 from napari_pixseg import ColorSpace, Segmentation, segment
 from napari_pixseg.algorithm.scale_space import SCALES
-from napari_pixseg.plugin.widget.class_panel import channel_names
+from napari_pixseg.plugin.widget.histogram_view import channel_names
 
 TISSUE = immunohistochemistry()
 CUP = coffee()

@@ -151,9 +151,9 @@ def run_to_disk(window: Window) -> None:
     window.add(histology)
     window.unfold("Run at full resolution")
     os.chdir(window.scratch)
-    window.widget.run_fields.path.value = "tissue.ome.zarr"
+    window.widget.run_panel.fields.path.value = "tissue.ome.zarr"
     before = len(window.viewer.layers)
-    window.widget.run_button.native.click()
+    window.widget.run_panel.run_button.native.click()
     window.wait(lambda: len(window.viewer.layers) == before + 3)
     for layer in window.viewer.layers:
         layer.visible = layer.name.endswith("regions")
@@ -192,7 +192,7 @@ def compute_in_memory(window: Window) -> None:
     window.widget.fields.denoise.value = 3
     window.settle()
     before = len(window.viewer.layers)
-    window.widget.run_button.native.click()
+    window.widget.run_panel.run_button.native.click()
     window.wait(lambda: len(window.viewer.layers) == before + 3)
     for layer in window.viewer.layers:
         layer.visible = layer.name.endswith("regions")

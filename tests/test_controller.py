@@ -14,6 +14,7 @@ from napari_pixseg.errors import PixsegError
 from napari_pixseg.execution import tiling
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin import controller as module
+from napari_pixseg.plugin import decision as deciding
 from napari_pixseg.plugin.controller import Controller
 from napari_pixseg.sources.image import open_image
 
@@ -227,8 +228,8 @@ def test_a_decision_overtaken_by_other_wishes_is_dropped(threaded, monkeypatch):
         asked.append(parameters.st)
         return original(table, parameters, **options)
 
-    original, asked = module.decide, []
-    monkeypatch.setattr(module, "decide", slowly)
+    original, asked = deciding.decide, []
+    monkeypatch.setattr(deciding, "decide", slowly)
     threaded.set(st=2.0)
     assert started.wait(LONG)
     for value in np.linspace(3, 9, 50):
@@ -512,7 +513,7 @@ def test_what_goes_wrong_while_deciding_is_told_in_one_sentence(threaded, monkey
     def broken(*_args, **_options):
         raise MemoryError("no memory")
 
-    monkeypatch.setattr(module, "decide", broken)
+    monkeypatch.setattr(deciding, "decide", broken)
     heard = Heard(threaded)
     threaded.set(st=3.0)
     time.sleep(0.3)

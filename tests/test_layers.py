@@ -13,17 +13,17 @@ from pydantic.warnings import PydanticDeprecatedSince20
 from napari_pixseg import segment
 from napari_pixseg.errors import InputNotFound, NotAnImage, ParameterError
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.layers import level_image
+from napari_pixseg.plugin.layers import strided_image
 from napari_pixseg.plugin.layers.image_layers import (
-    LayerView,
+    LayerSnapshot,
     axes_of_layer,
     image_layer_of_path,
     images_of_layer,
     levels_of,
-    placement,
+    placement_of,
     preview_levels,
 )
-from napari_pixseg.plugin.layers.lazy_levels import PreviewPixels
+from napari_pixseg.plugin.layers.preview_level import PreviewPixels
 from napari_pixseg.sources.image import open_image
 
 with warnings.catch_warnings():
@@ -60,7 +60,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_says_what_its_dimensions_are(name):
     data, options, axes = LAYERS[name]
-    view = LayerView.of(Image(data, **options))
+    view = LayerSnapshot.of(Image(data, **options))
     assert axes_of_layer(view) == axes
     (image,) = images_of_layer(view, Parameters())
     assert image.axes == axes
@@ -72,7 +72,7 @@ def test_a_layer_says_what_its_dimensions_are(name):
 
 
 def test_chosen_axes_and_channels_come_first():
-    view = LayerView.of(Image(random((3, 20, 30)), name="stack"))
+    view = LayerSnapshot.of(Image(random((3, 20, 30)), name="stack"))
     (image,) = images_of_layer(view, Parameters(axes="cyx", channels=(2, 0)))
     assert (image.axes, image.channels) == ("cyx", (2, 0))
     with pytest.raises(ParameterError):
@@ -81,8 +81,8 @@ def test_chosen_axes_and_channels_come_first():
 
 @pytest.mark.parametrize("shape", [(5,), (2, 2, 2, 8, 8)])
 def test_other_numbers_of_dimensions_are_refused_by_the_layers_name(shape):
-    view = LayerView.of(Image(random((8, 8)), name="odd"))
-    odd = LayerView(**{**view.__dict__, "ndim": len(shape), "axis_labels": ()})
+    view = LayerSnapshot.of(Image(random((8, 8)), name="odd"))
+    odd = LayerSnapshot(**{**view.__dict__, "ndim": len(shape), "axis_labels": ()})
     with pytest.raises(NotAnImage, match="odd"):
         images_of_layer(odd, Parameters())
 
@@ -92,20 +92,20 @@ def test_scale_translation_and_units_come_along():
         random((4, 20, 30)), scale=(3, 0.5, 0.25), translate=(1, 2, 3),
         units=("um", "um", "um"), axis_labels=("z", "y", "x"),
     )  # fmt: skip
-    (image,) = images_of_layer(LayerView.of(layer), Parameters())
+    (image,) = images_of_layer(LayerSnapshot.of(layer), Parameters())
     assert image.source.scale == {"z": 3.0, "y": 0.5, "x": 0.25}
     assert image.source.translation == {"z": 1.0, "y": 2.0, "x": 3.0}
     assert image.source.units == dict.fromkeys("zyx", "micrometer")
 
 
 def test_unknown_units_are_none():
-    (image,) = images_of_layer(LayerView.of(Image(random((20, 30)))), Parameters())
+    (image,) = images_of_layer(LayerSnapshot.of(Image(random((20, 30)))), Parameters())
     assert image.source.units == {}
 
 
 def test_a_multiscale_layer_gives_all_its_levels():
     data = [random((40, 40, 3)), random((20, 20, 3)), random((10, 10, 3))]
-    view = LayerView.of(Image(data, rgb=True, multiscale=True))
+    view = LayerSnapshot.of(Image(data, rgb=True, multiscale=True))
     images = images_of_layer(view, Parameters())
     assert [image.shape for image in images] == [(40, 40), (20, 20), (10, 10)]
     assert [level.stride for level in levels_of(images)] == [1, 1, 1]
@@ -121,8 +121,8 @@ def test_a_preview_is_put_where_the_layer_is(name):
         "units": ("um",) * ndim,
     }
     layer = Image(data, **options, **location)
-    (image,) = images_of_layer(LayerView.of(layer), Parameters())
-    labels = Labels(np.zeros(image.shape, np.uint16), **placement(layer))
+    (image,) = images_of_layer(LayerSnapshot.of(layer), Parameters())
+    labels = Labels(np.zeros(image.shape, np.uint16), **placement_of(layer))
     np.testing.assert_allclose(labels.extent.world, layer.extent.world)
     assert labels.units == layer.units
     assert labels.axis_labels == layer.axis_labels
@@ -130,14 +130,14 @@ def test_a_preview_is_put_where_the_layer_is(name):
 
 def preview_of(layer, parameters):
     """A preview as the widget makes it, and the classes it is to show."""
-    view = LayerView.of(layer)
+    view = LayerSnapshot.of(layer)
     images = images_of_layer(view, parameters)
     result = segment(images[0].source, **parameters.to_dict())
     pixels = PreviewPixels()
     pixels.encode_with(result.color_count.pixels().encoding, 0)
-    pixels.lookup.show(result.decision, result.color_table)
+    pixels.lookup.set_decision(result.decision, result.color_table)
     data = preview_levels(view, images, pixels)
-    preview = Labels(data if len(data) > 1 else data[0], **placement(layer))
+    preview = Labels(data if len(data) > 1 else data[0], **placement_of(layer))
     return preview, np.asarray(result.classes)
 
 
@@ -174,7 +174,7 @@ def test_a_preview_shows_the_same_for_all_channels_of_a_layer_that_is_not_rgb(ax
 def test_rotated_sheared_and_moved_layers_are_followed():
     affine = np.array([[0.9, 0.2, 4], [-0.1, 1.1, 5], [0, 0, 1]])
     layer = Image(random((20, 30)), rotate=20, shear=[0.3], affine=affine, scale=(2, 3))
-    labels = Labels(np.zeros((20, 30), np.uint16), **placement(layer))
+    labels = Labels(np.zeros((20, 30), np.uint16), **placement_of(layer))
     for point in ((0, 0), (19, 29), (3, 17)):
         np.testing.assert_allclose(labels.data_to_world(point), layer.data_to_world(point))
 
@@ -200,7 +200,7 @@ def test_a_png_is_opened(tmp_path, shape):
     np.testing.assert_array_equal(level_0(layer), array[..., :3] if len(shape) == 3 else array)
     assert layer.rgb == (len(shape) == 3)
     assert layer.name == "in.png"
-    (image,) = images_of_layer(LayerView.of(layer), Parameters())
+    (image,) = images_of_layer(LayerSnapshot.of(layer), Parameters())
     assert image.source.uri.endswith("in.png")
 
 
@@ -241,8 +241,8 @@ def test_a_file_of_another_order_keeps_it(tmp_path):
 
 
 def test_a_large_zarr_array_gets_levels(tmp_path, monkeypatch):
-    monkeypatch.setattr(level_image, "LARGEST_PLANE", 1000)
-    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 16)
+    monkeypatch.setattr(strided_image, "LARGEST_PLANE", 1000)
+    monkeypatch.setattr(strided_image, "_COARSEST_SIDE", 16)
     array = random((60, 50, 3))
     zarr.create_array(str(tmp_path / "in.zarr"), data=array, chunks=(16, 16, 3))
     layer = opened(tmp_path / "in.zarr")
@@ -290,7 +290,7 @@ def test_an_ome_zarr_is_opened_with_all_its_levels(tmp_path, version, axes):
     for level, stored in zip(layer.data, arrays, strict=True):
         wanted = np.moveaxis(stored, 0, -1) if "c" in axes else stored
         np.testing.assert_array_equal(level, wanted)
-    images = images_of_layer(LayerView.of(layer), Parameters())
+    images = images_of_layer(LayerSnapshot.of(layer), Parameters())
     assert [image.axes for image in images] == [axes] * 3
 
 
@@ -303,7 +303,7 @@ def test_levels_are_found_by_the_paths_that_the_metadata_give(tmp_path, version,
     layer = opened(path)
     assert len(layer.data) == 2
     np.testing.assert_array_equal(layer.data[1], array[::2, ::2])
-    fine, coarse = images_of_layer(LayerView.of(layer), Parameters())
+    fine, coarse = images_of_layer(LayerSnapshot.of(layer), Parameters())
     assert coarse.source.scale == {"y": 1.0, "x": 1.0}
     assert coarse.source.uri == f"{fine.source.uri}/{names[1]}"
     np.testing.assert_array_equal(open_image(coarse.source.uri).source.array, array[::2, ::2])

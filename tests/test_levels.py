@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from napari_pixseg import segment
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.classification.encoding import Encoding
-from napari_pixseg.plugin.layers import lazy_levels, level_image
+from napari_pixseg.plugin.layers import preview_level, strided_image
 from napari_pixseg.plugin.layers.class_lookup import ClassLookup
 from napari_pixseg.plugin.layers.image_layers import levels_of
-from napari_pixseg.plugin.layers.lazy_levels import ImageLevel, PreviewLevel, PreviewPixels, decoded
-from napari_pixseg.plugin.layers.level_image import LevelImage, virtual_levels
+from napari_pixseg.plugin.layers.image_level import ImageLevel, decode_samples
 from napari_pixseg.plugin.layers.overview import Overview
+from napari_pixseg.plugin.layers.preview_level import PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.layers.strided_image import StridedImage, virtual_levels
 from napari_pixseg.sources.image import open_image
 from napari_pixseg.sources.source import Source
 
@@ -84,8 +85,8 @@ def preview_of(source, radius=0, stride=1, **parameters):
     result = segment(source, denoise=radius, **parameters)
     pixels = PreviewPixels()
     pixels.encode_with(result.color_count.pixels().encoding, radius)
-    pixels.lookup.show(result.decision, result.color_table)
-    return PreviewLevel(LevelImage(result.image, stride), pixels), pixels, result
+    pixels.lookup.set_decision(result.decision, result.color_table)
+    return PreviewLevel(StridedImage(result.image, stride), pixels), pixels, result
 
 
 # Slicing ---------------------------------------------------------------------------
@@ -112,7 +113,7 @@ def test_a_shown_image_is_sliced_as_numpy_slices_the_whole(name, data):
     stride = data.draw(st.sampled_from(STRIDES))
     image = image_of(name)
     wanted = whole(image, stride)
-    level = ImageLevel(LevelImage(image, stride))
+    level = ImageLevel(StridedImage(image, stride))
     key = data.draw(keys(wanted.shape))
     assert (level.shape, level.dtype, level.ndim) == (wanted.shape, wanted.dtype, wanted.ndim)
     assert level.size == wanted.size
@@ -136,14 +137,14 @@ def test_a_preview_is_sliced_as_numpy_slices_the_whole(name, data):
 
 def test_slices_of_slices_are_those_of_numpy():
     image = image_of("tzyx")
-    level, wanted = ImageLevel(LevelImage(image)), whole(image)
+    level, wanted = ImageLevel(StridedImage(image)), whole(image)
     part, same = level[:, 1:, 3:12, 2:], wanted[:, 1:, 3:12, 2:]
     np.testing.assert_array_equal(part[1, 0, ::2, -4:], same[1, 0, ::2, -4:])
     np.testing.assert_array_equal(np.asarray(part), same)
 
 
 def test_a_level_ends_where_it_ends():
-    level = ImageLevel(LevelImage(image_of("yx")))
+    level = ImageLevel(StridedImage(image_of("yx")))
     assert len(list(iter(level))) == 37
     for key in (37, -38, (0, 29)):
         with pytest.raises(IndexError):
@@ -155,7 +156,7 @@ def test_a_level_ends_where_it_ends():
 )
 def test_all_kinds_of_arrays_can_be_shown(make):
     array = random((40, 30))
-    level = ImageLevel(LevelImage(open_image(make(array)), 2))
+    level = ImageLevel(StridedImage(open_image(make(array)), 2))
     np.testing.assert_array_equal(level[3:, 2:9], array[::2, ::2][3:, 2:9])
 
 
@@ -167,7 +168,7 @@ def test_looked_up_classes_are_those_of_segment(cs):
     picture = random((40, 40, 3)) // 8 * 8
     result = segment(picture, cs=cs, ct=0, st=0.5)
     lookup = ClassLookup()
-    lookup.show(result.decision, result.color_table)
+    lookup.set_decision(result.decision, result.color_table)
     np.testing.assert_array_equal(lookup.look_up(pack_colors(picture)), np.asarray(result.classes))
 
 
@@ -175,7 +176,7 @@ def test_looked_up_classes_are_those_of_segment(cs):
 def test_colors_not_counted_are_classified_when_met(seed):
     result = segment(random((30, 30, 3)), ct=0.5, st=3)
     lookup = ClassLookup()
-    lookup.show(result.decision, result.color_table)
+    lookup.set_decision(result.decision, result.color_table)
     others = pack_colors(random((50, 3), seed=seed + 1))
     others[::7] = NO_DATA
     wanted, known = np.zeros(len(others), np.uint16), others != NO_DATA
@@ -188,9 +189,9 @@ def test_another_decision_leaves_nothing_of_the_one_before():
     picture, other = random((30, 30, 3)), random((30, 30, 3), seed=1)
     first, second = segment(picture, ct=0, st=0.5), segment(other, ct=1, st=5)
     lookup = ClassLookup()
-    lookup.show(first.decision, first.color_table)
+    lookup.set_decision(first.decision, first.color_table)
     lookup.look_up(pack_colors(other))
-    lookup.show(second.decision, second.color_table)
+    lookup.set_decision(second.decision, second.color_table)
     wanted = second.decision.classify(picture.reshape(-1, 3)).reshape(30, 30)
     np.testing.assert_array_equal(lookup.look_up(pack_colors(picture)), wanted)
 
@@ -202,7 +203,7 @@ def test_more_than_255_classes_need_16_bits_and_fewer_do_not():
     assert len(few.decision) < 256 < len(many.decision)
     lookup, packed = ClassLookup(), pack_colors(picture)
     for result, dtype in ((few, np.uint8), (many, np.uint16), (few, np.uint8)):
-        lookup.show(result.decision, result.color_table)
+        lookup.set_decision(result.decision, result.color_table)
         found = lookup.look_up(packed)
         assert found.dtype == lookup.dtype == dtype
         np.testing.assert_array_equal(found, np.asarray(result.classes))
@@ -213,7 +214,7 @@ def test_colors_met_under_one_decision_are_classified_anew_under_the_next():
     lookup = ClassLookup()
     for st_ in (3.0, 0.5, 8.0):
         decision = result.update(st=st_).decision
-        lookup.show(decision, result.color_table)
+        lookup.set_decision(decision, result.color_table)
         np.testing.assert_array_equal(
             lookup.look_up(pack_colors(others)), decision.classify(others)
         )
@@ -233,7 +234,7 @@ def test_another_table_reads_nothing_again():
     source.reads.clear()
     other = result.update(st=6.0, ct=2.0)
     pixels.encode_with(other.color_count.pixels().encoding, 0)
-    pixels.lookup.show(other.decision, other.color_table)
+    pixels.lookup.set_decision(other.decision, other.color_table)
     np.testing.assert_array_equal(level[10:20, 5:30], np.asarray(other.classes)[10:20, 5:30])
     inner = [n for n in source.reads if n == 10 * 25 * 3]
     assert not inner
@@ -254,7 +255,7 @@ def test_few_views_are_kept():
     level, pixels, _ = preview_of(source, ct=0)
     for start in range(40):
         np.asarray(level[start : start + 8, :8])
-    assert len(pixels._views) == lazy_levels._VIEWS_KEPT
+    assert len(pixels._views) == preview_level._VIEWS_KEPT
     source.reads.clear()
     np.asarray(level[39:47, :8])
     assert not source.reads
@@ -324,7 +325,7 @@ class Endless:
         rows, columns, channels = (range(n)[k] for k, n in zip(key, self.shape, strict=True))
         pixels = len(rows) * len(columns)
         self.largest, self.total = max(self.largest, pixels), self.total + pixels
-        assert pixels <= level_image._LARGEST_READ
+        assert pixels <= strided_image._LARGEST_READ
         y, x, c = np.ogrid[: len(rows), : len(columns), : len(channels)]
         return ((y + rows.start) // 1000 + (x + columns.start) // 1000 + c).astype(np.uint8)
 
@@ -337,7 +338,7 @@ def test_small_planes_get_no_levels_and_large_ones_down_to_a_screen():
 
 
 def test_no_view_of_a_huge_image_reads_much(monkeypatch):
-    monkeypatch.setattr(level_image, "_LARGEST_READ", 1 << 22)
+    monkeypatch.setattr(strided_image, "_LARGEST_READ", 1 << 22)
     source = Endless()
     made = virtual_levels(open_image(source, "yxc"))
     for level in made:
@@ -356,9 +357,9 @@ def test_sampled_views_have_the_shape_of_the_part_asked_for(data):
         slice(*sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n))))) for n in (51, 42)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(level_image, "_LARGEST_READ", 64)
+        patch.setattr(strided_image, "_LARGEST_READ", 64)
         source = Read(array)
-        samples = ImageLevel(LevelImage(open_image(source), 4))[part]
+        samples = ImageLevel(StridedImage(open_image(source), 4))[part]
         wanted = array[::4, ::4][part]
         assert np.asarray(samples).shape == wanted.shape
         assert max([*source.reads, 0]) <= max(wanted.size, 64)
@@ -366,9 +367,9 @@ def test_sampled_views_have_the_shape_of_the_part_asked_for(data):
 
 
 def test_a_sampled_view_shows_pixels_from_where_they_are_shown(monkeypatch):
-    monkeypatch.setattr(level_image, "_LARGEST_READ", 64)
+    monkeypatch.setattr(strided_image, "_LARGEST_READ", 64)
     array = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], 256, axis=1)
-    samples = np.asarray(ImageLevel(LevelImage(open_image(array), 4)))
+    samples = np.asarray(ImageLevel(StridedImage(open_image(array), 4)))
     shown = samples[:, 0].astype(int) - array[::4, 0]
     # Within the height of a cell of eight.
     assert abs(shown).max() <= 256 // 8
@@ -380,12 +381,12 @@ def test_the_filter_shrinks_on_stored_coarse_levels_too():
     result = segment(array, denoise=2)
     pixels = PreviewPixels()
     pixels.encode_with(result.color_count.pixels().encoding, 2)
-    pixels.lookup.show(result.decision, result.color_table)
+    pixels.lookup.set_decision(result.decision, result.color_table)
     stored = PreviewLevel(levels_of([fine, coarse])[1], pixels)
     # A radius of 2 at level 0 is half a pixel here, and none.
     _, unfiltered, _ = preview_of(array)
-    unfiltered.lookup.show(result.decision, result.color_table)
-    np.testing.assert_array_equal(stored, PreviewLevel(LevelImage(coarse), unfiltered))
+    unfiltered.lookup.set_decision(result.decision, result.color_table)
+    np.testing.assert_array_equal(stored, PreviewLevel(StridedImage(coarse), unfiltered))
 
 
 @pytest.mark.parametrize(
@@ -395,7 +396,7 @@ def test_an_encoding_is_undone_but_for_rounding(dtype, window):
     low, high = window[0] if window else (0, 255)
     samples = np.random.default_rng(0).uniform(low, high, (20, 30, 3)).astype(dtype)
     encoding = Encoding(window)
-    again = decoded(encoding.encode(samples), encoding, np.dtype(dtype))
+    again = decode_samples(encoding.encode(samples), encoding, np.dtype(dtype))
     assert again.dtype == dtype
     step = (high - low) / 255 if window else 0
     # Half a step, and what whole numbers lose.
@@ -404,13 +405,13 @@ def test_an_encoding_is_undone_but_for_rounding(dtype, window):
 
 
 def test_a_huge_image_shows_what_counting_has_seen_of_it(monkeypatch):
-    monkeypatch.setattr(level_image, "_LARGEST_READ", 1000)
+    monkeypatch.setattr(strided_image, "_LARGEST_READ", 1000)
     array = random((200, 300))
-    level = ImageLevel(LevelImage(open_image(array), 4))
+    level = ImageLevel(StridedImage(open_image(array), 4))
     coarsest = np.asarray(level)
     overview = Overview((200, 300), 1 << 12)
     overview.add((slice(0, 200), slice(0, 300)), Encoding().encode(array[..., np.newaxis]))
-    level.follow(overview, Encoding())
+    level.use_overview(overview, Encoding())
     wanted = array[::4, ::4]
     assert overview.stride == 4
     assert not np.array_equal(coarsest, wanted)

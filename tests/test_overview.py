@@ -15,10 +15,10 @@ from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.execution import tiling
 from napari_pixseg.execution.tiling import Tiling, plan_tiles
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.layers import level_image
-from napari_pixseg.plugin.layers.lazy_levels import PreviewLevel, PreviewPixels
-from napari_pixseg.plugin.layers.level_image import overview_of, virtual_levels
+from napari_pixseg.plugin.layers import strided_image
 from napari_pixseg.plugin.layers.overview import Overview
+from napari_pixseg.plugin.layers.preview_level import PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.layers.strided_image import empty_overview, virtual_levels
 from napari_pixseg.sources.image import open_image
 
 
@@ -123,7 +123,7 @@ def test_a_finer_level_shows_the_kept_pixels_large():
 def test_the_version_grows_with_everything_that_is_added():
     packed, overview = packed_of((64, 64)), Overview((64, 64), 1000)
     seen = [overview.version]
-    for _ in overview.glances(lambda region: packed[region], 16):
+    for _ in overview.sample_pixels(lambda region: packed[region], 16):
         seen.append(overview.version)
     overview.add(whole((64, 64)), packed)
     seen.append(overview.version)
@@ -143,7 +143,7 @@ def test_glances_show_all_of_the_image_roughly_and_read_little(shape):
         reads.append(slope[region].size)
         return slope[region]
 
-    for _ in overview.glances(read, 1 << 10):
+    for _ in overview.sample_pixels(read, 1 << 10):
         pass
     assert len(reads) <= 1 << 10
     assert set(reads) == {1}
@@ -160,7 +160,7 @@ def test_glances_never_replace_what_is_known_and_are_replaced_by_it():
     packed, overview = packed_of((64, 64)), Overview((64, 64), 1000)
     stride = overview.stride
     overview.add((slice(0, 64), slice(0, 40)), packed[:, :40])
-    for _ in overview.glances(lambda region: packed[region] * 0 + 7):
+    for _ in overview.sample_pixels(lambda region: packed[region] * 0 + 7):
         pass
     found = overview.read(level_region((64, 64), stride), stride)
     np.testing.assert_array_equal(found[:, : 40 // stride], packed[::stride, :40:stride])
@@ -173,7 +173,7 @@ def test_glances_never_replace_what_is_known_and_are_replaced_by_it():
 
 def test_an_image_with_too_many_planes_gets_no_glances():
     overview = Overview((100, 8, 8))
-    assert not list(overview.glances(lambda _region: pytest.fail("read"), 99))
+    assert not list(overview.sample_pixels(lambda _region: pytest.fail("read"), 99))
 
 
 # Counting --------------------------------------------------------------------------
@@ -185,9 +185,9 @@ def _small(monkeypatch):
     monkeypatch.setattr(tiling, "TILE_SIDE", 32)
     monkeypatch.setattr(tiling, "TILE_PIXELS", 32 * 32)
     monkeypatch.setattr(tiling, "WRITE_SIDE", 16)
-    monkeypatch.setattr(level_image, "LARGEST_PLANE", 1000)
-    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 16)
-    monkeypatch.setattr(level_image, "_LARGEST_READ", 1000)
+    monkeypatch.setattr(strided_image, "LARGEST_PLANE", 1000)
+    monkeypatch.setattr(strided_image, "_COARSEST_SIDE", 16)
+    monkeypatch.setattr(strided_image, "_LARGEST_READ", 1000)
 
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (150, 130, 3)).astype(np.uint8)
@@ -269,7 +269,7 @@ def test_previews_of_huge_images_take_coarse_levels_from_it():
     overview = Overview(image.shape, 2000)
     pixels = PreviewPixels()
     pixels.encode_with(result.color_count.pixels().encoding, 0, overview)
-    pixels.lookup.show(result.decision, result.color_table)
+    pixels.lookup.set_decision(result.decision, result.color_table)
     previews = [PreviewLevel(level, pixels) for level in virtual_levels(image)]
     wanted = np.asarray(result.classes)
     source.forbidden = True
@@ -291,6 +291,6 @@ def test_previews_of_huge_images_take_coarse_levels_from_it():
 @pytest.mark.usefixtures("_small")
 def test_only_images_whose_views_can_be_too_large_get_one():
     image = open_image(PICTURE)
-    assert overview_of([image]).stride == 1
-    assert overview_of([image, open_image(PICTURE[::2, ::2])]) is None
-    assert overview_of([open_image(PICTURE[:20, :20])]) is None
+    assert empty_overview([image]).stride == 1
+    assert empty_overview([image, open_image(PICTURE[::2, ::2])]) is None
+    assert empty_overview([open_image(PICTURE[:20, :20])]) is None

@@ -373,7 +373,7 @@ class Recorder:
 
 def test_a_plane_of_a_stack_is_read_alone():
     array = Recorder((9, 20, 30))
-    level = StoredLevel.of(array, "zyx")
+    level = StoredLevel(array, "zyx")
     # napari slices what is displayed first, and picks the plane afterwards.
     part = level[:, 4:10, 5:6][7]
     assert part.shape == (6, 1)
@@ -398,7 +398,7 @@ def keys(shape):
 def test_a_stored_level_is_sliced_as_numpy_slices(members, data):
     axes = "tzyx" if members is None else "tczyx"
     array = Recorder((2, 4, 5, 6) if members is None else (2, 3, 4, 5, 6))
-    level = StoredLevel.of(array, axes, members)
+    level = StoredLevel(array, axes, members)
     expected = array.values
     if members is not None:
         expected = np.moveaxis(expected[:, list(members)], 1, -1)
@@ -416,7 +416,7 @@ def test_a_stored_level_is_sliced_as_numpy_slices(members, data):
 
 def test_other_keys_are_numpys_too():
     array = Recorder((4, 20, 30))
-    level = StoredLevel.of(array, "zyx")
+    level = StoredLevel(array, "zyx")
     np.testing.assert_array_equal(level[0, [1, 5], 3:6], array.values[0, [1, 5], 3:6])
     mask = array.values > 100
     np.testing.assert_array_equal(level[mask], array.values[mask])
@@ -427,8 +427,8 @@ def test_other_keys_are_numpys_too():
 
 def test_chunks_follow_the_view():
     array = Recorder((9, 20, 30))
-    assert StoredLevel.of(array, "zyx").chunks == (1, 4, 4)
-    assert StoredLevel.of(array, "zyx")[3].chunks == (4, 4)
+    assert StoredLevel(array, "zyx").chunks == (1, 4, 4)
+    assert StoredLevel(array, "zyx")[3].chunks == (4, 4)
 
 
 # Reader: what is refused ------------------------------------------------------

@@ -14,7 +14,7 @@ from napari_pixseg.sources.image import open_image
 pytest.importorskip("magicgui")
 pytest.importorskip("psygnal")
 
-from napari_pixseg.plugin.remote_job import RemoteJob, sent
+from napari_pixseg.plugin.remote_job import RemoteJob, segment_remotely
 
 
 @dataclass
@@ -59,7 +59,7 @@ def test_the_picture_of_an_endpoint_becomes_a_layer_in_the_images_place(server, 
                 {"scale": (2.0, 3.0)})  # fmt: skip
     until(heard.ended)
     assert heard.failed == []
-    data, options, kind = heard.done[0].layer()
+    data, options, kind = heard.done[0].make_layer()
     wanted = segment(pixels, ct=0.5, cs=13, st=3).recolored.compute()
     assert np.array_equal(data, wanted if pixels.ndim == 3 else wanted[..., 0])
     assert options == {"scale": (2.0, 3.0), "name": "cells recolored", "rgb": pixels.ndim == 3}
@@ -102,23 +102,25 @@ def test_a_cancelled_job_is_heard_no_more_of(job, monkeypatch):
 )  # fmt: skip
 def test_parameters_that_no_endpoint_knows_are_refused_before_anything_is_sent(changes):
     with pytest.raises(ParameterError, match=f"not {next(iter(changes))}"):
-        sent(Endpoint("http://127.0.0.1:9"), open_image(scene(1)), Parameters(**changes))
+        segment_remotely(
+            Endpoint("http://127.0.0.1:9"), open_image(scene(1)), Parameters(**changes)
+        )
 
 
 def test_images_that_no_answer_can_hold_are_refused_before_anything_is_sent():
     nowhere = Endpoint("http://127.0.0.1:9")
     with pytest.raises(TooLarge, match="planes"):
-        sent(nowhere, open_image(np.zeros((3, 4, 5), np.uint8)), Parameters())
+        segment_remotely(nowhere, open_image(np.zeros((3, 4, 5), np.uint8)), Parameters())
     huge = np.broadcast_to(np.uint8(0), (10_000, 10_000))
     with pytest.raises(TooLarge, match="megapixels"):
-        sent(nowhere, open_image(huge), Parameters())
+        segment_remotely(nowhere, open_image(huge), Parameters())
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", encoded(scene(1, (9, 9)))])
 def test_an_endpoint_that_gives_back_something_else_is_found_out(monkeypatch, content):
     monkeypatch.setattr(Endpoint, "segment", lambda *_arguments, **_values: content)
     with pytest.raises(NotAnImage, match="gave back"):
-        sent(Endpoint("http://h"), open_image(scene(1)), Parameters())
+        segment_remotely(Endpoint("http://h"), open_image(scene(1)), Parameters())
 
 
 def test_chosen_channels_are_what_is_sent(monkeypatch):
@@ -129,5 +131,7 @@ def test_chosen_channels_are_what_is_sent(monkeypatch):
         return encoded(np.asarray(img, np.uint8))
 
     monkeypatch.setattr(Endpoint, "segment", segment_there)
-    sent(Endpoint("http://h"), open_image(pixels, "yxc", (2,)), Parameters(channels=(2,)))
+    segment_remotely(
+        Endpoint("http://h"), open_image(pixels, "yxc", (2,)), Parameters(channels=(2,))
+    )
     assert np.array_equal(seen[0], pixels[..., 2])

@@ -4,7 +4,7 @@ import pytest
 from qtpy.QtWidgets import QLineEdit
 
 from napari_pixseg.errors import ParameterError
-from napari_pixseg.plugin.remote_job import HERE, THERE, RemoteFields
+from napari_pixseg.plugin.widget.remote_fields import ENDPOINT, THIS_MACHINE, RemoteFields
 
 
 @pytest.fixture
@@ -19,10 +19,10 @@ def test_address_and_key_are_shown_for_an_endpoint_only(fields):
     assert not fields.is_remote
     assert not fields.url.visible
     assert not fields.key.visible
-    fields.where.value = THERE
+    fields.where.value = ENDPOINT
     assert fields.url.visible
     assert fields.key.visible
-    fields.where.value = HERE
+    fields.where.value = THIS_MACHINE
     assert not fields.key.visible
 
 

@@ -50,7 +50,7 @@ from skimage.data import coffee
 from napari_pixseg import Manifest, segment
 from napari_pixseg.execution import tiling
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.layers import level_image
+from napari_pixseg.plugin.layers import strided_image
 from napari_pixseg.plugin.sample_data import make_nuclei
 from napari_pixseg.plugin.widget.segment_widget import SegmentWidget
 
@@ -105,7 +105,7 @@ def viewer(make_napari_viewer_proxy, qtbot, monkeypatch, request):
     yield make_napari_viewer_proxy(show=getattr(request, "param", False))
     # A widget outlives its threads, so that it dies in this one.
     for widget in kept:
-        widget._stop()
+        widget._stop_work()
     qtbot.waitUntil(lambda: not pixseg_threads(), timeout=LONG)
     qtbot.wait(20)
 
@@ -244,8 +244,8 @@ def test_a_layer_whose_axes_come_in_another_order_gets_its_preview_in_place(open
 
 
 def test_a_large_plane_gets_made_up_levels(opened, monkeypatch):
-    monkeypatch.setattr(level_image, "LARGEST_PLANE", 10_000)
-    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 64)
+    monkeypatch.setattr(strided_image, "LARGEST_PLANE", 10_000)
+    monkeypatch.setattr(strided_image, "_COARSEST_SIDE", 64)
     widget = opened(PICTURE, rgb=True)
     assert [level.shape for level in widget.preview.data] == [(200, 240), (100, 120), (50, 60)]
     wanted = np.asarray(segment(PICTURE).classes)
@@ -257,8 +257,8 @@ def test_a_large_plane_gets_made_up_levels(opened, monkeypatch):
 
 @pytest.mark.parametrize("viewer", [True], indirect=True, ids=["shown"])
 def test_the_coarsest_level_follows_the_knobs(opened, viewer, qtbot, monkeypatch):
-    monkeypatch.setattr(level_image, "LARGEST_PLANE", 10_000)
-    monkeypatch.setattr(level_image, "_COARSEST_SIDE", 64)
+    monkeypatch.setattr(strided_image, "LARGEST_PLANE", 10_000)
+    monkeypatch.setattr(strided_image, "_COARSEST_SIDE", 64)
     widget = opened(PICTURE, rgb=True)
     getattr(viewer, "scene", viewer).camera.zoom = 0.1
     qtbot.waitUntil(lambda: widget.preview.data_level == 2, timeout=LONG)
@@ -284,7 +284,7 @@ def test_paths_can_be_chosen_with_the_mouse(viewer, qtbot, tmp_path, monkeypatch
     )
     widget = SegmentWidget(viewer)
     viewer.window.add_dock_widget(widget)
-    for field in (widget.path, widget.run_fields.path):
+    for field in (widget.path, widget.run_panel.fields.path):
         field.native.actions()[-1].trigger()
         assert field.value == path
     assert asked == [("img_path", "file"), ("path", "save")]
@@ -296,7 +296,7 @@ def test_nothing_is_cut_and_a_low_screen_is_enough(opened, viewer, qtbot):
     widget = opened(PICTURE, rgb=True)
     widget.status.value = "A sentence, long enough for two lines of any widget that is docked. " * 2
     qtbot.wait(50)
-    for container in (widget, widget.fields.advanced, widget.run_fields):
+    for container in (widget, widget.fields.advanced, widget.run_panel.fields):
         labels = [
             f._labeled_widget()._label_widget.native for f in container if f._labeled_widget()
         ]
@@ -509,8 +509,8 @@ def test_a_window_of_numbers_is_asked_for_when_it_is_run(opened, qtbot, told, tm
     widget.fields.window.value = "low, high"
     assert sentences(told) == []
     assert not widget.fields.window_numbers.native.isHidden()
-    widget.run_fields.path.value = str(tmp_path / "out.ome.zarr")
-    widget.run_button.native.click()
+    widget.run_panel.fields.path.value = str(tmp_path / "out.ome.zarr")
+    widget.run_panel.run_button.native.click()
     assert "two numbers" in sentences(told)[0]
     widget.fields.window_numbers.value = "100,900"
     settle(widget, qtbot, window=((100.0, 900.0),))
@@ -710,9 +710,9 @@ def test_a_window_of_numbers_survives_the_next_knob(opened, qtbot):
 def test_a_run_to_a_path_adds_the_finished_layers_from_disk(opened, viewer, qtbot, tmp_path, told):
     widget = opened(PICTURE, rgb=True, scale=(0.5, 0.5), units=("um", "um"))
     path = tmp_path / "out.ome.zarr"
-    widget.run_fields.path.value = str(path)
+    widget.run_panel.fields.path.value = str(path)
     before = len(viewer.layers)
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: len(viewer.layers) == before + 3, timeout=LONG)
     assert Manifest.load(path).parameters == Parameters()
     made = {layer.name.split()[-1]: layer for layer in list(viewer.layers)[before:]}
@@ -723,21 +723,21 @@ def test_a_run_to_a_path_adds_the_finished_layers_from_disk(opened, viewer, qtbo
         np.testing.assert_allclose(layer.scale[-2:], (0.5, 0.5))
     assert len(made["regions"].features) == len(wanted.region_table)
     assert not sentences(told)
-    qtbot.waitUntil(lambda: not widget.cancel_button.enabled, timeout=LONG)
-    assert widget._bar is None
+    qtbot.waitUntil(lambda: not widget.run_panel.cancel_button.enabled, timeout=LONG)
+    assert widget._status_line.progress_bar is None
     assert widget.status.value == f"Written: out.ome.zarr in {tmp_path}"
-    assert widget.run_button.enabled
+    assert widget.run_panel.run_button.enabled
 
 
 def test_a_second_click_does_not_run_a_second_time(opened, qtbot, tmp_path, told):
     widget = opened(PICTURE, rgb=True)
-    widget.run_fields.path.value = str(tmp_path / "out.ome.zarr")
+    widget.run_panel.fields.path.value = str(tmp_path / "out.ome.zarr")
     written = []
     widget.controller.exported.connect(lambda manifest: written.append(manifest))
     for _ in range(3):
-        widget.run_button.native.click()
-    assert not widget.run_button.enabled
-    qtbot.waitUntil(lambda: bool(written) and widget.run_button.enabled, timeout=LONG)
+        widget.run_panel.run_button.native.click()
+    assert not widget.run_panel.run_button.enabled
+    qtbot.waitUntil(lambda: bool(written) and widget.run_panel.run_button.enabled, timeout=LONG)
     qtbot.wait(50)
     assert len(written) == 1
     assert not sentences(told)
@@ -745,18 +745,18 @@ def test_a_second_click_does_not_run_a_second_time(opened, qtbot, tmp_path, told
 
 def test_a_field_that_means_nothing_is_not_run_with_what_it_said_before(opened, told, tmp_path):
     widget = opened(PICTURE, rgb=True)
-    widget.run_fields.path.value = str(tmp_path / "out.ome.zarr")
+    widget.run_panel.fields.path.value = str(tmp_path / "out.ome.zarr")
     widget.fields.background.value = "1;2"
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     assert "'1;2'" in sentences(told)[0]
-    assert widget.run_button.enabled
+    assert widget.run_panel.run_button.enabled
     assert not list(tmp_path.iterdir())
 
 
 def test_an_output_that_is_gone_when_it_is_to_be_shown_gives_one_sentence(opened, told, tmp_path):
     widget = opened(PICTURE, rgb=True)
     gone = Manifest(200, "0" * 32, (tmp_path / "gone.ome.zarr").as_uri())
-    widget._on_exported(gone)
+    widget.run_panel.show_exported(gone)
     assert len(sentences(told)) == 1
 
 
@@ -765,14 +765,14 @@ def test_a_run_goes_on_when_its_layer_is_removed(opened, viewer, qtbot, tmp_path
     gate = Gate(GRAY)
     widget = opened(gate, contrast_limits=(0, 255))
     path = tmp_path / "out.ome.zarr"
-    widget.run_fields.path.value = str(path)
+    widget.run_panel.fields.path.value = str(path)
     gate.close()
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(gate.asked.is_set, timeout=LONG)
     viewer.layers.remove(widget.img.value)
     gate.open()
     qtbot.waitUntil(lambda: (path / "manifest.json").exists(), timeout=LONG)
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
+    qtbot.waitUntil(lambda: widget.run_panel.run_button.enabled, timeout=LONG)
     assert not sentences(told)
 
 
@@ -782,7 +782,7 @@ def test_a_run_in_memory_adds_the_results(opened, viewer, qtbot, kind):
     data = make()
     widget = opened(data, **options)
     before = len(viewer.layers)
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: len(viewer.layers) == before + 3, timeout=LONG)
     array = np.asarray(data[0] if isinstance(data, list) else data)
     wanted = segment(array, axes=axes)
@@ -796,7 +796,7 @@ def test_a_run_in_memory_adds_the_results(opened, viewer, qtbot, kind):
 def test_results_in_memory_look_like_those_on_disk(opened, viewer, qtbot):
     widget = opened(PICTURE, rgb=True)
     before = len(viewer.layers)
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: len(viewer.layers) == before + 3, timeout=LONG)
     made = {layer.name.split()[-1]: layer for layer in list(viewer.layers)[before:]}
     assert len(made["regions"].features) == len(segment(PICTURE).region_table)
@@ -805,46 +805,50 @@ def test_results_in_memory_look_like_those_on_disk(opened, viewer, qtbot):
 
 
 def test_too_much_for_memory_is_refused_in_one_sentence(opened, told, monkeypatch):
-    monkeypatch.setattr("napari_pixseg.plugin.widget.segment_widget._LARGEST_IN_MEMORY", 1000)
+    monkeypatch.setattr("napari_pixseg.plugin.widget.run_panel._LARGEST_IN_MEMORY", 1000)
     widget = opened(PICTURE, rgb=True)
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     assert "path" in sentences(told)[0]
 
 
 def test_running_without_an_image_is_refused_in_one_sentence(viewer, told, tmp_path):
     widget = SegmentWidget(viewer)
     viewer.window.add_dock_widget(widget)
-    widget.run_button.native.click()
-    widget.run_fields.path.value = str(tmp_path / "out.ome.zarr")
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
+    widget.run_panel.fields.path.value = str(tmp_path / "out.ome.zarr")
+    widget.run_panel.run_button.native.click()
     assert len(sentences(told)) == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_running_without_outputs_is_refused_in_one_sentence(opened, told, qtbot):
     widget = opened(PICTURE, rgb=True)
-    for box in (widget.run_fields.classes, widget.run_fields.regions, widget.run_fields.picture):
+    for box in (
+        widget.run_panel.fields.classes,
+        widget.run_panel.fields.regions,
+        widget.run_panel.fields.picture,
+    ):
         box.value = False
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: bool(sentences(told)), timeout=2000)
 
 
 def test_an_existing_output_is_refused_and_replaced_on_request(opened, qtbot, tmp_path, told):
     widget = opened(PICTURE, rgb=True)
-    fields, path = widget.run_fields, tmp_path / "out.ome.zarr"
+    fields, path = widget.run_panel.fields, tmp_path / "out.ome.zarr"
     fields.path.value, fields.regions.value = str(path), False
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: widget.status.value.startswith("Written"), timeout=LONG)
     first = Manifest.load(path).id
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
-    widget.run_button.native.click()
+    qtbot.waitUntil(lambda: widget.run_panel.run_button.enabled, timeout=LONG)
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: bool(sentences(told)), timeout=LONG)
     assert "exists already" in sentences(told)[0]
     assert "check “replace an existing output”" in sentences(told)[0]
     assert Manifest.load(path).id == first
     fields.overwrite.value = True
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
-    widget.run_button.native.click()
+    qtbot.waitUntil(lambda: widget.run_panel.run_button.enabled, timeout=LONG)
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(
         lambda: (path / "manifest.json").exists() and Manifest.load(path).id != first, timeout=LONG
     )
@@ -853,10 +857,10 @@ def test_an_existing_output_is_refused_and_replaced_on_request(opened, qtbot, tm
 def test_a_blob_is_written_alone(opened, qtbot, tmp_path):
     widget = opened(PICTURE, rgb=True)
     path = tmp_path / "out.png"
-    widget.run_fields.path.value, widget.run_fields.blob.value = str(path), True
+    widget.run_panel.fields.path.value, widget.run_panel.fields.blob.value = str(path), True
     written = []
     widget.controller.exported.connect(written.append)
-    widget.run_button.native.click()
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: bool(written), timeout=LONG)
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
     picture = PillowImage.open(path).convert("RGB")
@@ -868,23 +872,25 @@ def test_a_run_can_be_cancelled_and_leaves_no_manifest(opened, viewer, qtbot, tm
     gate = Gate(GRAY)
     widget = opened(gate, contrast_limits=(0, 255))
     before, path = len(viewer.layers), tmp_path / "out.ome.zarr"
-    widget.run_fields.path.value = str(path)
+    widget.run_panel.fields.path.value = str(path)
     gate.close()
-    widget.run_button.native.click()
-    qtbot.waitUntil(lambda: gate.asked.is_set() and widget.cancel_button.enabled, timeout=LONG)
-    widget.cancel_button.native.click()
+    widget.run_panel.run_button.native.click()
+    qtbot.waitUntil(
+        lambda: gate.asked.is_set() and widget.run_panel.cancel_button.enabled, timeout=LONG
+    )
+    widget.run_panel.cancel_button.native.click()
     gate.open()
-    qtbot.waitUntil(lambda: not widget.cancel_button.enabled, timeout=LONG)
+    qtbot.waitUntil(lambda: not widget.run_panel.cancel_button.enabled, timeout=LONG)
     assert path.exists()
     assert not (path / "manifest.json").exists()
     record = [json.loads(p.read_bytes()) for p in path.iterdir() if p.suffix == ".json"]
     assert any(values.get("state") == "cancelled" for values in record)
     assert len(viewer.layers) == before
-    assert widget._bar is None
+    assert widget._status_line.progress_bar is None
     assert not sentences(told)
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=LONG)
-    widget.run_fields.resume.value = True
-    widget.run_button.native.click()
+    qtbot.waitUntil(lambda: widget.run_panel.run_button.enabled, timeout=LONG)
+    widget.run_panel.fields.resume.value = True
+    widget.run_panel.run_button.native.click()
     qtbot.waitUntil(lambda: len(viewer.layers) == before + 3, timeout=LONG)
     made = next(layer for layer in viewer.layers if layer.name == "out classes")
     np.testing.assert_array_equal(finest(made), np.asarray(segment(GRAY).classes))
@@ -896,11 +902,13 @@ def test_a_run_in_memory_can_be_cancelled(opened, viewer, qtbot):
     widget = opened(gate, contrast_limits=(0, 255))
     before = len(viewer.layers)
     gate.close()
-    widget.run_button.native.click()
-    qtbot.waitUntil(lambda: gate.asked.is_set() and widget.cancel_button.enabled, timeout=LONG)
-    widget.cancel_button.native.click()
+    widget.run_panel.run_button.native.click()
+    qtbot.waitUntil(
+        lambda: gate.asked.is_set() and widget.run_panel.cancel_button.enabled, timeout=LONG
+    )
+    widget.run_panel.cancel_button.native.click()
     gate.open()
-    qtbot.waitUntil(lambda: not widget.cancel_button.enabled, timeout=LONG)
+    qtbot.waitUntil(lambda: not widget.run_panel.cancel_button.enabled, timeout=LONG)
     assert len(viewer.layers) == before
 
 
@@ -911,14 +919,14 @@ def test_a_run_at_an_endpoint_adds_the_picture_it_answers(opened, viewer, qtbot,
     widget.fields.ct._box.value = 6.0
     settle(widget, qtbot, ct=6.0)
     with serving(storage=str(tmp_path), keys=("hush-hush",)) as server:
-        widget.remote.where.value = "an endpoint"
-        widget.remote.url.value, widget.remote.key.value = server.url, "wrong"
-        widget.run_button.native.click()
+        widget.run_panel.remote.where.value = "an endpoint"
+        widget.run_panel.remote.url.value, widget.run_panel.remote.key.value = server.url, "wrong"
+        widget.run_panel.run_button.native.click()
         qtbot.waitUntil(lambda: bool(sentences(told)), timeout=LONG)
         assert "key" in sentences(told)[0]
-        widget.remote.key.value = "hush-hush"
+        widget.run_panel.remote.key.value = "hush-hush"
         before = len(viewer.layers)
-        widget.run_button.native.click()
+        widget.run_panel.run_button.native.click()
         qtbot.waitUntil(lambda: len(viewer.layers) == before + 1, timeout=LONG)
         made = viewer.layers[-1]
         np.testing.assert_array_equal(made.data, np.asarray(segment(PICTURE, ct=6.0).recolored))
@@ -967,7 +975,7 @@ def test_a_layer_removed_while_it_is_counted_is_forgotten(viewer, qtbot, told):
     qtbot.waitUntil(gate.asked.is_set, timeout=LONG)
     viewer.layers.remove(layer)
     gate.open()
-    qtbot.waitUntil(lambda: not widget.cancel_button.enabled, timeout=LONG)
+    qtbot.waitUntil(lambda: not widget.run_panel.cancel_button.enabled, timeout=LONG)
     qtbot.wait(100)
     assert widget.img.value is None
     assert widget.preview is None
@@ -998,7 +1006,7 @@ def test_the_layer_may_go_while_a_result_is_computed(opened, viewer, qtbot, told
     widget = opened(PICTURE, rgb=True)
     results = {"classes": np.asarray(segment(PICTURE).classes)}
     viewer.layers.remove(widget.img.value)
-    widget._on_computed(results)
+    widget.run_panel.show_computed(results)
     assert not sentences(told)
 
 
@@ -1091,7 +1099,7 @@ import sys, threading, time
 import numpy as np
 import napari
 from qtpy.QtCore import QTimer
-from napari_pixseg.plugin.widget import SegmentWidget
+from napari_pixseg.plugin.widget.segment_widget import SegmentWidget
 
 class Slow:
     shape, dtype, ndim = (40_000, 40_000), np.dtype(np.uint8), 2

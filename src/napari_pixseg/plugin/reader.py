@@ -1,38 +1,37 @@
-"""A finished output as layers: read from disk as it is looked at, in its physical place."""
+"""Opens a finished output as layers, in its physical place; pixels are read when looked at."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, OutputLocation
 from napari_pixseg.export.parquet import TABLE_NAME
+from napari_pixseg.plugin.layer_types import ArrayLike, LayerData, LayerOptions, Reader
+from napari_pixseg.plugin.layers.result_layers import ResultLayers
 from napari_pixseg.plugin.layers.stored_pyramid import StoredPyramid
-from napari_pixseg.plugin.layers.styles import class_colormap, class_features, refuse_long_table
-from napari_pixseg.plugin.sample_data import LayerData
+from napari_pixseg.plugin.layers.styles import refuse_long_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Which channels of the stored picture napari is to show as red, green, blue (and alpha).
-_SHOWN = {1: None, 2: (0, 0, 0, 1), 3: (0, 1, 2), 4: (0, 1, 2, 3)}
+# By the number of stored channels: those that napari shows as red, green, blue (and alpha).
+_COLOR_MEMBERS = {1: None, 2: (0, 0, 0, 1), 3: (0, 1, 2), 4: (0, 1, 2, 3)}
 
 _log = logging.getLogger(__name__)
 
 
-def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
+def get_reader(path: str | Sequence[str]) -> Reader | None:
     """Return a reader if the path is a finished output of this package, else None.
 
     Parameters
     ----------
     path : str or sequence of str
-        Folder or URL; a stack of several is none of ours.
+        Folder or URL. A sequence, which napari would stack, is left to other readers.
 
     Returns
     -------
@@ -45,8 +44,9 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
         if _is_ours(location):
             return layers_of_output
         reason = _why_unfinished(location)
-    except Exception as error:  # noqa: BLE001 - whatever a server or a foreign file does, it is not ours
-        _log.debug("%s is no output of napari-pixseg: %s", path, error)
+    # Whatever a server or someone else's file makes fail: the path is not ours.
+    except Exception as error:  # noqa: BLE001
+        _log.debug("%s was not written by napari-pixseg: %s", path, error)
         return None
     if reason:
         from napari.utils.notifications import show_warning
@@ -67,7 +67,7 @@ def _is_ours(location: OutputLocation) -> bool:
 
 
 def _why_unfinished(location: OutputLocation) -> str | None:
-    """Return a sentence about an output without a manifest; None if it is not ours at all."""
+    """Return a sentence about an output without a manifest; None if we did not write it."""
     if location.child(MANIFEST_NAME).read_bytes() is not None:
         return None
     content = location.child(RECORD_NAME).read_bytes()
@@ -75,15 +75,15 @@ def _why_unfinished(location: OutputLocation) -> str | None:
         return None
     record = json.loads(content)
     ends = {"failed": f"its run failed: {record.get('error')}", "cancelled": "it was cancelled"}
-    reason = ends.get(record.get("state"), "its run is going on, or was killed")
+    reason = ends.get(record.get("state"), "its run is still going on, or was killed")
     return (
-        f"{location.name} is an unfinished output of napari-pixseg and is not shown ({reason}); "
+        f"{location.name} is an unfinished output of napari-pixseg and cannot be shown ({reason}); "
         "run the export again, with resume or overwrite."
     )
 
 
 def layers_of_output(path: str) -> list[LayerData]:
-    """Return the layers of a finished output: picture, classes, regions, as far as there are any.
+    """Return the layers of a finished output: picture, classes and regions, if there are any.
 
     Parameters
     ----------
@@ -93,74 +93,71 @@ def layers_of_output(path: str) -> list[LayerData]:
     Returns
     -------
     list of LayerData
-        Multiscale, read from disk when sliced.
+        Their pixels are read from disk when they are looked at.
 
     Raises
     ------
     InputNotFound
         If there is nothing, or the output is unfinished.
     NotAnImage
-        If what is there was written by something else.
+        If something else wrote what is there.
     """
     location = OutputLocation(path)
     if not _is_ours(location):
         reason = _why_unfinished(location)
         if reason or not location.exists():
             raise InputNotFound(reason or f"There is nothing at {path}.")
-        raise NotAnImage(
-            f"{path} is no OME-Zarr written by napari-pixseg; open it with another reader."
-        )
-    manifest = Manifest.load(path)
-    makers = {"recolored": _picture, "classes": _classes, "regions": _regions}
-    outputs = manifest.details["outputs"]
-    return [make(location, manifest) for name, make in makers.items() if name in outputs]
+        raise NotAnImage(f"{path} was not written by napari-pixseg; open it with another reader.")
+    return StoredLayers(location, Manifest.load(path)).make_layers()
 
 
-def _picture(location: OutputLocation, manifest: Manifest) -> LayerData:
-    pyramid = StoredPyramid.open(location, "")
-    members = _SHOWN[pyramid.channels]
-    options = pyramid.options(location, "recolored", manifest)
-    shown = {"rgb": True} if members else {"rgb": False, "contrast_limits": (0, 255)}
-    return pyramid.data(members), {**options, **shown}, "image"
-
-
-def _classes(location: OutputLocation, manifest: Manifest) -> LayerData:
-    rows = manifest.details["classes"]
-    palette = np.array([[0, 0, 0], *(row["color"] for row in rows)], np.uint8)
-    options = {"colormap": class_colormap(palette), "features": class_features(rows)}
-    return _labels(location, "classes", manifest, options)
-
-
-def _regions(location: OutputLocation, manifest: Manifest) -> LayerData:
-    features = region_features(location, manifest.details["regions"]["count"])
-    options = {"visible": False, **({} if features is None else {"features": features})}
-    return _labels(location, "regions", manifest, options)
-
-
-def _labels(
-    location: OutputLocation, name: str, manifest: Manifest, options: dict[str, Any]
-) -> LayerData:
-    pyramid = StoredPyramid.open(location, f"labels/{name}")
-    return pyramid.data(None), {**pyramid.options(location, name, manifest), **options}, "labels"
-
-
-def region_features(location: OutputLocation, count: int) -> pd.DataFrame | None:
-    """Return the region table as napari takes it, or None if it is too long for that.
+class StoredLayers(ResultLayers):
+    """Layers of an output on disk.
 
     Parameters
     ----------
     location : OutputLocation
-        Of the output.
-    count : int
-        Number of regions, from the manifest.
+    manifest : Manifest
     """
-    if refuse_long_table(location.name, count, f"read {TABLE_NAME} with pandas or pyarrow"):
-        return None
-    content = location.child(TABLE_NAME).read_bytes()
-    if content is None:
-        raise InputNotFound(f"{location.name} lacks its table of regions, {TABLE_NAME}.")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    features: pd.DataFrame = pq.read_table(pa.BufferReader(content)).to_pandas()
-    return features.rename(columns={"number": "index"})
+    def __init__(self, location: OutputLocation, manifest: Manifest) -> None:
+        self._location = location
+        self._manifest = manifest
+
+    def _output_names(self) -> Collection[str]:
+        outputs: Collection[str] = self._manifest.details["outputs"]
+        return outputs
+
+    def _open_output(self, output: str) -> tuple[ArrayLike, LayerOptions]:
+        is_picture = output == "recolored"
+        pyramid = StoredPyramid.open(self._location, "" if is_picture else f"labels/{output}")
+        options = pyramid.layer_options(self._location, output, self._manifest)
+        if not is_picture:
+            return pyramid.layer_data(None), options
+        members = _COLOR_MEMBERS[pyramid.channels]
+        if members is None:
+            options.update(rgb=False, contrast_limits=(0, 255))
+        else:
+            options["rgb"] = True
+        return pyramid.layer_data(members), options
+
+    def _class_rows(self) -> Sequence[dict[str, Any]]:
+        rows: Sequence[dict[str, Any]] = self._manifest.details["classes"]
+        return rows
+
+    def _region_table(self) -> pd.DataFrame | None:
+        name = self._location.name
+        count = self._manifest.details["regions"]["count"]
+        if refuse_long_table(name, count, f"read {TABLE_NAME} with pandas or pyarrow"):
+            return None
+        content = self._location.child(TABLE_NAME).read_bytes()
+        if content is None:
+            raise InputNotFound(
+                f"{name} has lost its region table, {TABLE_NAME}; run the export again."
+            )
+        # Loaded here, as napari imports this module to ask about every path that is opened.
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table: pd.DataFrame = pq.read_table(pa.BufferReader(content)).to_pandas()
+        return table

@@ -1,115 +1,69 @@
-"""Where a job runs: on this machine, or at an endpoint of the SEGMENT API."""
+"""Runs a segmentation at an endpoint of the SEGMENT API, in the background."""
 
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from magicgui.widgets import ComboBox, Container, LineEdit, Password
-from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_pixseg.endpoint.client import Endpoint
-from napari_pixseg.errors import Cancelled, NotAnImage, ParameterError, PixsegError, TooLarge
+from napari_pixseg.errors import NotAnImage, ParameterError, TooLarge
 from napari_pixseg.parameters import Parameters
+from napari_pixseg.plugin.background import BackgroundJobs
+from napari_pixseg.plugin.layer_types import LayerData, LayerOptions
+from napari_pixseg.slices import Samples
 from napari_pixseg.sources.image import Image
 
-HERE, THERE = "this machine", "an endpoint"
+# The parameters that an endpoint of the SEGMENT API knows.
+_REMOTE_PARAMETERS = Parameters.names_where(is_endpoint=True)
 
+# These choose what part of the image is sent, so they are applied before it is.
+_LOCAL_PARAMETERS = ("axes", "channels")
 
-# What an endpoint of the SEGMENT API knows.
-_KNOWN = Parameters.names_where(is_endpoint=True)
-
-
-_LARGEST = 50_000_000
-
-
-class RemoteFields(Container[Any]):
-    """The choice where a job runs; address and key are shown for an endpoint only.
-
-    The key is in its field and nowhere else: in no settings, no manifest, no log.
-    """
-
-    def __init__(self) -> None:
-        self.where = ComboBox(
-            name="where", label="run on", choices=[HERE, THERE], value=HERE,
-            tooltip="This machine, or a server of the SEGMENT API: the image is sent there.",
-        )  # fmt: skip
-        self.url = LineEdit(
-            name="endpoint", label="endpoint",
-            tooltip="Address of the server, such as http://127.0.0.1:8000.",
-        )  # fmt: skip
-        self.key = Password(
-            name="key", label="key",
-            tooltip="What that server asks for; it is not kept. Empty: none.",
-        )  # fmt: skip
-        super().__init__(widgets=[self.where, self.url, self.key], name="remote")
-        self.where.changed.connect(self._show)
-        self._show()
-
-    def _show(self) -> None:
-        for widget in (self.url, self.key):
-            widget.visible = self.is_remote
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether an endpoint is chosen."""
-        return bool(self.where.value == THERE)
-
-    def endpoint(self) -> Endpoint:
-        """Return the endpoint that the fields name.
-
-        Raises
-        ------
-        ParameterError
-            If the address is none.
-        """
-        return Endpoint(str(self.url.value).strip(), str(self.key.value).strip() or None)
+_MOST_VALUES = 50_000_000
 
 
 @dataclass(frozen=True)
-class Sent:
+class RemotePicture:
     """A picture that an endpoint gave back.
 
     Attributes
     ----------
     picture : (y, x) or (y, x, c) ndarray of uint8
     name : str
-        Of the image that was sent.
+        Name of the image that was sent.
     placement : dict
-        What puts the picture in the image's place.
+        Attributes that put the picture where the image is.
     """
 
-    picture: NDArray[Any] = field(repr=False)
+    picture: Samples = field(repr=False)
     name: str
-    placement: dict[str, Any] = field(repr=False)
+    placement: LayerOptions = field(repr=False)
 
-    def layer(self) -> tuple[NDArray[Any], dict[str, Any], str]:
+    def make_layer(self) -> LayerData:
         """Return the picture as the data of a napari layer."""
         options = {"name": f"{self.name} recolored", "rgb": self.picture.ndim == 3}
         return self.picture, {**self.placement, **options}, "image"
 
 
-class RemoteJob:
-    """Sends an image to an endpoint, on a thread of its own; signals tell how it ended.
+class RemoteJob(BackgroundJobs):
+    """Sends images to an endpoint, on a thread of its own; signals tell how that ended.
 
-    Signals are emitted from that thread; a view brings them to its own.
+    Attributes
+    ----------
+    done : Signal of RemotePicture
     """
 
-    done = Signal(Sent)
-    failed = Signal(str)
-    busy = Signal(bool)
-    running = Signal(bool)
-    stopped = Signal(str)
+    done = Signal(RemotePicture)
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "pixseg-remote")
-        self._cancel = threading.Event()
+        super().__init__(ThreadPoolExecutor(1, "pixseg-remote"))
 
     def run(
         self,
@@ -117,59 +71,37 @@ class RemoteJob:
         open_image: Callable[[], Image],
         parameters: Parameters,
         name: str,
-        placement: dict[str, Any],
+        placement: LayerOptions,
     ) -> None:
-        """Run a job there; ``done`` or ``failed`` tells how it ended.
+        """Segment an image at an endpoint; ``done`` or ``failed`` tells how it ended.
 
         Parameters
         ----------
         endpoint : Endpoint
         open_image : callable
-            Opens what is sent, one plane of one to three channels.
+            Opens the image to send: one plane of one to three channels.
         parameters : Parameters
         name : str
-            Of the image.
+            Name of the image.
         placement : dict
-            What puts the picture in the image's place.
+            Attributes that put the picture where the image is.
         """
-        cancel = self._cancel = threading.Event()
 
-        def work() -> None:
-            self.busy.emit(True)
-            try:
-                picture = sent(endpoint, open_image(), parameters, cancel)
-                self.done.emit(Sent(picture, name, placement))
-            except Cancelled as error:
-                self.stopped.emit(str(error))
-            except PixsegError as error:
-                self.failed.emit(str(error))
-            except Exception as error:  # noqa: BLE001
-                kind = type(error).__name__
-                self.failed.emit(f"Something unforeseen went wrong ({kind}: {error}).")
-            finally:
-                self.busy.emit(False)
-                self.running.emit(False)
+        def run(cancel: threading.Event) -> None:
+            picture = segment_remotely(endpoint, open_image(), parameters, cancel)
+            self.done.emit(RemotePicture(picture, name, placement))
 
-        self.running.emit(True)
-        self._executor.submit(work)
-
-    def cancel(self) -> None:
-        """Cut the connection, by which the endpoint knows to stop."""
-        self._cancel.set()
-
-    def close(self) -> None:
-        """Stop what is running, and take no more jobs."""
-        self.cancel()
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        # Setting the event cuts the connection, by which the endpoint knows to stop.
+        self._submit_run(run)
 
 
-def sent(
+def segment_remotely(
     endpoint: Endpoint,
     image: Image,
     parameters: Parameters,
     cancel: threading.Event | None = None,
-) -> NDArray[Any]:
-    """Send an image; return the recolored picture.
+) -> Samples:
+    """Send an image to an endpoint and return the recolored picture.
 
     Parameters
     ----------
@@ -177,7 +109,7 @@ def sent(
     image : Image
         One plane.
     parameters : Parameters
-        With ``ct``, ``cs`` and ``st`` only.
+        Only ``ct``, ``cs`` and ``st`` may be set, besides axes and channels.
     cancel : threading.Event, optional
         When set, the job is given up.
 
@@ -188,49 +120,62 @@ def sent(
     Raises
     ------
     ParameterError
-        If a parameter is set that no endpoint knows.
+        If a parameter is set that endpoints do not know.
     TooLarge, NotAnImage, Cancelled
-        Before anything is sent; besides them, what :meth:`Endpoint.segment` raises.
+        Before anything is sent. Besides, whatever :meth:`Endpoint.segment` raises.
     """
-    from PIL import Image as PillowImage
-
-    _refuse_unknown(parameters)
-    pixels = _pixels(image)
-    values = {name: getattr(parameters, name) for name in _KNOWN}
+    _refuse_unknown_parameters(parameters)
+    pixels = _read_plane(image)
+    values = {name: getattr(parameters, name) for name in _REMOTE_PARAMETERS}
     content = endpoint.segment(pixels, **values, blob=True, cancel=cancel)
-    try:
-        with PillowImage.open(io.BytesIO(content), formats=["PNG", "JPEG", "TIFF"]) as answer:
-            # Flat colors come as a palette, of which the pixels are indices.
-            picture = np.asarray(answer.convert("RGB") if answer.mode == "P" else answer)
-    except Exception:  # noqa: BLE001 - Pillow's readers raise anything
-        raise NotAnImage("The endpoint gave back no picture; check its address.") from None
+    picture = _decode_picture(content)
     if picture.shape[:2] != image.shape[-2:]:
-        raise NotAnImage(f"The endpoint gave back a picture of another size, {picture.shape[:2]}.")
+        raise NotAnImage(
+            f"The endpoint gave back a picture of size {picture.shape[:2]} instead of "
+            f"{image.shape[-2:]}; check its address."
+        )
     return picture
 
 
-def _refuse_unknown(parameters: Parameters) -> None:
-    usual = Parameters().to_dict()
-    # These say what of the image is sent, and so are heeded here.
-    ours = (*_KNOWN, "axes", "channels")
+def _refuse_unknown_parameters(parameters: Parameters) -> None:
+    defaults = Parameters().to_dict()
+    allowed = (*_REMOTE_PARAMETERS, *_LOCAL_PARAMETERS)
     for name, value in parameters.to_dict().items():
-        if name not in ours and value != usual[name]:
+        if name not in allowed and value != defaults[name]:
             raise ParameterError(
-                f"An endpoint knows ct, cs and st only, not {name} = {value!r}; "
+                f"An endpoint knows only ct, cs and st, not {name} = {value!r}; "
                 "set it back, or run on this machine."
             )
 
 
-def _pixels(image: Image) -> NDArray[Any]:
-    planes, size = int(np.prod(image.shape[:-2])), int(np.prod(image.shape))
+def _read_plane(image: Image) -> Samples:
+    planes = math.prod(image.shape[:-2])
+    size = math.prod(image.shape)
     if planes > 1:
         raise TooLarge(f"The image has {planes} planes, but an endpoint takes one; slice it first.")
-    if size > _LARGEST:
+    if size > _MOST_VALUES:
         raise TooLarge(
-            f"The image has {size / 1e6:.0f} megapixels, too many to send; run on this machine."
+            f"The image has {size / 1e6:.0f} megapixels, too many to send "
+            f"(at most {_MOST_VALUES / 1e6:.0f}); run on this machine."
         )
-    whole: NDArray[Any] = image.read(tuple(slice(None) for _ in image.label_axes))
-    pixels: NDArray[Any] = whole.reshape((*image.shape[-2:], image.color_channels))
+    whole = image.read(tuple(slice(None) for _ in image.label_axes))
+    pixels: Samples = whole.reshape((*image.shape[-2:], image.color_channels))
     if pixels.shape[-1] == 2:
+        # Picture files hold one or three colors.
         pixels = np.concatenate([pixels, np.zeros_like(pixels[..., :1])], axis=-1)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+def _decode_picture(content: bytes) -> Samples:
+    # Pillow is loaded for an answer only, not whenever the widget opens.
+    from PIL import Image as PillowImage
+
+    try:
+        with PillowImage.open(io.BytesIO(content), formats=["PNG", "JPEG", "TIFF"]) as answer:
+            # Flat colors come with a palette, and the pixels are indices into it.
+            return np.asarray(answer.convert("RGB") if answer.mode == "P" else answer)
+    # Pillow's readers raise anything.
+    except Exception:  # noqa: BLE001
+        raise NotAnImage(
+            "The endpoint gave back something that is not a picture; check its address."
+        ) from None

@@ -1,135 +1,149 @@
-"""Saving from napari: the segmentation behind a Labels layer, with its manifest."""
+"""Saves the segmentation behind a Labels layer, with its manifest, from napari's menus."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from napari_pixseg.errors import ParameterError, PixsegError
+from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.output_location import PICTURES
+from napari_pixseg.plugin.background import describe_error
+from napari_pixseg.plugin.layer_types import (
+    MANIFEST_KEY,
+    SEGMENTATION_KEY,
+    ArrayLike,
+    LayerState,
+)
 from napari_pixseg.segmentation import Segmentation
 
-KEY = "pixseg"
+if TYPE_CHECKING:
+    from napari import Viewer
+
 _OUTPUTS = ("classes", "recolored")
 
 
-def write_store(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
-    """Write the segmentation of a Labels layer as OME-Zarr, or as what the path ends in.
+def write_store(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
+    """Write the segmentation of a Labels layer as OME-Zarr, or as the path's ending says.
 
     Parameters
     ----------
     path : str
-        Without an ending it gets ``.ome.zarr``.
+        A path without an ending gets ``.ome.zarr``.
     data : array-like
-        Not looked at: a layer may show a preview of what is exported.
+        Ignored, because the layer may show only a preview of what is exported.
     meta : mapping
-        State of the layer; ``meta["metadata"]["pixseg"]`` is its :class:`Segmentation`.
+        State of the layer. ``meta["metadata"]["pixseg"]`` is its :class:`Segmentation`.
 
     Returns
     -------
     list of str
-        What was written.
+        Paths that were written.
 
     Raises
     ------
     ParameterError
         If the layer has no segmentation.
     OutputConflict, TooLarge, ClassError, NoSpace
-        As :meth:`Segmentation.export` does.
+        As :meth:`Segmentation.export` raises them.
     """
-    return export_layer(_with_ending(path, ".ome.zarr"), meta)
+    return export_layer(_add_ending(path, ".ome.zarr"), meta)
 
 
-def write_picture(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
+def write_picture(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
     """Write the recolored picture of a Labels layer's segmentation, and its manifest.
 
     Parameters
     ----------
     path : str
-        Without an ending it gets ``.png``.
+        A path without an ending gets ``.png``.
     data, meta
         See :func:`write_store`.
 
     Returns
     -------
     list of str
-        What was written.
+        Paths that were written.
     """
-    return export_layer(_with_ending(path, ".png"), meta)
+    return export_layer(_add_ending(path, ".png"), meta)
 
 
-def _with_ending(path: str, ending: str) -> str:
+def _add_ending(path: str, ending: str) -> str:
     return path if os.path.splitext(path)[1] else path + ending
 
 
-def export_layer(path: str, meta: Mapping[str, Any]) -> list[str]:
-    """Export the segmentation that the state of a layer holds; return what was written."""
+def export_layer(path: str, meta: LayerState) -> list[str]:
+    """Export the segmentation in the state of a layer; return the paths that were written."""
     segmentation_of(meta).export(path, outputs=_OUTPUTS, overwrite=False)
     manifests = [path + ".json"] if path.lower().endswith(PICTURES) else []
     return [path, *manifests]
 
 
-def segmentation_of(meta: Mapping[str, Any]) -> Segmentation:
-    """Return the segmentation that the state of a layer holds.
+def segmentation_of(meta: LayerState) -> Segmentation:
+    """Return the segmentation in the state of a layer.
 
     Raises
     ------
     ParameterError
-        If there is none.
+        If the layer has no segmentation.
     """
     metadata = meta.get("metadata") or {}
-    segmentation = metadata.get(KEY)
+    segmentation = metadata.get(SEGMENTATION_KEY)
     if isinstance(segmentation, Segmentation):
         return segmentation
     name = repr(meta.get("name", "This layer"))
-    if "pixseg_manifest" in metadata:
+    if MANIFEST_KEY in metadata:
         raise ParameterError(
-            f"{name} was read from a finished output, {metadata['pixseg_manifest'].link}; "
-            "copy that folder, or segment the image again with the manifest's parameters."
+            f"{name} was opened from a finished output, {metadata[MANIFEST_KEY].link}; "
+            "copy that folder, or segment the image again with the parameters of its manifest."
         )
     raise ParameterError(
         f"{name} holds no segmentation; open Segment (pixseg), choose an image, and save the "
-        "Labels layer that it makes."
+        "Labels layer that appears."
     )
 
 
 def export_dialog() -> None:
-    """Ask where to write the chosen segmentation, and write it in the background."""
+    """Ask where to write the selected segmentation, and write it in the background."""
     from magicgui.widgets import show_file_dialog
     from napari import current_viewer
     from napari.utils.notifications import show_warning
 
     try:
-        meta = _chosen_layer(current_viewer())
+        meta = _selected_layer(current_viewer())
     except ParameterError as error:
         show_warning(str(error))
         return
     endings = " ".join(f"*{ending}" for ending in (".ome.zarr", *PICTURES))
     path = show_file_dialog("w", "Export segmentation", filter=f"Segmentation ({endings})")
     if path:
-        _export_in_background(_with_ending(os.fspath(path), ".ome.zarr"), meta)
+        _export_in_background(_add_ending(os.fspath(path), ".ome.zarr"), meta)
 
 
-def _chosen_layer(viewer: Any) -> dict[str, Any]:
-    """Return the state of the selected layer with a segmentation, or of the only one there is."""
+def _selected_layer(viewer: Viewer | None) -> LayerState:
+    """Return the state of the selected segmentation, or of the only one there is."""
     layers = [] if viewer is None else list(viewer.layers)
-    able = [layer for layer in layers if isinstance(layer.metadata.get(KEY), Segmentation)]
+    found = [
+        layer for layer in layers if isinstance(layer.metadata.get(SEGMENTATION_KEY), Segmentation)
+    ]
     active = None if viewer is None else viewer.layers.selection.active
-    if active in able:
-        able = [active]
-    if len(able) != 1:
-        found = "There are several segmentations" if able else "There is no segmentation"
-        remedy = "select its layer" if able else "open Segment (pixseg) and choose an image"
-        raise ParameterError(f"{found} to export; {remedy} first.")
-    return {"name": able[0].name, "metadata": dict(able[0].metadata)}
+    if active in found:
+        found = [active]
+    if not found:
+        raise ParameterError(
+            "There is no segmentation to export; open Segment (pixseg) and choose an image first."
+        )
+    if len(found) > 1:
+        raise ParameterError(
+            "There are several segmentations to export; select the layer of one of them first."
+        )
+    return {"name": found[0].name, "metadata": dict(found[0].metadata)}
 
 
-def _export_in_background(path: str, meta: Mapping[str, Any]) -> None:
+def _export_in_background(path: str, meta: LayerState) -> None:
     from napari.qt.threading import create_worker
     from napari.utils.notifications import show_error, show_info
 
-    def tell(result: tuple[list[str], str | None]) -> None:
+    def show_result(result: tuple[list[str], str | None]) -> None:
         written, error = result
         if error is None:
             show_info(f"Written: {', '.join(written)}")
@@ -137,18 +151,16 @@ def _export_in_background(path: str, meta: Mapping[str, Any]) -> None:
             show_error(error)
 
     worker = create_worker(_export_or_error, path, meta, _progress={"desc": "Exporting"})
-    worker.returned.connect(tell)
+    worker.returned.connect(show_result)
     worker.start()
 
 
-def _export_or_error(path: str, meta: Mapping[str, Any]) -> tuple[list[str], str | None]:
+def _export_or_error(path: str, meta: LayerState) -> tuple[list[str], str | None]:
     """Return what was written, and what went wrong as a sentence.
 
-    A worker that raises, or returns an exception, makes napari 0.9 itself fail.
+    napari 0.9 itself fails if a worker raises, or returns an exception.
     """
     try:
         return export_layer(path, meta), None
-    except PixsegError as error:
-        return [], str(error)
     except Exception as error:  # noqa: BLE001
-        return [], f"Something unforeseen went wrong ({error!r})."
+        return [], describe_error(error)

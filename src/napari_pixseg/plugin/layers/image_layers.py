@@ -1,33 +1,39 @@
-"""Between napari's layers and the engine's images."""
+"""From napari layers to images that can be segmented, and from images to layer data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.layers.lazy_levels import ImageLevel, PreviewLevel, PreviewPixels
-from napari_pixseg.plugin.layers.level_image import LevelImage, virtual_levels
+from napari_pixseg.plugin.layer_types import IMAGES_KEY, ArrayLike, LayerData, LayerOptions
+from napari_pixseg.plugin.layers.image_level import ImageLevel
+from napari_pixseg.plugin.layers.preview_level import PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.layers.strided_image import StridedImage, virtual_levels
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.location import locate
 from napari_pixseg.sources.open import open_source
 from napari_pixseg.sources.source import Source
 
-# pint's names are OME-Zarr's, but for these, which mean that nothing is known.
+if TYPE_CHECKING:
+    from napari.layers import Image as NapariImage
+    from napari.layers import Layer
+
+# pint and OME-Zarr name units alike. These names of napari's mean that the unit is unknown.
 _NO_UNITS = ("pixel", "dimensionless", "")
 
 
 @dataclass(frozen=True)
-class LayerView:
-    """What the engine needs of an Image layer, read once on the window's thread."""
+class LayerSnapshot:
+    """What segmenting needs to know of an Image layer, read once on the window's thread."""
 
     name: str
-    data: tuple[Any, ...]
+    data: tuple[ArrayLike, ...]
     ndim: int
     rgb: bool
     axis_labels: tuple[str, ...]
@@ -37,7 +43,7 @@ class LayerView:
     images: tuple[Image, ...]
 
     @classmethod
-    def of(cls, layer: Any) -> LayerView:
+    def of(cls, layer: NapariImage) -> LayerSnapshot:
         """Read a napari Image layer."""
         return cls(
             name=layer.name,
@@ -48,18 +54,18 @@ class LayerView:
             scale=tuple(float(size) for size in layer.scale),
             translate=tuple(float(start) for start in layer.translate),
             units=tuple(_unit_names(layer)),
-            images=tuple(layer.metadata.get("pixseg_images", ())),
+            images=tuple(layer.metadata.get(IMAGES_KEY, ())),
         )
 
 
-def images_of_layer(layer: LayerView, parameters: Parameters) -> list[Image]:
-    """Open the data of a napari Image layer, all levels of it.
+def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]:
+    """Open the data of a napari Image layer, with all its levels.
 
     Parameters
     ----------
-    layer : LayerView
+    layer : LayerSnapshot
     parameters : Parameters
-        Axes and channels, where the user chose them.
+        Axes and channels count here, if the user has chosen them.
 
     Returns
     -------
@@ -76,12 +82,12 @@ def images_of_layer(layer: LayerView, parameters: Parameters) -> list[Image]:
         opened = [image.source for image in layer.images]
         return [open_image(source, parameters.axes, parameters.channels) for source in opened]
     axes = parameters.axes or axes_of_layer(layer)
-    sources = [_source_of(layer, level, axes) for level in layer.data]
+    sources = [_make_source(layer, level, axes) for level in layer.data]
     return [open_image(source, axes, parameters.channels) for source in sources]
 
 
-def axes_of_layer(layer: LayerView) -> str:
-    """Say what a layer's dimensions are, from its axis labels or their number."""
+def axes_of_layer(layer: LayerSnapshot) -> str:
+    """Return a layer's axes, from its axis labels or else from their number."""
     ndim = layer.ndim
     labels = [label.lower()[:1] for label in layer.axis_labels]
     known = len(labels) == ndim and set(labels) <= set("tzyx") and len(set(labels)) == ndim
@@ -91,13 +97,13 @@ def axes_of_layer(layer: LayerView) -> str:
         axes = "tzyx"[-ndim:]
     else:
         raise NotAnImage(
-            f"The layer {layer.name!r} has {ndim} dimensions; two to four (t, z, y, x) can be "
-            "segmented: give its file in the field for a path, or slice it first."
+            f"The layer {layer.name!r} has {ndim} dimensions, but only two to four (t, z, y, x) "
+            "can be segmented; open its file by its path instead, or slice the layer first."
         )
     return axes + "c" if layer.rgb else axes
 
 
-def _source_of(layer: LayerView, data: Any, axes: str) -> Source:
+def _make_source(layer: LayerSnapshot, data: ArrayLike, axes: str) -> Source:
     opened = open_source(data)
     known = dict(zip(axes.replace("c", ""), range(layer.ndim), strict=False))
     return replace(
@@ -112,47 +118,47 @@ def _source_of(layer: LayerView, data: Any, axes: str) -> Source:
     )
 
 
-def _unit_names(layer: Any) -> list[str]:
+def _unit_names(layer: NapariImage) -> list[str]:
     names = [str(unit) for unit in getattr(layer, "units", None) or ()]
     return ["" if name in _NO_UNITS else name for name in names]
 
 
-def placement(layer: Any) -> dict[str, Any]:
-    """Return what puts another layer in the same place as this one."""
+def placement_of(layer: Layer) -> LayerOptions:
+    """Return the attributes that put another layer in the same place as this one."""
     names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
     return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
 
 
-def levels_of(images: Sequence[Image]) -> list[LevelImage]:
-    """Return the levels to show: the stored ones, or made-up ones of a large single image."""
+def levels_of(images: Sequence[Image]) -> list[StridedImage]:
+    """Return the levels to show: the stored ones, or virtual ones of a large single image."""
     if len(images) == 1:
         return virtual_levels(images[0])
     finest = math.prod(images[0].shape[-2:])
     return [
-        LevelImage(image, reduction=math.sqrt(finest / math.prod(image.shape[-2:])))
+        StridedImage(image, reduction=math.sqrt(finest / math.prod(image.shape[-2:])))
         for image in images
     ]
 
 
 def preview_levels(
-    layer: LayerView, images: Sequence[Image], pixels: PreviewPixels
+    layer: LayerSnapshot, images: Sequence[Image], pixels: PreviewPixels
 ) -> list[PreviewLevel]:
-    """Return the data of a preview that has the same dimensions, in the same order, as a layer.
+    """Return the data of a preview, whose dimensions and their order are those of a layer.
 
     Parameters
     ----------
-    layer : LayerView
+    layer : LayerSnapshot
     images : sequence of Image
         All levels, from :func:`images_of_layer`.
     pixels : PreviewPixels
     """
-    # A layer opened here, or one that is RGB, does not count its channels among its dimensions.
-    counts_channels = not layer.rgb and not layer.images
-    axes = images[0].axes if counts_channels else images[0].own_axes
+    # napari counts channels among the dimensions, unless the layer is RGB or was opened here.
+    has_channels = not layer.rgb and not layer.images
+    axes = images[0].axes if has_channels else images[0].own_axes
     return [PreviewLevel(level, pixels, axes) for level in levels_of(images)]
 
 
-def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
+def image_layer_of_path(path: str) -> LayerData:
     """Open a path or URL lazily as layer data for napari.
 
     Parameters
@@ -162,18 +168,18 @@ def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
     Returns
     -------
     LayerData
-        An image whose pixels are read as they are looked at.
+        An image whose pixels are read when they are looked at.
 
     Raises
     ------
     InputNotFound, NotAnImage, ParameterError
     """
     first = open_image(path)
-    images = [first, *_coarser(path, first)]
+    images = [first, *_open_coarser_levels(path, first)]
     levels = [ImageLevel(level) for level in levels_of(images)]
     axes = first.own_axes
     source = first.source
-    options: dict[str, Any] = {
+    options: LayerOptions = {
         "name": source.name,
         "rgb": not first.gray,
         "multiscale": len(levels) > 1,
@@ -181,33 +187,35 @@ def image_layer_of_path(path: str) -> tuple[Any, dict[str, Any], str]:
         "scale": [source.scale.get(axis, 1.0) for axis in axes],
         "translate": [source.translation.get(axis, 0.0) for axis in axes],
         "units": [known_unit(source.units.get(axis)) for axis in axes],
-        "metadata": {"pixseg_images": images},
+        "metadata": {IMAGES_KEY: images},
     }
     if first.dtype.kind in "ui" and first.dtype.itemsize <= 2:
-        # Otherwise napari would look at the data to find them.
+        # Without limits napari would read the data to find some.
         limits = np.iinfo(first.dtype)
         options["contrast_limits"] = (int(limits.min), int(limits.max))
     return (levels if len(levels) > 1 else levels[0]), options, "image"
 
 
-def _coarser(path: str, first: Image) -> list[Image]:
-    """Open the coarser levels of an OME-Zarr as its metadata list them."""
+def _open_coarser_levels(path: str, first: Image) -> list[Image]:
+    """Open the coarser levels that the metadata of an OME-Zarr list."""
     if not first.source.is_multiscale:
         return []
-    # zarr would delay the start of the plugin.
+    # zarr is slow to load, and the widget starts without it.
     from napari_pixseg.sources.zarr_store import coarser_levels
 
     return [open_image(source, first.axes) for source in coarser_levels(locate(path))]
 
 
 def known_unit(name: str | None) -> str:
-    """Return a unit if napari knows it: others would keep the layer from being shown."""
+    """Return a unit if napari knows it, else "pixel": napari refuses layers of unknown units."""
     if name is None:
         return "pixel"
+    # pint is slow to load, and only layers from files need it.
     import pint
 
     try:
         pint.Unit(name)
-    except Exception:  # noqa: BLE001 - pint raises what its parser meets
+    # pint raises whatever its parser runs into.
+    except Exception:  # noqa: BLE001
         return "pixel"
     return name

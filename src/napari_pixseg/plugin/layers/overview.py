@@ -1,6 +1,6 @@
 """A small copy of a huge image, filled in while its colors are counted.
 
-Counting reads every tile anyway: keeping every 2^k-th pixel of each costs no reading.
+Counting reads every tile anyway, so keeping every 2^k-th pixel of it costs no further reading.
 Until a tile is counted, single pixels from a grid stand in for it.
 """
 
@@ -18,32 +18,30 @@ from napari_pixseg.algorithm.color_table import NO_DATA
 from napari_pixseg.classification.tile_colors import Packed
 from napari_pixseg.slices import PixelSlices
 
-# 64 MB of packed colors.
+# 64 MB of packed colors, which any machine can spare.
 _MOST_PIXELS = 1 << 24
 
+# Each sampled pixel may cost the reading of a whole chunk. This suffices for 32 x 32 cells.
+_MOST_SAMPLES = 1400
 
-# Each pixel of a first glance may cost the reading of a whole chunk; enough for 32 x 32.
-_MOST_GLANCES = 1400
-
-
-# Marks what only stands in for a pixel that was not counted yet.
+# Marks a color that stands in for a pixel that was not counted yet.
 _GUESS = np.uint32(1 << 31)
 
 
-Reader: TypeAlias = Callable[[PixelSlices], Packed]
+ReadColors: TypeAlias = Callable[[PixelSlices], Packed]
 
 
 class Overview:
     """Every ``stride``-th pixel of each (y, x) plane, as far as it is known.
 
-    Any thread may fill it and any thread may read it.
+    Any thread may fill and read it.
 
     Parameters
     ----------
     shape : sequence of int
         Pixels of the image along t, z, y, x.
     most : int
-        Pixels to keep at most; they decide the stride.
+        Most pixels to keep, which decides the stride.
 
     Attributes
     ----------
@@ -57,7 +55,7 @@ class Overview:
         self._full = tuple(shape)
         self.stride = _stride_for(self._full, most)
         self.version = 0
-        self._packed = np.full(_strided(self._full, self.stride), _GUESS | NO_DATA, np.uint32)
+        self._packed = np.full(_strided_shape(self._full, self.stride), _GUESS | NO_DATA, np.uint32)
         self._unknown = self._packed.size
         self._lock = threading.Lock()
 
@@ -67,45 +65,48 @@ class Overview:
         return self._unknown == 0
 
     def add(self, region: PixelSlices, packed: Packed) -> None:
-        """Take what is wanted of the packed colors of a region of the full image."""
+        """Keep every ``stride``-th of the packed colors of a region of the full image."""
         *outer, rows, columns = region
         stride = self.stride
         samples = packed[..., -rows.start % stride :: stride, -columns.start % stride :: stride]
-        self._put((*outer, _covered(rows, stride), _covered(columns, stride)), samples)
+        part = (*outer, _strides_within(rows, stride), _strides_within(columns, stride))
+        self._store_samples(part, samples)
 
-    def _put(self, part: PixelSlices, samples: Packed) -> None:
+    def _store_samples(self, part: PixelSlices, samples: Packed) -> None:
         with self._lock:
             self._unknown -= int(np.count_nonzero(self._packed[part] & _GUESS))
             self._packed[part] = samples
             self.version += 1
 
-    def glances(self, read: Reader, most: int = _MOST_GLANCES) -> Iterator[None]:
-        """Fill in what is unknown roughly, from single pixels, with ever smaller cells.
+    def sample_pixels(self, read: ReadColors, most: int = _MOST_SAMPLES) -> Iterator[None]:
+        """Fill what is unknown roughly, from single pixels in ever smaller cells.
 
         Parameters
         ----------
         read : callable
-            Gives the packed colors of a region of the full image.
+            Returns the packed colors of a region of the full image.
         most : int
-            Pixels to read at most.
+            Most pixels to read.
 
         Yields
         ------
         None
-            After every pixel, so that the caller may stop.
+            After every pixel, so that the caller can stop.
         """
         outer = self._packed.shape[:-2]
         longest = max(self._packed.shape[-2:])
-        planes, read_pixels, side = math.prod(outer), 0, 1
+        planes = math.prod(outer)
+        read_pixels = 0
+        side = 1
         while read_pixels + planes * side * side <= most and side < 2 * longest:
             for index in np.ndindex(*outer):
-                for cell in _grid(self._packed.shape[-2:], side):
-                    self._glance(read, index, cell)
+                for cell in _cut_plane(self._packed.shape[-2:], side):
+                    self._sample_cell(read, index, cell)
                     yield
             read_pixels += planes * side * side
             side *= 2
 
-    def _glance(self, read: Reader, index: tuple[int, ...], cell: PixelSlices) -> None:
+    def _sample_cell(self, read: ReadColors, index: tuple[int, ...], cell: PixelSlices) -> None:
         part = (*(slice(i, i + 1) for i in index), *cell)
         if not (self._packed[part] & _GUESS).any():
             return
@@ -118,10 +119,10 @@ class Overview:
             self.version += 1
 
     def read(self, region: PixelSlices, stride: int) -> Packed:
-        """Return the packed colors of a region of the level that has every ``stride``-th pixel.
+        """Return the packed colors of a region of the level with every ``stride``-th pixel.
 
-        Of a level finer than the overview, each pixel is shown as the one before it that is
-        kept. NO_DATA where nothing is known.
+        On a level finer than the overview, a pixel has the color of the kept one before it.
+        The color is NO_DATA where nothing is known.
         """
         *outer, rows, columns = region
         if stride % self.stride == 0:
@@ -139,22 +140,22 @@ class Overview:
 
 def _stride_for(shape: tuple[int, ...], most: int) -> int:
     stride = 1
-    while math.prod(_strided(shape, stride)) > most and stride < max(shape[-2:]):
+    while math.prod(_strided_shape(shape, stride)) > most and stride < max(shape[-2:]):
         stride *= 2
     return stride
 
 
-def _strided(shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
+def _strided_shape(shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
     *outer, rows, columns = shape
     return (*outer, math.ceil(rows / stride), math.ceil(columns / stride))
 
 
-def _covered(part: slice, stride: int) -> slice:
-    """Multiples of the stride within a part of a side, counted in strides."""
+def _strides_within(part: slice, stride: int) -> slice:
+    """Return which multiples of the stride lie within a part of a side."""
     return slice(math.ceil(part.start / stride), math.ceil(part.stop / stride))
 
 
-def _grid(shape: tuple[int, ...], side: int) -> Iterator[PixelSlices]:
-    """Cut a plane into cells, ``side`` along its longer side, none of them empty."""
+def _cut_plane(shape: tuple[int, ...], side: int) -> Iterator[PixelSlices]:
+    """Cut a plane into cells, ``side`` of them along its longer side; none is empty."""
     step = math.ceil(max(shape) / side)
     return product(*([slice(i, min(i + step, n)) for i in range(0, n, step)] for n in shape))

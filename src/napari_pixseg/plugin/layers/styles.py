@@ -1,4 +1,4 @@
-"""How results look in napari: the colors of classes, and tables as features."""
+"""How results look in napari: class colors, and tables as features of their layers."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     from napari.utils.colormaps import DirectLabelColormap
     from numpy.typing import NDArray
 
-
-# More rows than this make napari slow and take about half a gigabyte.
+# A longer table would make napari slow, and take more than half a gigabyte of memory.
 MOST_FEATURES = 2_000_000
 
 
 def class_colormap(palette: NDArray[np.uint8]) -> DirectLabelColormap:
-    """Return the colors of classes for a Labels layer.
+    """Return the class colors for a Labels layer.
 
     Parameters
     ----------
     palette : (n + 1, 3) ndarray of uint8
-        Row 0, no data, is transparent.
+        Row 0 stands for "no data" and becomes transparent.
     """
     from napari.utils.colormaps import DirectLabelColormap
 
-    colors: dict[int | None, Any] = {None: np.zeros(4), 0: np.zeros(4)}
+    colors: dict[int | None, NDArray[np.float64]] = {None: np.zeros(4), 0: np.zeros(4)}
     for number, color in enumerate(palette[1:].tolist(), start=1):
         colors[number] = np.array([*color, 255]) / 255
     return DirectLabelColormap(color_dict=colors)
 
 
 def class_features(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return the class table of a manifest as napari takes it: a row is found by ``index``."""
+    """Return the class table of a manifest as features; napari finds a row by its ``index``."""
+    # pandas is slow to load, and only results need it.
     import pandas as pd
 
     columns = ("count", "percentage", "box_count", "box_percentage")
@@ -49,12 +49,23 @@ def class_features(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 def refuse_long_table(name: str, count: int, remedy: str) -> bool:
-    """Tell, in one sentence, of a region table that is too long for a layer."""
+    """Return whether a region table is too long for a layer; if so, tell the user.
+
+    Parameters
+    ----------
+    name : str
+        Name of the output or image.
+    count : int
+        Number of regions.
+    remedy : str
+        What the user can do instead, as part of a sentence.
+    """
     if count <= MOST_FEATURES:
         return False
     from napari.utils.notifications import show_info
 
     show_info(
-        f"{name} has {count:,} regions: their table is not loaded into the layer, {remedy} instead."
+        f"{name} has {count:,} regions, too many for a table in napari "
+        f"(at most {MOST_FEATURES:,}); {remedy} instead."
     )
     return True

@@ -1,1 +1,1 @@
-"""The widget: thin views of the controller."""
+"""The widget: thin views of the controller, the only modules that know Qt."""

@@ -1,4 +1,4 @@
-"""The lower part of the widget, which scrolls: what is explained, and folded parts."""
+"""The lower part of the widget: it scrolls, and some of its sections are folded away."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-# A fold opens slowly; afterwards it is as high as it will be.
-_UNFOLDED_MS = 400
+# Opening a section is animated; after this time it has its full height.
+_OPENING_MS = 400
 
 
-class Folds(QScrollArea):
-    """Widgets one below the other, some of them folded away; scrolls where a screen is low."""
+class CollapsibleSections(QScrollArea):
+    """Widgets below each other, some of them folded away; they scroll where a screen is low."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,33 +27,33 @@ class Folds(QScrollArea):
         self._opened: QCollapsible | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_UNFOLDED_MS)
+        self._timer.setInterval(_OPENING_MS)
         self._timer.timeout.connect(self._scroll_to_opened)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """As high as what is inside, so that nothing scrolls where there is room."""
+        """Ask for the height of what is inside, so that nothing scrolls where there is room."""
         return self._layout.totalSizeHint()
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """As wide as what is inside; any height will do."""
+        """Require the width of what is inside; any height will do."""
         return QSize(self._layout.totalMinimumSize().width(), 0)
 
-    def add(self, widget: QWidget) -> None:
-        """Add a widget that takes the height which is left over."""
+    def add_widget(self, widget: QWidget) -> None:
+        """Add a widget that takes the height that is left over."""
         self._layout.addWidget(widget, 1)
 
-    def fold(self, title: str, widgets: Sequence[QWidget]) -> None:
-        """Add widgets below a title that opens them."""
-        folded = QCollapsible(title)
+    def add_section(self, title: str, widgets: Sequence[QWidget]) -> None:
+        """Add widgets that are folded away until their title is clicked."""
+        section = QCollapsible(title)
         for widget in widgets:
-            folded.addWidget(widget)
-        folded.setContentsMargins(0, 0, 0, 0)
-        folded.toggled.connect(lambda opened: self._on_toggled(folded, opened))
-        self._layout.addWidget(folded)
+            section.addWidget(widget)
+        section.setContentsMargins(0, 0, 0, 0)
+        section.toggled.connect(lambda opened: self._on_toggled(section, opened))
+        self._layout.addWidget(section)
 
-    def _on_toggled(self, folded: QCollapsible, opened: bool) -> None:
+    def _on_toggled(self, section: QCollapsible, opened: bool) -> None:
         if opened:
-            self._opened = folded
+            self._opened = section
             self._timer.start()
 
     def _scroll_to_opened(self) -> None:

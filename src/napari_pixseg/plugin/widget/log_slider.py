@@ -1,4 +1,4 @@
-"""A number as a logarithmic slider beside a box."""
+"""A field for a number: a logarithmic slider beside a box."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from magicgui.widgets import Container, FloatSpinBox, Slider
 
 _STEPS = 1000
 
-
-_FEWEST_DIGITS, _MOST_DIGITS = 3, 9
+# Digits after the point in the box.
+_FEWEST_DIGITS = 3
+_MOST_DIGITS = 9
 
 
 class LogNumber(Container[Any]):
-    """A logarithmic slider beside a number box, which also takes what lies off the slider.
+    """A logarithmic slider beside a number box, which also takes values beyond the slider.
 
     Parameters
     ----------
@@ -22,15 +23,16 @@ class LogNumber(Container[Any]):
         Ends of the slider.
     value : float
     highest : float, optional
-        The box's end, if it takes more than the slider.
+        Largest value of the box, if that is more than the slider's.
     **options
-        Of a magicgui container: name, label, tooltip.
+        Passed on to the magicgui container: name, label, tooltip.
     """
 
     def __init__(
         self, low: float, high: float, value: float, highest: float | None = None, **options: Any
     ) -> None:
-        self._low, self._high = low, high
+        self._low = low
+        self._high = high
         self._number = float(value)
         self._slider = Slider(min=0, max=_STEPS, readout=False)
         self._box = FloatSpinBox(min=0.0, max=highest or high, step=0.1, value=value)
@@ -45,17 +47,17 @@ class LogNumber(Container[Any]):
 
     @property
     def number(self) -> float:
-        """The value: what was set, or what the user chose since."""
+        """The value that was set, or that the user has chosen since."""
         return self._number
 
     @number.setter
     def number(self, value: float) -> None:
-        # The box may show fewer digits than there are; what was set stays exact.
+        # The box rounds to the digits that it shows, but what was set has to stay exact.
         self._number = float(value)
-        self._box.native.setDecimals(_digits(value))
+        self._box.native.setDecimals(_count_digits(value))
         with self._box.changed.blocked():
             self._box.value = value
-        self._follow(value)
+        self._move_slider(value)
 
     @property
     def number_changed(self) -> Any:
@@ -68,16 +70,16 @@ class LogNumber(Container[Any]):
 
     def _on_box(self, value: float) -> None:
         self._number = float(value)
-        self._follow(value)
+        self._move_slider(value)
 
-    def _follow(self, value: float) -> None:
+    def _move_slider(self, value: float) -> None:
         part = math.log(max(value, self._low) / self._low) / math.log(self._high / self._low)
         with self._slider.changed.blocked():
             self._slider.value = round(_STEPS * min(part, 1.0))
 
 
-def _digits(value: float) -> int:
-    """Digits after the point that show three of a small number."""
+def _count_digits(value: float) -> int:
+    """Return how many digits after the point show three significant ones."""
     if value <= 0:
         return _FEWEST_DIGITS
     return min(max(2 - math.floor(math.log10(value)), _FEWEST_DIGITS), _MOST_DIGITS)

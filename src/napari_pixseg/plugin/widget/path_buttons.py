@@ -1,10 +1,9 @@
-"""Choosing paths with the mouse: small buttons inside a text field."""
+"""Small buttons inside a text field, for choosing a path with the mouse."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 from magicgui.widgets import LineEdit
 from qtpy.QtWidgets import QFileDialog, QLineEdit, QStyle
@@ -16,7 +15,9 @@ _ICONS = {
 }
 
 
-def add_browse(field: LineEdit, kinds: tuple[str, ...], chosen: Callable[[], None] | None) -> None:
+def add_browse_buttons(
+    field: LineEdit, kinds: tuple[str, ...], chosen: Callable[[], None] | None
+) -> None:
     """Put buttons into a text field that ask for a path.
 
     Parameters
@@ -24,32 +25,40 @@ def add_browse(field: LineEdit, kinds: tuple[str, ...], chosen: Callable[[], Non
     field : LineEdit
         Gets the path.
     kinds : tuple of {"file", "folder", "save"}
-        What is asked for, one button each.
+        One button for each kind of path.
     chosen : callable or None
-        A method, called when the field has got a path.
+        A method, called when a path was chosen.
     """
     line: QLineEdit = field.native
-    tell = None if chosen is None else weakref.WeakMethod(chosen)
+    # Qt may keep the buttons longer than the widget whose method this is.
+    on_chosen = None if chosen is None else weakref.WeakMethod(chosen)
     for kind in kinds:
         pixmap, text = _ICONS[kind]
         icon = line.style().standardIcon(pixmap)
         action = line.addAction(icon, QLineEdit.ActionPosition.TrailingPosition)
         action.setText(kind)
         action.setToolTip(text)
-        action.triggered.connect(lambda _on=False, kind=kind: _browse(field, kind, tell))
+        action.triggered.connect(
+            lambda _checked=False, kind=kind: _fill_field(field, kind, on_chosen)
+        )
 
 
-def _browse(field: LineEdit, kind: str, tell: Any) -> None:
-    if path := ask_for_path(field, kind):
-        field.value = path
-        slot = None if tell is None else tell()
-        if slot is not None:
-            slot()
+def _fill_field(
+    field: LineEdit, kind: str, on_chosen: weakref.WeakMethod[Callable[[], None]] | None
+) -> None:
+    path = ask_for_path(field, kind)
+    if not path:
+        return
+    field.value = path
+    slot = None if on_chosen is None else on_chosen()
+    if slot is not None:
+        slot()
 
 
 def ask_for_path(field: LineEdit, kind: str) -> str:
-    """Ask for a path; empty if the user changes their mind."""
-    parent, start = field.native, field.value
+    """Ask for a path; return an empty string if the user cancels."""
+    parent = field.native
+    start = field.value
     if kind == "folder":
         return QFileDialog.getExistingDirectory(parent, "Choose an image's folder", start)
     if kind == "file":

@@ -1,0 +1,30 @@
+"""Names for what napari gives and takes; napari itself comes without type information."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+# Type of the values of an array.
+ValueType: TypeAlias = np.dtype[Any]
+
+# What napari passes as ``layer.data``: anything that has a shape and can be sliced.
+ArrayLike: TypeAlias = Any
+
+# A layer before it exists: its data, its attributes, and its kind ("image" or "labels").
+LayerOptions: TypeAlias = dict[str, Any]
+LayerData: TypeAlias = tuple[ArrayLike, LayerOptions, str]
+
+# The state of a layer, as napari hands it to writers.
+LayerState: TypeAlias = Mapping[str, Any]
+Reader: TypeAlias = Callable[[str], list[LayerData]]
+
+# Keys in the metadata of layers. They tell which layers are ours, and what is behind them:
+# the Segmentation that is written when the layer is saved,
+SEGMENTATION_KEY = "pixseg"
+# the Manifest of the finished output that the layer shows,
+MANIFEST_KEY = "pixseg_manifest"
+# and the open levels of an image, so that its file is not opened a second time.
+IMAGES_KEY = "pixseg_images"

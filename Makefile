@@ -8,6 +8,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 DEMO ?= demo
 # Such as --full, or --folder /somewhere/with/space.
 BENCH ?=
+# Processes that run tests at the same time. Each may use all cores for a while.
+JOBS ?= 2
+# Seconds after which `make quick` starts no further test.
+BUDGET ?= 55
 
 ifneq ($(UV),)
 CREATE = uv venv --quiet --allow-existing --python '>=3.11' $(VENV)
@@ -22,16 +26,33 @@ GUI = $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY" ] && \
 	echo xvfb-run -a -s '"-screen 0 1600x1000x24"')
 GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
 
-.PHONY: demo test gui notebooks docs check soak bench tools clean
+CORE = --ignore=tests/gui --ignore=tests/notebooks
+
+.PHONY: demo test quick quick-tests types gui notebooks docs check soak bench release-check tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
 
+# Tests that need the machine to themselves (tests/conftest.py says which) come after the others.
 test: check
-	$(BIN)/python -m pytest --ignore=tests/gui --ignore=tests/notebooks
+	$(BIN)/python -m pytest $(CORE) -n $(JOBS) -m "not alone"
+	$(BIN)/python -m pytest $(CORE) -m alone
 	$(MAKE) --no-print-directory gui
 	$(MAKE) --no-print-directory notebooks
 	$(MAKE) --no-print-directory docs
+
+# At most 90 seconds: the linter, then types beside the tests that are nearest to what changed.
+quick: $(VENV)/.test-installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(MAKE) --no-print-directory -j2 --output-sync=target types quick-tests
+
+quick-tests: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -q -r fE -n $(JOBS) -m "not alone" --budget $(BUDGET) --maxfail 5 \
+		$$($(BIN)/python .ci/touched_tests.py)
+
+types: $(VENV)/.test-installed
+	$(BIN)/mypy
 
 gui: $(VENV)/.test-installed tools
 	$(GUI) $(BIN)/python -m pytest tests/gui -o addopts="$(GUI_OPTIONS)"
@@ -58,10 +79,19 @@ soak: $(VENV)/.test-installed tools
 bench: $(VENV)/.bench-installed
 	$(BIN)/python -m benchmarks $(BENCH)
 
-check: $(VENV)/.test-installed tools
+# Vulture looks for dead code, deptry for dependencies that are missing or not used.
+check: $(VENV)/.test-installed tools types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/deptry src
+
+# What a release must have: one version everywhere, files that PyPI accepts, a complete wheel.
+release-check: $(VENV)/.test-installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m pytest -q tests/test_release.py --built dist
 
 $(VENV)/.created:
 	@test -n "$(UV)$(PYTHON)" || { echo "Python 3.11 or newer is needed, or uv."; exit 1; }

@@ -1,6 +1,7 @@
-"""What all tests share: how many random examples are tried, and one object store."""
+"""What all tests share: how many examples are tried, which tests run alone, one S3 server."""
 
 import os
+import time
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -9,9 +10,45 @@ common = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 }
-settings.register_profile("with_fast_local_io", max_examples=25, **common)
+settings.register_profile("quick", max_examples=25, **common)
 settings.register_profile("soak", max_examples=1000, **common)
-settings.load_profile("soak" if os.environ.get("PIXSEG_SOAK") else "with_fast_local_io")
+settings.load_profile("soak" if os.environ.get("PIXSEG_SOAK") else "quick")
+
+BEGAN = pytest.StashKey[float]()
+# Files whose tests need the machine to themselves, and why. `make test` runs them after the others,
+# one at a time, and `make quick` leaves them out.
+ALONE = {
+    "test_cluster": "starts schedulers and workers, and kills them",
+    "test_cluster_hosts": "makes networks and an SSH server",
+    "test_endpoint_fetch": "waits for a server that is too slow on purpose",
+    "test_endpoint_load": "compares the memory of its own process",
+    "test_full_disk": "mounts a small disk",
+}
+
+
+def pytest_addoption(parser):
+    """Add the options that ``make quick`` and ``make release-check`` use."""
+    parser.addoption("--budget", type=float, help="skip tests that start after so many seconds")
+    parser.addoption("--built", help="folder with the distributions that test_release looks at")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that run alone."""
+    for item in items:
+        if item.path.stem in ALONE:
+            item.add_marker(pytest.mark.alone)
+
+
+def pytest_configure(config):
+    """Start the clock of the budget."""
+    config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_runtest_setup(item):
+    """Skip what is left when the budget is spent."""
+    budget = item.config.getoption("--budget")
+    if budget is not None and time.monotonic() - item.config.stash[BEGAN] > budget:
+        pytest.skip(f"not run: the budget of {budget:g} seconds is spent")
 
 
 @pytest.fixture(scope="session")

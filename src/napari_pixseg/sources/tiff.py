@@ -185,7 +185,8 @@ def _is_contiguous(series: TiffPageSeries, location: Location) -> bool:
 def _map_series(tiff: TiffFile, series: TiffPageSeries) -> Samples:
     dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
     path = tiff.filehandle.path
-    return np.memmap(path, dtype, "r", series.dataoffset, tuple(series.shape))
+    samples: Samples = np.memmap(path, dtype, "r", series.dataoffset or 0, tuple(series.shape))
+    return samples
 
 
 def _block_shape(series: TiffPageSeries, kept: tuple[int, ...]) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ def describe_missing_planes(
     if not tiff.is_ome:
         return ()
     missing = sum(page is None for page in series.pages)
-    names = sorted(_file_names(tiff.ome_metadata)) if missing or series.is_multifile else []
+    names = sorted(_file_names(tiff.ome_metadata or "")) if missing or series.is_multifile else []
     absent = [name for name in names if name != location.name and not _is_beside(location, name)]
     if len(names) > 1 and absent:
         raise NotAnImage(
@@ -135,7 +135,7 @@ def _find_elements(xml: str, path: str) -> list[Element]:
 def read_calibration(tiff: TiffFile, axes: str) -> tuple[dict[str, float], dict[str, str]]:
     """Return pixel sizes and their units for each axis letter, where the file gives them."""
     if tiff.is_ome:
-        sizes = _ome_sizes(tiff.ome_metadata)
+        sizes = _ome_sizes(tiff.ome_metadata or "")
     elif tiff.is_imagej:
         sizes = _imagej_sizes(tiff)
     elif tiff.is_svs:
@@ -184,7 +184,7 @@ def _slide_sizes(tiff: TiffFile) -> Mapping[str, Size]:
     from tifffile.tifffile import svs_description_metadata
 
     try:
-        metadata = svs_description_metadata(tiff.pages[0].description)
+        metadata = svs_description_metadata(tiff.pages.first.description)
     except ValueError:
         return {}
     size = _float_or_nan(metadata.get("MPP"))

@@ -1,7 +1,7 @@
-"""The few errors a caller can act on, and their codes.
+"""The errors that a caller can act on, and their status codes.
 
-Every code has one home, this module: the command line, the manifest and the
-endpoint take theirs from :attr:`PixsegError.status`.
+Codes are defined only here: the command line, the manifest and the endpoint take theirs
+from :attr:`PixsegError.status`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class PixsegError(Exception):
     status : int
         Code of the failure in a manifest and in an HTTP response.
     manifest : Manifest
-        What a failed export answers. Only errors that ended an export have it.
+        Manifest of the failed export. Only errors that ended an export have it.
     """
 
     status: int = 500
@@ -47,25 +47,25 @@ class InputNotFound(PixsegError, FileNotFoundError):
 
 
 class OutputConflict(PixsegError, FileExistsError):
-    """The output exists already, is being written, or cannot be resumed with what was given."""
+    """The output exists, is being written, or cannot be resumed with these arguments."""
 
     status = 409
 
 
 class InputChanged(PixsegError, RuntimeError):
-    """The input is no longer what was counted."""
+    """The input has changed since its colors were counted."""
 
     status = 409
 
 
 class TooLarge(PixsegError, ValueError):
-    """The result does not fit the format or the memory it was asked for."""
+    """The result does not fit the requested format, or the memory allowed for it."""
 
     status = 413
 
 
 class NotAnImage(PixsegError, ValueError, TypeError):
-    """What was given cannot be read as an image."""
+    """The input cannot be read as an image."""
 
     status = 415
 
@@ -83,7 +83,7 @@ class CorruptInput(PixsegError, ValueError):
 
 
 class RecountNeeded(ParameterError):
-    """The color table at hand cannot answer: the pixels must be counted again."""
+    """The existing color table is not enough: the pixels must be counted again."""
 
 
 class Cancelled(PixsegError):
@@ -93,13 +93,13 @@ class Cancelled(PixsegError):
 
 
 class Unavailable(PixsegError, ConnectionError):
-    """An endpoint cannot be reached, or has too much to do to take another job."""
+    """An endpoint cannot be reached, or is too busy to take another job."""
 
     status = 503
 
 
 class ClusterLost(Unavailable):
-    """The Dask scheduler, or its workers, are gone; the output can be continued."""
+    """The Dask scheduler or its workers are gone; the output can be resumed."""
 
 
 class NoSpace(PixsegError, OSError):
@@ -114,12 +114,12 @@ def status_of(error: BaseException) -> int:
     Parameters
     ----------
     error : BaseException
-        What was raised, by this package or below it.
+        Any exception, raised by this package or by a library.
 
     Returns
     -------
     int
-        400 to 599; 500 for everything this package did not foresee.
+        400 to 599; 500 for every error that this package did not foresee.
     """
     if isinstance(error, PixsegError):
         return error.status
@@ -127,25 +127,34 @@ def status_of(error: BaseException) -> int:
 
 
 def error_of(status: int, sentence: str) -> PixsegError:
-    """Return the error that a code stands for: the way back from :func:`status_of`.
+    """Return the error that a code stands for, which is the inverse of :func:`status_of`.
 
     Parameters
     ----------
     status : int
-        Code of an answer that is no success.
+        Code of a response that reports a failure.
     sentence : str
-        What the answer says.
+        Message of the response.
 
     Returns
     -------
     PixsegError
-        Of the class of that code, its :attr:`~PixsegError.status` being the code.
+        An instance of the class that has this code, or of `PixsegError` with this code.
     """
-    kinds: tuple[type[PixsegError], ...] = (
-        ParameterError, KeyRefused, InputNotFound, OutputConflict, TooLarge, NotAnImage,
-        ClassError, Cancelled, Unavailable, NoSpace,
-    )  # fmt: skip
-    kind = next((kind for kind in kinds if kind.status == status), PixsegError)
-    error = kind(sentence)
+    # Some classes share a code; the one listed here stands for it.
+    classes: tuple[type[PixsegError], ...] = (
+        ParameterError,
+        KeyRefused,
+        InputNotFound,
+        OutputConflict,
+        TooLarge,
+        NotAnImage,
+        ClassError,
+        Cancelled,
+        Unavailable,
+        NoSpace,
+    )
+    error_class = next((one for one in classes if one.status == status), PixsegError)
+    error = error_class(sentence)
     error.status = status
     return error

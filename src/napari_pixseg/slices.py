@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 # A box: one slice with start and stop for each dimension.
@@ -20,7 +21,8 @@ Index: TypeAlias = tuple[int, ...]
 ChunkIndex: TypeAlias = Index
 
 
-# Pixels of any data type.
+# Data type and pixels of any image.
+SampleType: TypeAlias = np.dtype[Any]
 Samples: TypeAlias = NDArray[Any]
 
 

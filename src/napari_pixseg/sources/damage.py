@@ -71,7 +71,7 @@ def _damage_reported(source: Source, box: PixelSlices) -> Iterator[None]:
 
 def damaged_chunks(source: Source, box: PixelSlices) -> list[ChunkIndex]:
     """Return the indices of the chunks of a box that cannot be decoded."""
-    # Most boxes are whole: only after a failure is it worth reading chunk by chunk.
+    # Few boxes are damaged: only after a failure is it worth reading chunk by chunk.
     try:
         source.array[box]
     except Exception as error:
@@ -102,6 +102,7 @@ def known_rows(block: Samples) -> Samples:
 
 
 def _read_masked(source: Source, box: PixelSlices, missing: Set[ChunkIndex]) -> Samples:
+    # Chunk by chunk: reading the box at once would decode the missing ones, too.
     shape = tuple(part.stop - part.start for part in box)
     result = np.ma.zeros(shape, source.array.dtype)
     result.mask = np.zeros(shape, np.bool_)
@@ -149,6 +150,7 @@ def _is_damage(source: Source, error: BaseException) -> bool:
     """Whether a codec failed, and not the memory, the disk or the network."""
     if source.decoded_chunks is None or isinstance(error, MemoryError):
         return False
+    # Arrays in files wrap what their decoder raised.
     if isinstance(error, NotAnImage) and error.__context__ is not None:
         return _is_damage(source, error.__context__)
     # Only gzip reports damaged content with an OSError.

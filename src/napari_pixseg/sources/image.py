@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
-from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, box_at_origin
+from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, SampleType, box_at_origin
 from napari_pixseg.sources.damage import read_box, read_chunks
 from napari_pixseg.sources.open import open_source
 from napari_pixseg.sources.source import ChunkedArray, Source
@@ -63,9 +63,9 @@ class Image:
     missing: frozenset[ChunkIndex] = frozenset()
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> SampleType:
         """Type of the samples."""
-        dtype: np.dtype[Any] = np.dtype(self.source.array.dtype)
+        dtype: SampleType = np.dtype(self.source.array.dtype)
         return dtype
 
     @property
@@ -161,6 +161,7 @@ class Image:
     def _source_box(self, region: PixelSlices, members: tuple[int, ...] | None) -> PixelSlices:
         wanted = dict(zip(self.label_axes, region, strict=True))
         if members is not None:
+            # One slice is cheap for every array; what lies between is dropped after reading.
             wanted["c"] = slice(min(members), max(members) + 1)
         return tuple(wanted[axis] for axis in self.axes)
 
@@ -261,6 +262,7 @@ def _resolve_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...
 def _guess_axes(shape: tuple[int, ...], name: str) -> str:
     if len(shape) == 2:
         return "yx"
+    # Three or four samples at the end are RGB or RGBA far more often than columns.
     if len(shape) in (3, 4) and shape[-1] in (3, 4):
         return "zyxc"[-len(shape) :]
     if len(shape) == 3:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from napari_pixseg.errors import NotAnImage, PixsegError
-from napari_pixseg.slices import Samples, expand_key
+from napari_pixseg.slices import Samples, SampleType, expand_key
 from napari_pixseg.sources.location import Location
 
 # One integer or slice for each dimension.
 Key: TypeAlias = tuple[Any, ...]
 
 
-class FileArray(ABC):
+# What is opened once in each process: a decoded picture, or a view of a file.
+OpenedT = TypeVar("OpenedT")
+
+
+class FileArray(ABC, Generic[OpenedT]):
     """Array-like view of one image in a file.
 
     Several threads may slice it. Other processes get only the location of its file and
@@ -41,8 +45,8 @@ class FileArray(ABC):
         self,
         location: Location,
         shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        version: tuple[Any, ...] = (),
+        dtype: SampleType,
+        version: tuple[object, ...] = (),
         details: tuple[Any, ...] = (),
     ) -> None:
         self.shape = shape
@@ -51,14 +55,14 @@ class FileArray(ABC):
         self._version = version
         self._details = details
         self._lock = threading.Lock()
-        self._opened: Any = None
+        self._opened: OpenedT | None = None
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)
 
-    def __getitem__(self, key: Any) -> Samples:
+    def __getitem__(self, key: object) -> Samples:
         full_key = expand_key(key, self.ndim)
         try:
             return np.asarray(self._read_pixels(self._open_once(), full_key), self.dtype)
@@ -72,31 +76,31 @@ class FileArray(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._location.shown}, {self.shape}, {self.dtype})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _remake_array, (type(self), *self._arguments())
 
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
+    def __dask_tokenize__(self) -> tuple[object, ...]:
         return (type(self).__name__, *self._arguments())
 
-    def _arguments(self) -> tuple[Any, ...]:
+    def _arguments(self) -> tuple[object, ...]:
         return self._location, self.shape, self.dtype, self._version, self._details
 
-    def _open_once(self) -> Any:
+    def _open_once(self) -> OpenedT:
         with self._lock:
             if self._opened is None:
                 self._opened = self._open_file()
             return self._opened
 
     @abstractmethod
-    def _open_file(self) -> Any:
+    def _open_file(self) -> OpenedT:
         """Return what `_read_pixels` reads from; called once in each process."""
 
     @abstractmethod
-    def _read_pixels(self, opened: Any, key: Key) -> Samples:
+    def _read_pixels(self, opened: OpenedT, key: Key) -> Samples:
         """Return the pixels of a key with one integer or slice for each dimension."""
 
 
 # Dask unpickles the array for every task; without the cache, every task would open the file.
 @lru_cache(maxsize=4)
-def _remake_array(array_class: type[FileArray], *arguments: Any) -> FileArray:
+def _remake_array(array_class: type[FileArray[OpenedT]], *arguments: Any) -> FileArray[OpenedT]:
     return array_class(*arguments)

@@ -8,7 +8,7 @@ import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
@@ -225,7 +225,7 @@ def locate(path: str | os.PathLike[str]) -> Location:
     return Location(absolute, Path(absolute).as_uri())
 
 
-def _identity_of(info: dict[str, Any]) -> Identity:
+def _identity_of(info: dict[str, object]) -> Identity:
     # Every file system of fsspec spells these keys in its own way.
     known = {key.lower().replace("-", "").replace("_", ""): value for key, value in info.items()}
     identity = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
-from napari_pixseg.slices import Samples
+from napari_pixseg.slices import Samples, SampleType
 from napari_pixseg.sources import raster
 from napari_pixseg.sources.location import Location, locate
 from napari_pixseg.sources.source import (
@@ -160,6 +160,7 @@ def _source_of_array_like(source: Any) -> Source:
             axes=axes_of_names(getattr(source, "dims", None), array.ndim),
             chunks=chunks if chunks and len(chunks) == array.ndim else None,
         )
+    # Objects that NumPy can read but nobody can slice.
     if hasattr(source, "__array_interface__") and not isinstance(source, type):
         return Source(np.asarray(source), kind="numpy", is_in_memory=True)
     raise NotAnImage(f"{_describe_type(source)} was given, which is no image: {ACCEPTED}.")
@@ -179,7 +180,7 @@ class ArrayLike:
         self._wrapped = wrapped
         dtype = getattr(wrapped.dtype, "numpy_dtype", wrapped.dtype)
         try:
-            self.dtype: np.dtype[Any] = np.dtype(dtype)
+            self.dtype: SampleType = np.dtype(dtype)
             self.shape = tuple(int(length) for length in wrapped.shape)
         except (TypeError, ValueError):
             name = type(wrapped).__name__

@@ -151,7 +151,7 @@ def source_of_image(image: PillowImage) -> Source:
     )
 
 
-class PictureArray(FileArray):
+class PictureArray(FileArray[Samples]):
     """A picture that is decoded as a whole when first sliced, and then kept."""
 
     def _open_file(self) -> Samples:

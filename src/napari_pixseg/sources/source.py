@@ -117,6 +117,7 @@ def axes_of_names(names: object, ndim: int) -> str | None:
     """
     if not isinstance(names, Iterable):
         return None
+    # Any hashable object can be a dimension name in xarray.
     lowered = [name.lower() if isinstance(name, str) else "?" for name in names]
     letters = [_AXIS_OF_NAME.get(name, name) for name in lowered]
     are_known = all(len(letter) == 1 and letter in "tczyx" for letter in letters)
@@ -133,6 +134,7 @@ def isinstance_if_loaded(value: object, module: str, *names: str) -> bool:
 
     An object of a module that was never imported cannot exist.
     """
+    # `isinstance` alone would need an import, and Dask and zarr take long to load.
     loaded = sys.modules.get(module)
     classes = tuple(getattr(loaded, name) for name in names if hasattr(loaded, name))
     return isinstance(value, classes)
@@ -153,6 +155,7 @@ def check_source(source: Source) -> Source:
             f"{source.name} has data type {dtype}: images of integers, floats or booleans "
             "are accepted."
         )
+    # An empty dimension has no color to count.
     if len(shape) < 2 or 0 in shape:
         raise NotAnImage(
             f"{source.name} has shape {shape}: an image needs two dimensions or more, none "

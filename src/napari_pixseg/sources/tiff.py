@@ -6,7 +6,7 @@ import math
 import weakref
 from collections import OrderedDict
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +27,14 @@ from napari_pixseg.sources.tiff_metadata import (
 if TYPE_CHECKING:
     import asyncio
 
-    import zarr
     from tifffile import TiffFile, TiffPage, TiffPageSeries
-    from zarr.abc.store import Store
+    from zarr.abc.store import ByteRequest, Store
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+    from napari_pixseg.sources.zarr_chunks import ZarrArray
+
+    # Pixels as they are stored, and the color map if it is applied.
+    _View: TypeAlias = tuple[Samples | ZarrArray, NDArray[np.uint8] | None]
 
 # Values of the tag PhotometricInterpretation.
 _PALETTE = 3
@@ -75,13 +80,13 @@ def open_tiff(location: Location) -> Source:
         ) from None
 
 
-class TiffArray(FileArray):
+class TiffArray(FileArray["_View"]):
     """Level 0 of the first series of a TIFF file.
 
     `details` are the stored dimensions that are kept, and whether the color map is applied.
     """
 
-    def _open_file(self) -> tuple[Samples | zarr.Array[Any], NDArray[np.uint8] | None]:
+    def _open_file(self) -> _View:
         _, is_mapped_to_colors = self._details
         tiff = _open_with_tifffile(self._location)
         try:
@@ -98,15 +103,15 @@ class TiffArray(FileArray):
         weakref.finalize(self, tiff.close)
         return blocks, palette
 
-    def _read_pixels(self, opened: Any, key: Key) -> Samples:
-        view, palette = opened
+    def _read_pixels(self, opened: _View, key: Key) -> Samples:
+        pixels, palette = opened
         kept, _ = self._details
         # Dimensions that are not kept have a length of one.
-        stored: list[int | slice] = [0] * len(view.shape)
+        stored: list[int | slice] = [0] * len(pixels.shape)
         for dimension, part in zip(kept, key, strict=False):
             stored[dimension] = part
-        pixels = np.array(view[tuple(stored)])
-        return pixels if palette is None else palette[pixels][..., key[-1]]
+        part = np.array(pixels[tuple(stored)])
+        return part if palette is None else palette[part][..., key[-1]]
 
 
 def _open_with_tifffile(location: Location) -> TiffFile:
@@ -195,7 +200,7 @@ def _block_shape(series: TiffPageSeries, kept: tuple[int, ...]) -> tuple[int, ..
     return tuple(block[i] for i in kept)
 
 
-def _open_blocks(series: TiffPageSeries) -> zarr.Array[Any]:
+def _open_blocks(series: TiffPageSeries) -> ZarrArray:
     """Return a zarr array whose chunks are the tiles or strips of a series."""
     # A file that can be mapped is read without zarr.
     import zarr
@@ -211,14 +216,15 @@ def _keep_last_blocks(store: Store, blocks: int) -> Store:
     # The class needs zarr, which most files do not.
     import asyncio
 
+    from zarr.abc.store import Store
     from zarr.storage import WrapperStore
 
-    class KeptBlocks(WrapperStore[Any]):
+    class KeptBlocks(WrapperStore[Store]):
         """A store that runs in zarr's only event loop, and so needs no lock."""
 
         def __init__(self, store: Store) -> None:
             super().__init__(store)
-            self.kept: OrderedDict[str, asyncio.Future[Any]] = OrderedDict()
+            self.kept: OrderedDict[str, asyncio.Future[Buffer | None]] = OrderedDict()
 
         @property
         def read_only(self) -> bool:
@@ -226,7 +232,9 @@ def _keep_last_blocks(store: Store, blocks: int) -> Store:
             # as uploads and files in memory are; zarr refuses to open such a store for reading.
             return True
 
-        async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        async def get(
+            self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+        ) -> Buffer | None:
             if byte_range is not None or ".z" in key:
                 return await self._store.get(key, prototype, byte_range)
             found = self.kept.get(key)

@@ -19,6 +19,7 @@ import numcodecs
 import numcodecs.abc
 import numpy as np
 import zarr
+from numpy.typing import DTypeLike
 from zarr.codecs import BytesCodec
 from zarr.core.chunk_grids import RegularChunkGrid
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
@@ -28,13 +29,17 @@ from napari_pixseg.slices import (
     ChunkIndex,
     PixelSlices,
     Samples,
+    SampleType,
     cut_along_chunks,
     plain_box,
 )
 from napari_pixseg.sources.source import ChunkedArray
 
+ZarrArray: TypeAlias = zarr.Array[Any]
+
+
 # Data type in the files, codec, and whether the codec may also write.
-_PlainFormat: TypeAlias = tuple[np.dtype[Any], numcodecs.abc.Codec | None, bool]
+_PlainFormat: TypeAlias = tuple[SampleType, numcodecs.abc.Codec | None, bool]
 
 
 _DEFAULT_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
@@ -66,11 +71,11 @@ class ChunkFiles(ChunkedArray):
         Whether the codec has the settings of the array, so that it may also write.
     """
 
-    array: zarr.Array[Any]
+    array: ZarrArray
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     folder: str
-    stored: np.dtype[Any]
+    stored: SampleType
     codec: numcodecs.abc.Codec | None
     encodes: bool
 
@@ -80,7 +85,7 @@ class ChunkFiles(ChunkedArray):
             raise AttributeError(name)
         return getattr(self.array, name)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Samples:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Samples:
         """Read the whole array, for NumPy."""
         if copy is False:
             raise ValueError("An array on disk is not read without a copy.")
@@ -178,7 +183,7 @@ def _write_file(path: str, content: Any) -> None:
         file.write(content)
 
 
-def with_fast_local_io(array: zarr.Array[Any]) -> zarr.Array[Any] | ChunkFiles:
+def with_fast_local_io(array: ZarrArray) -> ZarrArray | ChunkFiles:
     """Return an array with the same content, faster if its chunks are plain local files."""
     store = array.store_path.store
     if type(store) is not LocalStore or array.ndim == 0 or array.dtype.kind not in "buif":
@@ -194,7 +199,7 @@ def with_fast_local_io(array: zarr.Array[Any]) -> zarr.Array[Any] | ChunkFiles:
     return ChunkFiles(array, array.shape, array.chunks, folder, *plain_format)
 
 
-def _plain_format_3(metadata: ArrayV3Metadata, dtype: np.dtype[Any]) -> _PlainFormat | None:
+def _plain_format_3(metadata: ArrayV3Metadata, dtype: SampleType) -> _PlainFormat | None:
     """Return how chunks of zarr format 3 are stored; None if that needs more than one codec."""
     first, *others = metadata.codecs
     if not (isinstance(first, BytesCodec) and isinstance(metadata.chunk_grid, RegularChunkGrid)):
@@ -212,7 +217,7 @@ def _plain_format_3(metadata: ArrayV3Metadata, dtype: np.dtype[Any]) -> _PlainFo
     return stored, _DECODERS[name](), False
 
 
-def _plain_format_2(metadata: ArrayV2Metadata, dtype: np.dtype[Any]) -> _PlainFormat | None:
+def _plain_format_2(metadata: ArrayV2Metadata, dtype: SampleType) -> _PlainFormat | None:
     codec = metadata.compressor
     is_known = codec is None or type(codec) in _DECODERS.values()
     if metadata.filters or metadata.order != "C" or not is_known:

@@ -21,15 +21,12 @@ from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.location import Identity, Location, locate
 from napari_pixseg.sources.source import Source, axes_of_names
 from napari_pixseg.sources.urls import public_uri
-from napari_pixseg.sources.zarr_chunks import with_fast_local_io
+from napari_pixseg.sources.zarr_chunks import ZarrArray, with_fast_local_io
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_Array: TypeAlias = zarr.Array[Any]
-
-
-_Node: TypeAlias = zarr.Array[Any] | zarr.Group
+_Node: TypeAlias = ZarrArray | zarr.Group
 
 
 # A part of OME's metadata, which may hold anything.
@@ -152,7 +149,7 @@ def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
 def _open_node(location: Location) -> _Node:
     try:
         if location.is_url:
-            store: Any = FsspecStore.from_url(location.address, read_only=True)
+            store: FsspecStore | LocalStore = FsspecStore.from_url(location.address, read_only=True)
         else:
             store = LocalStore(location.address, read_only=True)
         return zarr.open(store, mode="r")
@@ -183,7 +180,7 @@ def _hash_metadata(*nodes: _Node) -> Identity:
     return {"metadata_sha256": digest.hexdigest()}
 
 
-def _source_of_array(array: _Array, name: str, uri: str | None) -> ZarrSource:
+def _source_of_array(array: ZarrArray, name: str, uri: str | None) -> ZarrSource:
     # Format 3 has names of dimensions; xarray writes them as an attribute into format 2.
     names = getattr(array.metadata, "dimension_names", None)
     return ZarrSource(
@@ -245,7 +242,7 @@ def _find_image_group(group: zarr.Group) -> zarr.Group | None:
     return None
 
 
-def _find_only_array(group: zarr.Group, name: str) -> _Array:
+def _find_only_array(group: zarr.Group, name: str) -> ZarrArray:
     try:
         with warnings.catch_warnings():
             # Groups may hold other files, such as the manifest and the run record of an export.

@@ -9,7 +9,6 @@ import numpy as np
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
 from napari_pixseg.slices import Samples, SampleType
-from napari_pixseg.sources import raster
 from napari_pixseg.sources.location import Location, locate
 from napari_pixseg.sources.source import (
     ACCEPTED,
@@ -92,11 +91,13 @@ def is_tiff(head: bytes) -> bool:
 
 def _open_by_head(location: Location, head: bytes) -> Source:
     """Open a file as the format that its first bytes are those of."""
+    # Each format pays for loading its own reader only.
     if is_tiff(head):
-        # Only TIFFs pay for loading their reader.
         from napari_pixseg.sources import tiff
 
         return tiff.open_tiff(location)
+    from napari_pixseg.sources import raster
+
     return raster.open_picture(location, head)
 
 
@@ -135,6 +136,8 @@ def _open_object(source: Any) -> Source:
 
         return zarr_store.source_of_node(source)
     if isinstance_if_loaded(source, "PIL.Image", "Image"):
+        from napari_pixseg.sources import raster
+
         return raster.source_of_image(source)
     return _source_of_array_like(source)
 

@@ -99,7 +99,7 @@ def test_what_is_finished_is_not_resumed(tmp_path, output):
 def test_what_is_not_ours_is_not_resumed(output):
     output.mkdir()
     (output / "diary.txt").write_text("precious")
-    match = "no unfinished output of this program"
+    match = "not an unfinished output of this program"
     refused(output, match, lambda: segmented(picture()).export(output, resume=True))
 
 

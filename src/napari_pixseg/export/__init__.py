@@ -1,1 +1,1 @@
-"""What leaves the program: OME-Zarr, pictures, and the manifest that commits them."""
+"""Write results: OME-Zarr stores, pictures, and the manifest that commits them."""

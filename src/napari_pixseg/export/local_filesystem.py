@@ -1,49 +1,51 @@
-"""Files of this machine, asked for as fsspec's file systems are, without importing it."""
+"""Local files with the interface of fsspec's file systems, without importing fsspec.
+
+Importing fsspec would slow down every run that only uses local files.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from napari_pixseg.sources.urls import path_of_url
 
-# As fsspec tells a URL from a path; :: chains several.
+# The rule by which fsspec tells a URL from a path; :: chains several URLs.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|.*::")
 
 
 class LocalFiles:
-    """What a :class:`OutputLocation` asks of a file system; paths are absolute, with slashes."""
+    """The methods that :class:`OutputLocation` uses; paths are absolute, with forward slashes."""
 
     protocol = ("file", "local")
     async_impl = False
 
     @staticmethod
     def path_of(target: str) -> str | None:
-        """Return the absolute path that a user's text means; None if it is a URL of elsewhere."""
+        """Return the absolute path that a user's text means; None for URLs of other kinds."""
         if target.lower().startswith("file://"):
             target = path_of_url(target)
         return None if _URL.match(target) else Path(target).absolute().as_posix()
 
     def exists(self, path: str) -> bool:
-        """Whether there is anything, be it a link to nowhere."""
+        """Whether anything is at the path, including a broken link."""
         return os.path.lexists(path)
 
     def isfile(self, path: str) -> bool:
-        """Whether there is a file."""
+        """Whether a file is at the path."""
         return os.path.isfile(path)
 
     def isdir(self, path: str) -> bool:
-        """Whether there is a folder."""
+        """Whether a folder is at the path."""
         return os.path.isdir(path)
 
     def ls(self, path: str, detail: bool = False) -> list[str]:
-        """List a folder."""
+        """List the paths of a folder's entries."""
         return [f"{path}/{name}" for name in os.listdir(path)]
 
-    def find(self, path: str, detail: bool = True) -> dict[str, dict[str, Any]]:
-        """List all files below a folder, with their sizes."""
+    def find(self, path: str, detail: bool = True) -> dict[str, dict[str, int]]:
+        """List all files below a folder with their sizes."""
         found = {}
         for folder, _, names in os.walk(path):
             for name in names:
@@ -56,8 +58,9 @@ class LocalFiles:
         return Path(path).read_bytes()
 
     def rm(self, path: str, recursive: bool = False) -> None:
-        """Remove a file, or a folder with all it holds."""
+        """Remove a file, or a folder with everything in it."""
         if recursive and not os.path.islink(path):
+            # Most runs remove no folder.
             import shutil
 
             shutil.rmtree(path)
@@ -65,4 +68,4 @@ class LocalFiles:
             os.unlink(path)
 
     def invalidate_cache(self) -> None:
-        """Do nothing: there is none."""
+        """Do nothing, because nothing is cached."""

@@ -1,4 +1,7 @@
-"""One writer at a time: a lock of the operating system, gone with the process that held it."""
+"""One writer at a time, by a lock of the operating system.
+
+The lock ends with the process that holds it, so a killed run blocks nobody.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,28 @@ from napari_pixseg.export.output_location import LOCK_NAME, OutputLocation
 
 
 class Lock:
-    """A lock that is held; see :func:`only_writer`."""
+    """A lock that is held until it is released; see :func:`only_writer`."""
 
     def __init__(self, path: Path | None, file: IO[bytes] | None, made_folder: bool) -> None:
-        self._path, self._file, self._made_folder = path, file, made_folder
+        self._path = path
+        self._file = file
+        self._made_folder = made_folder
 
     def release(self) -> None:
-        """Let others write, and leave no trace; a second call does nothing."""
+        """Let others write and remove the lock file; a second call does nothing."""
         if self._path is None or self._file is None:
             return
-        # While it is held: afterwards it might be the lock of another.
+        # Removed while it is still held. Afterward it might be the lock of another run.
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
         self._file.close()
         if sys.platform == "win32":
-            # There an open file cannot be removed.
+            # Windows cannot remove an open file, so it is tried again here.
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
         if self._made_folder:
             with suppress(OSError):
-                self._path.parent.rmdir()  # Only if nothing was written.
+                self._path.parent.rmdir()  # Fails, as it should, if anything was written.
         self._file = None
 
 
@@ -41,14 +46,14 @@ class Lock:
 def only_writer(location: OutputLocation, is_store: bool) -> Iterator[Lock]:
     """Hold the lock of an output while it is written.
 
-    The kernel releases it with the process, even a killed one. File systems that
-    know no locks, and object stores, are written without; for object stores the
-    run record has a heartbeat.
+    The kernel releases it with the process, even with a killed one. File systems
+    without locks are written without one. So are object stores, where the run
+    record has a heartbeat instead.
 
     Raises
     ------
     OutputConflict
-        If another run, here or in another process, holds it.
+        If another run holds it, in this process or in another.
     """
     lock = _take_lock(location, is_store) if location.is_local else Lock(None, None, False)
     try:
@@ -103,6 +108,6 @@ else:
         except BlockingIOError:
             return False
         except OSError:
-            # A file system without locks, as some of networks are.
+            # The file system has no locks, which is true of some network drives.
             return True
         return True

@@ -1,24 +1,21 @@
-"""What a manifest and a run record say of a run."""
+"""The ``details`` of manifests and run records: input, window, color table, classes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.classification.color_counts import ColorCount
-from napari_pixseg.export.manifest import software_versions, utc_now
+from napari_pixseg.export.manifest import JsonObject, software_versions, utc_now
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.damage import missing_parts
 from napari_pixseg.sources.image import Image
 
 
-def initial_details(
-    image: Image, parameters: Parameters, outputs: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return the part of the details that is known before anything is read."""
+def initial_details(image: Image, parameters: Parameters, outputs: tuple[str, ...]) -> JsonObject:
+    """Return the details that are known before anything is read."""
     return {
         "parameters": parameters.to_dict(),
         "semantics": parameters.semantics,
@@ -30,25 +27,28 @@ def initial_details(
     }
 
 
-def skipped_details(image: Image) -> dict[str, Any]:
-    """Return which chunks are left out, in the input's own axes, and how many pixels."""
+def skipped_details(image: Image) -> JsonObject:
+    """Return which chunks are left out, in the input's own axes, and how many pixels they hold."""
     if not image.missing:
         return {}
-    chunks, planes = [], set()
+    chunks = []
+    # The boxes of pixels; several chunks may hold the channels of the same pixels.
+    boxes = set()
     for name, part in missing_parts(image.source, image.missing):
-        start, stop = [p.start for p in part], [p.stop for p in part]
+        start = [bounds.start for bounds in part]
+        stop = [bounds.stop for bounds in part]
         chunks.append({"name": name, "start": start, "stop": stop})
         bounds = dict(zip(image.axes, zip(start, stop, strict=True), strict=True))
         first, end = bounds.pop("c", (0, 1))
-        # A chunk that holds alpha alone leaves the colors as they are.
+        # Colors are still complete if a chunk holds nothing but alpha.
         if any(first <= member < end for member in image.channels or (0,)):
-            planes.add(tuple(bounds.values()))
-    pixels = sum(math.prod(b - a for a, b in box) for box in planes)
+            boxes.add(tuple(bounds.values()))
+    pixels = sum(math.prod(b - a for a, b in box) for box in boxes)
     return {"skipped": {"pixels": pixels, "chunks": chunks}}
 
 
-def describe_input(image: Image) -> dict[str, Any]:
-    """Return what an input is, as JSON values."""
+def describe_input(image: Image) -> JsonObject:
+    """Return a description of an input as JSON values."""
     source = image.source
     return {
         "uri": source.uri,
@@ -64,8 +64,8 @@ def describe_input(image: Image) -> dict[str, Any]:
     }
 
 
-def counted_details(color_count: ColorCount) -> dict[str, Any]:
-    """Return what is known once the colors are counted."""
+def counted_details(color_count: ColorCount) -> JsonObject:
+    """Return the details that are known once the colors are counted."""
     table = color_count.table()
     window = color_count.pixels().encoding.window
     return {
@@ -76,8 +76,8 @@ def counted_details(color_count: ColorCount) -> dict[str, Any]:
 
 def decided_details(
     color_count: ColorCount, classes: Classes, warnings: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return what is known once the classes are decided."""
+) -> JsonObject:
+    """Return the details that are known once the classes are decided."""
     return {
         **counted_details(color_count),
         "classes": [_row_values(row) for row in classes.table],
@@ -85,6 +85,6 @@ def decided_details(
     }
 
 
-def _row_values(row: np.void) -> dict[str, Any]:
+def _row_values(row: np.void) -> JsonObject:
     names = row.dtype.names or ()
     return {name: row[name].tolist() for name in names}

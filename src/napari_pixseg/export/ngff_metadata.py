@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.export.manifest import JsonObject
 from napari_pixseg.parameters import AXES
 from napari_pixseg.sources.image import Image
 
 VERSION = "0.5"
-
-
 _AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-
-
 _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
 
 def with_channels(axes: str) -> str:
-    """Put c where OME-Zarr wants it among axes."""
+    """Insert the channel axis where OME-Zarr wants it."""
     return "".join(axis for axis in AXES if axis in axes or axis == "c")
 
 
-# Metadata --------------------------------------------------------------------
-
-
-def multiscale_metadata(name: str, axes: str, levels: int, image: Image) -> dict[str, Any]:
-    """Return the metadata of a pyramid in the input's physical space."""
+def multiscale_metadata(name: str, axes: str, levels: int, image: Image) -> JsonObject:
+    """Return ``multiscales`` metadata of a pyramid in the input's physical space."""
     datasets = [
         {"path": str(level), "coordinateTransformations": _level_transforms(axes, level, image)}
         for level in range(levels)
@@ -47,14 +40,15 @@ def _axis_metadata(axis: str, image: Image) -> dict[str, str]:
     return {**described, "unit": unit} if unit and axis != "c" else described
 
 
-def _level_transforms(axes: str, level: int, image: Image) -> list[dict[str, Any]]:
-    scale, translation = [], []
+def _level_transforms(axes: str, level: int, image: Image) -> list[JsonObject]:
+    scale = []
+    translation = []
     for axis in axes:
         size = float(image.source.scale.get(axis, 1.0)) if axis != "c" else 1.0
         start = float(image.source.translation.get(axis, 0.0)) if axis != "c" else 0.0
         factor = 2**level if axis in "yx" else 1
         scale.append(size * factor)
-        # A pixel stands for a block of the finest level, and lies at its center.
+        # A coarse pixel covers a block of the finest level and lies at the block's center.
         translation.append(start + size * (factor - 1) / 2)
     return [
         {"type": "scale", "scale": scale},
@@ -62,8 +56,8 @@ def _level_transforms(axes: str, level: int, image: Image) -> list[dict[str, Any
     ]
 
 
-def omero_metadata(channel_names: Sequence[str]) -> dict[str, Any]:
-    """Return ``omero`` metadata: how viewers should show the channels."""
+def omero_metadata(channel_names: Sequence[str]) -> JsonObject:
+    """Return ``omero`` metadata, which tells viewers how to show the channels."""
     window = {"start": 0, "end": 255, "min": 0, "max": 255}
     channels = [
         {
@@ -75,18 +69,19 @@ def omero_metadata(channel_names: Sequence[str]) -> dict[str, Any]:
         for name in channel_names
     ]
     model = "color" if len(channel_names) > 2 else "greyscale"
+    # "greyscale" is spelled as OMERO spells it.
     return {"channels": channels, "rdefs": {"model": model}}
 
 
-def label_colors(palette: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """Return the color of every class as ``image-label`` metadata has it."""
+def label_colors(palette: NDArray[np.uint8]) -> list[JsonObject]:
+    """Return the color of every class in the form of ``image-label`` metadata."""
     numbered = list(enumerate(palette.tolist()))[1:]
     return [{"label-value": number, "rgba": [*color, 255]} for number, color in numbered]
 
 
-def image_label_metadata(colors: list[dict[str, Any]], has_image: bool) -> dict[str, Any]:
-    """Return ``image-label`` metadata: colors, and the image the labels belong to."""
-    described: dict[str, Any] = {"version": VERSION}
+def image_label_metadata(colors: list[JsonObject], has_image: bool) -> JsonObject:
+    """Return ``image-label`` metadata: colors, and the image that the labels belong to."""
+    described: JsonObject = {"version": VERSION}
     if colors:
         described["colors"] = colors
     if has_image:

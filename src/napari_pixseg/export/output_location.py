@@ -1,7 +1,7 @@
-"""Where an output goes: a path or a URL, and the small files written there whole.
+"""Where an output goes: a path or a URL, and the small files written there.
 
-Object stores cannot rename, so nothing here relies on it but the replacement of
-a local file.
+Object stores cannot rename, so only the replacement of a local file relies on
+renaming.
 """
 
 from __future__ import annotations
@@ -25,39 +25,24 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 
-# An output whose name ends otherwise is a store.
+# An output with any other suffix is a store.
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-
-
 MANIFEST_NAME = "manifest.json"
-
-
 RECORD_NAME = "pixseg-run.json"
-
-
-# These four are only in an unfinished store.
+# Only an unfinished store holds these four.
 COLORS_NAME = "pixseg-colors.npy"
-
-
 KEPT_NAME = "pixseg-components"
-
-
 ROWS_NAME = "pixseg-rows"
-
-
 LOCK_NAME = "pixseg-run.lock"
-
-
+# How long wait_for_writers() waits at most; a chunk takes much less.
 _SETTLE_SECONDS = 5.0
-
-
-# Names that zarr and new_file() give to what they are going to rename.
+# Names that zarr and new_file() give to files that they are going to rename.
 _PARTIAL = re.compile(r"\.[0-9a-f]{8,32}\.partial(\.\w+)?$")
 
 
 @dataclass(frozen=True)
 class OutputLocation:
-    """A path or URL that may or may not exist.
+    """A path or URL, whether or not anything exists there.
 
     Attributes
     ----------
@@ -72,6 +57,7 @@ class OutputLocation:
         target = os.path.expanduser(self.target)
         if (local := LocalFiles.path_of(target)) is not None:
             return LocalFiles(), local.rstrip("/")
+        # Only URLs need it, and it is slow to import.
         import fsspec
 
         try:
@@ -85,17 +71,17 @@ class OutputLocation:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a file or folder of this machine."""
+        """Whether this is a file or folder on this machine."""
         return "file" in self._filesystem_and_path[0].protocol
 
     @property
     def local_path(self) -> Path:
-        """The path, if this is local."""
+        """The path; only for local locations."""
         return Path(self._filesystem_and_path[1])
 
     @property
     def uri(self) -> str:
-        """Absolute URI without credentials."""
+        """The absolute URI, without credentials."""
         filesystem, path = self._filesystem_and_path
         if self.is_local:
             return Path(path).as_uri()
@@ -103,40 +89,40 @@ class OutputLocation:
 
     @property
     def real_uri(self) -> str:
-        """URI of what this leads to, links of the file system followed."""
+        """The URI after following the file system's links."""
         return self.local_path.resolve().as_uri() if self.is_local else self.uri
 
     @property
     def name(self) -> str:
-        """Last part of the path."""
+        """The last part of the path."""
         return self._filesystem_and_path[1].rsplit("/", 1)[-1]
 
     @property
     def suffix(self) -> str:
-        """File name extension in lower case, with its dot."""
+        """The file name's extension in lower case, with its dot."""
         return os.path.splitext(self.name)[1].lower()
 
     def child(self, name: str) -> OutputLocation:
-        """A file below this place."""
+        """Return the location of a file in this folder."""
         return OutputLocation(self.target.rstrip("/") + "/" + name)
 
     def sidecar(self) -> OutputLocation:
-        """The manifest beside a picture: ``<file name>.json``."""
+        """Return the location of a picture's manifest: ``<file name>.json`` beside it."""
         return OutputLocation(self.target.rstrip("/") + ".json")
 
     def partial_path(self) -> Path:
-        """A name of its own in the same folder, for a file that is to be renamed."""
+        """Return a new unique path in the same folder, for a file that will be renamed."""
         return self.local_path.with_name(f".{self.name}.{os.urandom(4).hex()}.partial{self.suffix}")
 
     def exists(self) -> bool:
-        """Whether there is a file, or a folder with anything in it."""
+        """Whether there is a file, or a folder that is not empty."""
         filesystem, path = self._filesystem_and_path
         if not filesystem.exists(path):
             return False
         return not filesystem.isdir(path) or bool(filesystem.ls(path, detail=False))
 
     def find_obstacle(self) -> Path | None:
-        """What stands where this, or a folder above it, would have to be made."""
+        """Return the file or broken link that prevents making this or a folder above it."""
         if not self.is_local:
             return None
         for path in (self.local_path, *self.local_path.parents):
@@ -148,26 +134,26 @@ class OutputLocation:
         return None
 
     def is_file(self) -> bool:
-        """Whether there is a file."""
+        """Whether this is an existing file."""
         filesystem, path = self._filesystem_and_path
         return bool(filesystem.isfile(path))
 
     def is_folder(self) -> bool:
-        """Whether there is a folder, even an empty one."""
+        """Whether this is an existing folder; it may be empty."""
         filesystem, path = self._filesystem_and_path
         return bool(filesystem.isdir(path))
 
     def list_names(self) -> list[str]:
-        """Names of what is in this folder; none if it is no folder."""
+        """Return the names in this folder; an empty list if it is not a folder."""
         filesystem, path = self._filesystem_and_path
         if not filesystem.isdir(path):
             return []
         filesystem.invalidate_cache()
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1]
-                      for entry in filesystem.ls(path, detail=False))  # fmt: skip
+        entries = filesystem.ls(path, detail=False)
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
     def list_files(self) -> Iterator[tuple[str, int]]:
-        """Path below this folder, and size, of every file in it, from one listing."""
+        """Yield relative path and size of every file below this folder, from one listing."""
         filesystem, path = self._filesystem_and_path
         filesystem.invalidate_cache()
         root = path.lstrip("/") + "/"
@@ -175,7 +161,7 @@ class OutputLocation:
             yield name.lstrip("/").removeprefix(root), int(info["size"] or 0)
 
     def remove_partial_files(self) -> None:
-        """Remove what a killed run left half written here, or beside this file."""
+        """Remove files that a killed run left half-written in this folder or beside this file."""
         if not self.is_local:
             return
         for path in self.local_path.parent.glob(
@@ -194,15 +180,15 @@ class OutputLocation:
         ]
 
     def wait_for_writers(self) -> None:
-        """Wait for what zarr is still writing: where one chunk fails, others are on their way."""
+        """Wait until zarr writes nothing more; when one chunk fails, others are still in flight."""
         end = time.monotonic() + _SETTLE_SECONDS
         while self.is_local and time.monotonic() < end and self._partial_files():
             time.sleep(_SETTLE_SECONDS / 100)
 
     def read_bytes(self) -> bytes | None:
-        """Content of a file; None if there is none."""
+        """Return a file's content; None if there is no file."""
         filesystem, path = self._filesystem_and_path
-        # Another process may have written it since this one looked.
+        # Another process may have written the file since the last listing.
         filesystem.invalidate_cache()
         try:
             return bytes(filesystem.cat_file(path)) if filesystem.isfile(path) else None
@@ -210,7 +196,7 @@ class OutputLocation:
             return None
 
     def write_bytes(self, content: bytes) -> None:
-        """Write a file whole or not at all."""
+        """Write a file completely or not at all."""
         filesystem, path = self._filesystem_and_path
         if not self.is_local:
             filesystem.pipe_file(path, content)
@@ -222,12 +208,13 @@ class OutputLocation:
 
     @contextmanager
     def new_file(self) -> Iterator[Path]:
-        """Give a local path to write to; what is there in the end becomes this file, whole."""
+        """Yield a local path to write to; when it is complete, it becomes this file."""
         filesystem, path = self._filesystem_and_path
         if self.is_local:
             self.local_path.parent.mkdir(parents=True, exist_ok=True)
             partial = self.partial_path()
         else:
+            # Local outputs do without the import.
             import tempfile
 
             partial = Path(tempfile.gettempdir()) / f"{os.urandom(16).hex()}{self.suffix}"
@@ -241,25 +228,27 @@ class OutputLocation:
             partial.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove a file, or a folder with all it holds; nothing there is no error."""
+        """Remove a file, or a folder with everything in it; it is fine if nothing is there."""
         filesystem, path = self._filesystem_and_path
         if filesystem.exists(path):
             filesystem.rm(path, recursive=filesystem.isdir(path))
         filesystem.invalidate_cache()
 
     def open_store(self) -> Store:
-        """Return a zarr store at this place."""
+        """Return a zarr store at this location."""
+        # Pictures are written without zarr, which is slow to import.
         import zarr.storage
 
         filesystem, path = self._filesystem_and_path
         if self.is_local:
             return zarr.storage.LocalStore(self.local_path)
         if not filesystem.async_impl:
+            # Only the few file systems that are not asynchronous need it.
             from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
             return zarr.storage.FsspecStore(
                 AsyncFileSystemWrapper(filesystem, asynchronous=True), path=path
             )
         url = filesystem.unstrip_protocol(path)
-        # Made anew as asynchronous, on zarr's own event loop.
+        # Opened again from its URL, because zarr needs it asynchronous on its own event loop.
         return zarr.storage.FsspecStore.from_url(url)

@@ -1,4 +1,4 @@
-"""The region table on disk: Parquet, written in parts that fit in memory."""
+"""The region table on disk: a Parquet file, written in groups of rows that fit in memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from napari_pixseg.export.measurement_spill import RowFiles
 from napari_pixseg.regions.region_table import Columns, put_rows
 
 TABLE_NAME = "regions.parquet"
-
-
 _ROWS_PER_GROUP = 1 << 17
-
-
-_INTEGERS, _REALS = "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
+_INTEGERS = "DELTA_BINARY_PACKED"
+_REALS = "BYTE_STREAM_SPLIT"
 
 
 def write_parquet(
@@ -31,20 +28,22 @@ def write_parquet(
     ----------
     path : Path
     rows : RowFiles
-        Most of the rows.
+        Most of the rows, in files.
     more : dict of str to ndarray
-        The others, ascending by ``number``.
+        The other rows, ascending by ``number``.
     count : int
     check : callable
-        Called before each group of rows; may raise.
+        Called before each group of rows; may raise to stop the writing.
     """
+    # Only region tables need it, and it is slow to import.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     dtype = rows.maker.dtype
     kinds = {name: pa.from_numpy_dtype(dtype[name]) for name in dtype.names or ()}
-    # Dictionaries are given up after half the work: values differ. Numbers and coordinates
-    # differ little from row to row, and the first bytes of means are alike.
+    # Parquet would give up its dictionaries after half the work, because few values repeat.
+    # Deltas suit numbers and coordinates, which change little from row to row. Splitting by
+    # bytes suits means, whose first bytes are alike.
     encodings = {pa.int32(): _INTEGERS, pa.int64(): _INTEGERS, pa.float64(): _REALS}
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
     options["write_batch_size"] = _ROWS_PER_GROUP
@@ -61,7 +60,7 @@ def write_parquet(
         return group
 
     with pq.ParquetWriter(path, pa.schema(list(kinds.items())), **options) as writer:
-        # The next group is put in order while one is compressed.
+        # One group is put in order while the one before it is compressed.
         for group in _make_one_ahead(order_rows, starts):
             check()
             columns = [_arrow_array(group[name], kind) for name, kind in kinds.items()]
@@ -79,7 +78,8 @@ def _make_one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> It
 
 
 def _arrow_array(values: NDArray[Any], kind: Any) -> Any:
-    """Wrap values without a look at them: pa.array() would import pandas, which takes a second."""
+    """Wrap values without copying; pa.array() would import pandas, which takes a second."""
+    # See write_parquet().
     import pyarrow as pa
 
     plain = np.packbits(values, bitorder="little") if values.dtype == bool else values

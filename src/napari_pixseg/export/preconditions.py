@@ -1,4 +1,4 @@
-"""What is refused before an export begins; nothing here changes anything."""
+"""Checks before an export begins. They refuse, and they change nothing."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ OnError: TypeAlias = Literal["raise", "skip"]
 
 
 OUTPUTS = ("classes", "recolored", "regions")
-
-
+# Extensions of other formats that are not letters alone.
 _WITH_DIGITS = (".jp2", ".h5", ".hdf5", ".bz2", ".nd2")
 
 
 @dataclass(frozen=True)
 class ExistingOutputPolicy:
-    """What is to be done with an output that exists.
+    """What may happen to an output that exists.
 
     Attributes
     ----------
     overwrite : bool
-        It may be replaced.
+        Whether it may be replaced.
     resume : bool
-        It is to be finished.
+        Whether it should be finished.
     """
 
     overwrite: bool = False
@@ -52,7 +51,7 @@ def check_target(
     policy: ExistingOutputPolicy,
     blob: bool,
 ) -> None:
-    """Refuse an output that cannot be written.
+    """Refuse an output that cannot, or must not, be written.
 
     Raises
     ------
@@ -81,13 +80,13 @@ def check_target(
         refuse_existing(location, policy)
     except OutputConflict:
         if is_unfinished(location):
-            # To hear that it is being written helps more than that it exists.
+            # If a run is writing it, saying so helps more than saying that it exists.
             _refuse_second_writer(location)
         raise
 
 
 def _check_format(location: OutputLocation, blob: bool) -> None:
-    # A folder may be called out.v2; letters after the last dot are those of some format.
+    # A folder may be called out.v2. Letters alone after the last dot mean some file format.
     letters = location.suffix[1:].isalpha() or location.suffix in _WITH_DIGITS
     if letters and location.suffix not in (".zarr", *PICTURES):
         raise ParameterError(
@@ -96,13 +95,13 @@ def _check_format(location: OutputLocation, blob: bool) -> None:
         )
     if blob and location.suffix not in PICTURES:
         raise ParameterError(
-            f"blob gives the picture alone, but {location.name} is no picture; "
+            f"blob gives the picture alone, but {location.name} is not a picture; "
             f"give a path that ends in {', '.join(PICTURES)}."
         )
 
 
 def check_outputs(outputs: tuple[str, ...]) -> None:
-    """Refuse names that are no outputs, and none at all."""
+    """Refuse unknown names of outputs, and an empty list."""
     unknown = [name for name in outputs if name not in OUTPUTS]
     if unknown or not outputs:
         named = ", ".join(repr(name) for name in unknown) or "nothing"
@@ -110,24 +109,22 @@ def check_outputs(outputs: tuple[str, ...]) -> None:
 
 
 def check_on_error(on_error: str, image: Image) -> None:
-    """Refuse what cannot be done about damaged chunks."""
+    """Refuse an unknown ``on_error``, and ``skip`` where chunks are not known."""
     if on_error not in get_args(OnError):
         raise ParameterError(f"on_error = {on_error!r}; choose 'raise' or 'skip'.")
     if on_error == "skip" and image.source.is_dask:
         raise ParameterError(
             "on_error = 'skip' cannot tell which chunks lie behind a Dask array; give the zarr "
-            "store or the file that it reads."
+            "store or the file that the array reads."
         )
 
 
 def _refuse_input_as_output(image: Image, location: OutputLocation) -> None:
-    """Overwriting the input, or writing inside it, would destroy what cannot be made again."""
+    """Refuse to overwrite the input or to write inside it, because nothing could restore it."""
     if image.source.uri is None:
         return
-    source, target = (
-        f"{uri.rstrip('/')}/"
-        for uri in (OutputLocation(image.source.uri).real_uri, location.real_uri)
-    )
+    source = OutputLocation(image.source.uri).real_uri.rstrip("/") + "/"
+    target = location.real_uri.rstrip("/") + "/"
     if source.startswith(target) or target.startswith(source):
         raise OutputConflict(
             f"The output {location.uri} and the input {image.source.uri} overlap; "
@@ -136,7 +133,7 @@ def _refuse_input_as_output(image: Image, location: OutputLocation) -> None:
 
 
 def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> None:
-    """Refuse what exists, unless it is an output of ours and may be replaced or finished.
+    """Refuse what exists, unless it is an output of this program and may be replaced or finished.
 
     Raises
     ------
@@ -162,10 +159,12 @@ def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> N
 
 
 def list_contents(location: OutputLocation) -> list[str]:
-    """Names of what is in a store, but for the lock and a record that was never whole."""
-    never = f".{RECORD_NAME}."
+    """Return the names in a store, without the lock and half-written run records."""
+    partial_record = f".{RECORD_NAME}."
     return [
-        name for name in location.list_names() if name != LOCK_NAME and not name.startswith(never)
+        name
+        for name in location.list_names()
+        if name != LOCK_NAME and not name.startswith(partial_record)
     ]
 
 
@@ -183,6 +182,7 @@ def _refuse_existing_picture(location: OutputLocation, policy: ExistingOutputPol
 
 
 def _refuse_second_writer(location: OutputLocation) -> None:
+    """Raise OutputConflict if a run is writing the output at this moment."""
     if location.is_local:
         with only_writer(location, is_store=True):
             return
@@ -190,7 +190,7 @@ def _refuse_second_writer(location: OutputLocation) -> None:
 
 
 def _is_manifest(location: OutputLocation) -> bool:
-    """Whether a file is a manifest that this program wrote."""
+    """Whether a file is a manifest written by this program."""
     content = location.read_bytes()
     try:
         return content is not None and "software" in Manifest.from_json(content).details
@@ -204,8 +204,8 @@ def _foreign_sentence(location: OutputLocation, policy: ExistingOutputPolicy) ->
 
 def _not_resumable_sentence(location: OutputLocation) -> str:
     return (
-        f"{location.uri} exists and is no unfinished output of this program, so it cannot be "
-        "resumed; choose another path."
+        f"{location.uri} exists and is not an unfinished output of this program, so it cannot "
+        "be resumed; choose another path."
     )
 
 
@@ -238,12 +238,12 @@ def _finished_sentence(location: OutputLocation) -> str:
 
 
 def is_unfinished(location: OutputLocation) -> bool:
-    """Whether a store was begun by this program and not finished."""
+    """Whether this program began a store and did not finish it."""
     names = location.list_names()
     return RECORD_NAME in names and MANIFEST_NAME not in names and load_record(location) is not None
 
 
 def _never_began(location: OutputLocation, names: list[str]) -> bool:
-    """Whether a run failed here before it wrote anything: then nothing can be lost."""
+    """Whether a run failed here before it wrote anything, so that nothing can be lost."""
     record = load_record(location) if names == [RECORD_NAME] else None
     return (record or {}).get("state") in ("failed", "cancelled")

@@ -1,4 +1,7 @@
-"""Pictures that fit one file: PNG and JPEG in memory, TIFF row of tiles by row of tiles."""
+"""Write the recolored picture to one file.
+
+PNG and JPEG are painted in memory. TIFF is written one row of tiles at a time.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.export.manifest import JsonObject
 from napari_pixseg.export.recolor import Painter, color_channels
 
 if TYPE_CHECKING:
@@ -22,36 +26,27 @@ if TYPE_CHECKING:
 
 
 STAGE = "picture"
-
-
+# A palette PNG has at most this many colors.
 _PALETTE = 256
-
-
-# Flat colors are runs: looking for nothing else (zlib's Z_RLE) is fastest, and made files of
-# the size that level 6 gave for samples.
+# Flat colors are runs of equal bytes. Searching for runs only (zlib's Z_RLE) is fastest, and it
+# made files about as small as level 6 did.
 _PNG: dict[str, Any] = {"compress_level": 1, "compress_type": 3}
 
 
-_Paint: TypeAlias = Callable[[NDArray[Any], int], NDArray[np.uint8]]
+_Paint: TypeAlias = Callable[[NDArray[np.integer], int], NDArray[np.uint8]]
 
 
+# The longest side that libjpeg takes.
 _JPEG_SIDE = 65_500
-
-
+# A larger picture is not painted in memory.
 _LARGEST = 1 << 32
-
-
 _TIFF_TILE = 512
-
-
 _OME_UNITS = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}
-
-
 _NGFF_TO_TIFF = {"t": "T", "z": "Z", "y": "Y", "x": "X"}
 
 
 def refuse_format(suffix: str, shape: tuple[int, ...], channels: int, name: str) -> None:
-    """Refuse a picture that its format cannot hold, before anything is read.
+    """Refuse a picture that its format cannot hold; called before anything is read.
 
     Raises
     ------
@@ -89,16 +84,16 @@ def write_picture(
     ----------
     path : Path
     tile_source : TileSource
-        Tiles of the class map, for formats that are written from memory.
+        Tiles of the class map, for formats written from memory.
     tiling : Tiling
     painter : Painter
     suffix : str
-        Lower case, with its dot; it decides the format.
+        In lower case, with its dot; it decides the format.
     is_ome : bool
         Whether a TIFF is to be an OME-TIFF.
     monitor : RunMonitor
     lazy : callable
-        Gives the class map as a Dask array, for TIFF, which is written in order.
+        Returns the class map as a Dask array, for TIFF, which is written in order.
     """
     if suffix in (".tif", ".tiff"):
         _write_tiff(path, lazy(), painter, tiling, monitor, is_ome)
@@ -107,12 +102,13 @@ def write_picture(
             path, _paint_in_memory(tile_source, tiling, _add_channel, 1, monitor), painter.palette
         )
     else:
-        paint, channels = _paint_with(painter, tiling), painter.channels
+        channels = painter.channels
+        paint = _paint_with(painter, tiling)
         _write_plane(path, _paint_in_memory(tile_source, tiling, paint, channels, monitor), suffix)
 
 
 def _has_palette(painter: Painter) -> bool:
-    """Whether a PNG can name the colors once, and hold a byte for each pixel."""
+    """Whether a PNG can hold one byte a pixel and name the colors once in a palette."""
     colored = color_channels(painter.image) == painter.channels == 3
     return colored and len(painter.palette) <= _PALETTE
 
@@ -122,7 +118,7 @@ def _paint_in_memory(
 ) -> NDArray[np.uint8]:
     picture = np.empty((*tiling.shape, channels), np.uint8)
 
-    def fill_tile(classes: NDArray[Any], number: int) -> None:
+    def fill_tile(classes: NDArray[np.integer], number: int) -> None:
         picture[tiling.slices(number)] = paint(classes, number)
 
     run_tiles(tile_source, fill_tile, STAGE, monitor)
@@ -130,17 +126,18 @@ def _paint_in_memory(
 
 
 def _paint_with(painter: Painter, tiling: Tiling) -> _Paint:
-    def paint_tile(classes: NDArray[Any], number: int) -> NDArray[np.uint8]:
+    def paint_tile(classes: NDArray[np.integer], number: int) -> NDArray[np.uint8]:
         return np.moveaxis(painter.paint_tile(classes, tiling.slices(number)), 0, -1)
 
     return paint_tile
 
 
-def _add_channel(classes: NDArray[Any], _number: int) -> NDArray[np.uint8]:
-    return classes[..., np.newaxis]
+def _add_channel(classes: NDArray[np.integer], _number: int) -> NDArray[np.uint8]:
+    return classes[..., np.newaxis].astype(np.uint8, copy=False)
 
 
 def _write_indices(path: Path, classes: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+    # Stores are written without Pillow.
     from PIL import Image as PillowImage
 
     picture = PillowImage.fromarray(classes[..., 0])
@@ -149,11 +146,12 @@ def _write_indices(path: Path, classes: NDArray[np.uint8], palette: NDArray[np.u
 
 
 def _write_plane(path: Path, picture: NDArray[np.uint8], suffix: str) -> None:
+    # Stores are written without Pillow.
     from PIL import Image as PillowImage
 
     options = _PNG
     if suffix != ".png":
-        # JPEG has no alpha, and blurs flat colors least like this.
+        # JPEG has no alpha. These options blur flat colors least.
         picture = picture[..., : 1 if picture.shape[-1] <= 2 else 3]
         options = {"quality": 95, "subsampling": 0}
     plane = picture[..., 0] if picture.shape[-1] == 1 else picture
@@ -161,8 +159,8 @@ def _write_plane(path: Path, picture: NDArray[np.uint8], suffix: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """The picture in the order in which a tiled TIFF is written."""
+class _TiffTiles:
+    """The picture's TIFF tiles in the order in which they are written."""
 
     classes: da.Array
     painter: Painter
@@ -184,9 +182,9 @@ class _Rows:
 
     def _strip_tiles(self, plane: tuple[int, ...], rows: slice) -> Iterator[NDArray[np.uint8]]:
         outer = tuple(slice(index, index + 1) for index in plane)
-        region = (*outer, rows, slice(0, self.tiling.shape[-1]))
-        classes = np.asarray(self.classes[region].compute())
-        strip = np.moveaxis(self.painter.paint_tile(classes, region), 0, -1)
+        part = (*outer, rows, slice(0, self.tiling.shape[-1]))
+        classes = np.asarray(self.classes[part].compute())
+        strip = np.moveaxis(self.painter.paint_tile(classes, part), 0, -1)
         height, width, channels = strip.shape[-3:]
         strip = strip.reshape(height, width, channels)
         for top in range(0, height, _TIFF_TILE):
@@ -203,28 +201,33 @@ def _write_tiff(
     monitor: RunMonitor,
     is_ome: bool,
 ) -> None:
+    # Only TIFF needs it.
     import tifffile
 
-    # TIFF tiles must not straddle two strips that are computed one after the other.
+    # Strips are computed one after the other, so no TIFF tile may lie in two of them.
     height = max(tiling.tile[-2] // _TIFF_TILE, 1) * _TIFF_TILE
     tiling = Tiling(tiling.shape, (*tiling.tile[:-2], height, tiling.tile[-1]), tiling.write_chunk)
     axes = "".join(_NGFF_TO_TIFF[axis] for axis in painter.image.label_axes)
     gray = color_channels(painter.image) == 1
     samples = (painter.channels,) if painter.channels > 1 else ()
     tifffile.imwrite(
-        path, ome=is_ome, data=iter(_Rows(classes, painter, tiling, monitor)),
-        shape=(*tiling.shape, *samples), dtype=np.uint8,
+        path,
+        ome=is_ome,
+        data=iter(_TiffTiles(classes, painter, tiling, monitor)),
+        shape=(*tiling.shape, *samples),
+        dtype=np.uint8,
         bigtiff=int(np.prod(tiling.shape)) * painter.channels > 1 << 31,
-        tile=(_TIFF_TILE, _TIFF_TILE), compression="zlib",
+        tile=(_TIFF_TILE, _TIFF_TILE),
+        compression="zlib",
         planarconfig="contig" if samples else None,
         photometric="minisblack" if gray else "rgb",
         extrasamples=["unassalpha"] if painter.keeps_alpha else None,
         metadata={"axes": axes + "S" * len(samples), **_pixel_size(painter, is_ome)},
         **_tiff_resolution(painter),
-    )  # fmt: skip
+    )
 
 
-def _pixel_size(painter: Painter, is_ome: bool) -> dict[str, Any]:
+def _pixel_size(painter: Painter, is_ome: bool) -> JsonObject:
     source = painter.image.source
     sizes = {axis: source.scale[axis] for axis in "xyz" if axis in source.scale and is_ome}
     units = {axis: _OME_UNITS.get(source.units.get(axis, "")) for axis in sizes}
@@ -233,7 +236,7 @@ def _pixel_size(painter: Painter, is_ome: bool) -> dict[str, Any]:
     return known | named
 
 
-def _tiff_resolution(painter: Painter) -> dict[str, Any]:
+def _tiff_resolution(painter: Painter) -> JsonObject:
     source = painter.image.source
     if source.units.get("x") != "micrometer" or not {"x", "y"} <= set(source.scale):
         return {}

@@ -1,9 +1,8 @@
-"""From classes to the picture that users get: gray, color, and alpha where there is one."""
+"""Turn classes into the recolored picture: gray or color, and alpha if the input has it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +16,12 @@ from napari_pixseg.sources.image import Image
 
 @dataclass(frozen=True)
 class Painter:
-    """Paints classes with their colors.
+    """Paints classes in their colors.
 
     Attributes
     ----------
     image : Image
-        The input, asked for its alpha.
+        The input, which provides the alpha.
     palette : (n + 1, 3) ndarray of uint8
     keeps_alpha : bool
         Whether the picture has the input's alpha as its last channel.
@@ -34,33 +33,34 @@ class Painter:
 
     @classmethod
     def for_image(cls, image: Image, classes: Classes) -> Painter:
-        """Paint as the semantics has it: the reference makes everything opaque."""
+        """Return a painter; semantics ``imagemagick6`` drops alpha, as ImageMagick does."""
         keeps_alpha = image.alpha is not None and classes.parameters.semantics == "documented"
         return cls(image, classes.palette, keeps_alpha)
 
     @property
     def channels(self) -> int:
-        """1 gray, 3 color, and one more for alpha."""
+        """The number of channels: 1 for gray or 3 for color, and one more for alpha."""
         return color_channels(self.image) + self.keeps_alpha
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """Name of each channel."""
+        """The name of each channel."""
         names = ("gray",) if self.image.gray else ("red", "green", "blue")
         return (*names, "alpha") if self.keeps_alpha else names
 
-    def paint_tile(self, classes: NDArray[Any], region: PixelSlices) -> NDArray[np.uint8]:
-        """Return the picture of a region of the class map, (channels, ...) uint8."""
+    def paint_tile(self, classes: NDArray[np.integer], part: PixelSlices) -> NDArray[np.uint8]:
+        """Return the picture of a part of the class map, (channels, ...) uint8."""
         picture = np.empty((self.channels, *classes.shape), np.uint8)
+        # The compiled kernel takes one contiguous line, so classes are copied only if need be.
         flat = np.require(classes, requirements=["C", "W"]).reshape(-1)
         for channel in range(color_channels(self.image)):
             colors = np.ascontiguousarray(self.palette[:, channel])
             kernels.paint_classes(flat, colors, picture[channel].reshape(-1))
         if self.keeps_alpha:
-            picture[-1] = alpha_bytes(self.image.read_alpha(region))
+            picture[-1] = alpha_bytes(self.image.read_alpha(part))
         return picture
 
 
 def color_channels(image: Image) -> int:
-    """Number of color channels of the picture made of an image."""
+    """Return the number of color channels in the picture of an image."""
     return 1 if image.gray else 3

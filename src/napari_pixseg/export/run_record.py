@@ -1,31 +1,27 @@
-"""The run record: how far a run got, why it ended, and whether another may go on from there."""
+"""The run record: how far a run got, why it ended, and whether another run may continue it."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from napari_pixseg.errors import OutputConflict, status_of
-from napari_pixseg.export.manifest import Manifest, utc_now
+from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
 from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
 
-# Where there are no locks: a run says this often that it lives, and is thought dead after that.
+# Object stores have no locks. There a run reports this often that it lives, and counts as dead
+# if it was silent for DEAD_SECONDS.
 BEAT_SECONDS = 15.0
-
-
 DEAD_SECONDS = 60.0
-
-
-# What an input is; how it was opened does not matter.
+# The fields that identify an input. How it was opened does not matter.
 _INPUT = ("uri", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
 
 
-def load_record(location: OutputLocation) -> dict[str, Any] | None:
-    """Return the run record of a store; None if there is none that can be read."""
+def load_record(location: OutputLocation) -> JsonObject | None:
+    """Return the run record of a store; None if it has no readable one."""
     try:
         record = json.loads(location.child(RECORD_NAME).read_bytes() or b"null")
     except ValueError:
@@ -34,7 +30,7 @@ def load_record(location: OutputLocation) -> dict[str, Any] | None:
 
 
 class RunRecord:
-    """The record of a run of ours.
+    """The record of the run of this process.
 
     Parameters
     ----------
@@ -47,33 +43,34 @@ class RunRecord:
     """
 
     def __init__(
-        self, location: OutputLocation, manifest: Manifest, before: Mapping[str, Any] | None
+        self, location: OutputLocation, manifest: Manifest, before: JsonObject | None
     ) -> None:
-        self._store, self._place = location, location.child(RECORD_NAME)
-        self._values = {"id": manifest.id, "state": "running", "pass": "counting"}
+        self._store = location
+        self._location = location.child(RECORD_NAME)
+        self._values: JsonObject = {"id": manifest.id, "state": "running", "pass": "counting"}
         self._values |= manifest.details
         self._expected = {manifest.id, (before or {}).get("id")}
         self._exists = False
         self._lock = threading.Lock()
 
-    def write(self, **changes: Any) -> None:
-        """Record changes.
+    def write(self, **changes: object) -> None:
+        """Change fields and write the record.
 
         Raises
         ------
         OutputConflict
-            If another run took the output, which only an object store allows.
+            If another run took the output, which can happen only on an object store.
         """
         with self._lock:
             self._values |= changes
-            if not self._place.is_local:
+            if not self._location.is_local:
                 self.refuse_to_share()
                 self._values["beat"] = utc_now()
             self._exists = True
-            self._place.write_bytes(json.dumps(self._values, indent=2).encode())
+            self._location.write_bytes(json.dumps(self._values, indent=2).encode())
 
     def refuse_to_share(self) -> None:
-        """Raise OutputConflict if another run took the output since this one began."""
+        """Raise OutputConflict if another run took the output after this one began."""
         other = (load_record(self._store) or {}).get("id")
         if other is not None and other not in self._expected:
             raise OutputConflict(
@@ -82,9 +79,9 @@ class RunRecord:
             )
 
     def record_end(self, error: BaseException) -> None:
-        """Say why the run ended, unless it never came to touch the output.
+        """Record why the run ended, unless it never wrote to the output.
 
-        The disk may be the reason, so failing here is no news.
+        A broken disk may be the reason, so a failure to write is not reported again.
         """
         if not self._exists:
             return
@@ -95,8 +92,8 @@ class RunRecord:
 
     @contextmanager
     def keep_beating(self) -> Iterator[None]:
-        """Say regularly that the run lives, where a lock cannot."""
-        if self._place.is_local:
+        """Report regularly that the run lives, on object stores, which have no locks."""
+        if self._location.is_local:
             yield
             return
         ended = threading.Event()
@@ -110,7 +107,7 @@ class RunRecord:
 
     def _beat_until(self, ended: threading.Event) -> None:
         while not ended.wait(BEAT_SECONDS):
-            # The network may be away for a while; losing the output is told by the next write.
+            # The network may fail for a while. If the output was lost, the next write() says so.
             with suppress(Exception):
                 if self._exists:
                     self.write()
@@ -129,7 +126,7 @@ def refuse_living_run(location: OutputLocation) -> None:
         age = (datetime.now(UTC) - beat).total_seconds()
     except (KeyError, TypeError, ValueError):
         return
-    # Clocks of machines differ: a beat may seem to lie ahead.
+    # The clocks of machines differ, so a beat may seem to lie in the future.
     if record.get("state") == "running" and abs(age) < DEAD_SECONDS:
         wait = min(DEAD_SECONDS - age, DEAD_SECONDS)
         raise OutputConflict(
@@ -138,10 +135,8 @@ def refuse_living_run(location: OutputLocation) -> None:
         )
 
 
-def refuse_other_run(
-    location: OutputLocation, there: Mapping[str, Any], here: Mapping[str, Any]
-) -> None:
-    """Refuse to continue a run with something else than it began with.
+def refuse_other_run(location: OutputLocation, there: JsonObject, here: JsonObject) -> None:
+    """Refuse to continue a run with other parameters, input or outputs than it began with.
 
     Parameters
     ----------
@@ -152,7 +147,7 @@ def refuse_other_run(
     Raises
     ------
     OutputConflict
-        With all that differs, then and now.
+        Names everything that differs, with the values then and now.
     """
     here = json.loads(json.dumps(here))
     try:
@@ -176,31 +171,32 @@ def refuse_other_run(
         )
 
 
-def _no_longer_skipped(there: Any, here: Any) -> list[str]:
-    """Tell of chunks that were left out and would not be said to be."""
-    was, now_ = ([c["name"] for c in (said or {"chunks": []})["chunks"]] for said in (there, here))
-    more = sorted(set(was) - set(now_))
+def _no_longer_skipped(there: JsonObject | None, here: JsonObject | None) -> list[str]:
+    """Return a sentence about a chunk that the earlier run skipped and this run would read."""
+    skipped_there = {chunk["name"] for chunk in (there or {"chunks": []})["chunks"]}
+    skipped_here = {chunk["name"] for chunk in (here or {"chunks": []})["chunks"]}
+    more = sorted(skipped_there - skipped_here)
     return [f"{more[0]} was left out as damaged and now is not (on_error='skip')"] if more else []
 
 
 def unreadable_record(location: OutputLocation) -> OutputConflict:
-    """Return the error for a store whose record says nothing."""
+    """Return the error for a store whose run record cannot be read."""
     return OutputConflict(
         f"{location.uri} cannot be resumed, because its {RECORD_NAME} cannot be read; "
         "ask to overwrite it (overwrite=True, --overwrite), or choose another path."
     )
 
 
-def _outputs_and_version(details: Mapping[str, Any]) -> dict[str, Any]:
+def _outputs_and_version(details: JsonObject) -> JsonObject:
     version = details["software"]["napari-pixseg"]
     return {"outputs": sorted(details["outputs"]), "napari-pixseg": version}
 
 
 def _list_differences(
-    there: Mapping[str, Any], here: Mapping[str, Any], names: Any, whose: str
+    there: JsonObject, here: JsonObject, names: Iterable[str], whose: str
 ) -> list[str]:
     return [
-        # Of hashes and times nothing can be seen.
+        # Showing two hashes or times would explain nothing.
         "the input has been written since"
         if name == "identity"
         else f"{whose}{name} was {_as_text(there.get(name))} and is now {_as_text(here.get(name))}"
@@ -209,5 +205,5 @@ def _list_differences(
     ]
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)

@@ -175,7 +175,8 @@ def _installed_version(name: str) -> str:
 
     This takes a hundredth of the time that importlib.metadata takes.
     """
-    start, end = f"{name.replace('-', '_')}-", ".dist-info"
+    start = f"{name.replace('-', '_')}-"
+    end = ".dist-info"
     for folder in map(_list_folder, sys.path):
         for entry in folder:
             if entry.startswith(start) and entry.endswith(end):
@@ -189,6 +190,7 @@ def _installed_version(name: str) -> str:
         return "unknown"
 
 
+# Cached, because each version looks through every folder of sys.path.
 @cache
 def _list_folder(folder: str) -> tuple[str, ...]:
     with suppress(OSError):

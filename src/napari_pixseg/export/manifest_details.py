@@ -39,6 +39,7 @@ def skipped_details(image: Image) -> JsonObject:
         stop = [bounds.stop for bounds in part]
         chunks.append({"name": name, "start": start, "stop": stop})
         bounds = dict(zip(image.axes, zip(start, stop, strict=True), strict=True))
+        # What is left of the bounds is the box of pixels, without channels.
         first, end = bounds.pop("c", (0, 1))
         # Colors are still complete if a chunk holds nothing but alpha.
         if any(first <= member < end for member in image.channels or (0,)):

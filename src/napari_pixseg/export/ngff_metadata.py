@@ -68,8 +68,8 @@ def omero_metadata(channel_names: Sequence[str]) -> JsonObject:
         }
         for name in channel_names
     ]
+    # OMERO spells it "greyscale".
     model = "color" if len(channel_names) > 2 else "greyscale"
-    # "greyscale" is spelled as OMERO spells it.
     return {"channels": channels, "rdefs": {"model": model}}
 
 

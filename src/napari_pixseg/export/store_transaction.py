@@ -147,6 +147,7 @@ class StoreTransaction:
             resumes,
             record_pass,
         )
+        # These end as details of the manifest, which is written when everything else is done.
         written = writer.write(self.request.outputs)
         return {**self.manifest.details, **decided, **written}
 

@@ -61,7 +61,7 @@ def content(folder):
 
 
 def pixels(folder):
-    """The same without what differs from run to run."""
+    """The same, without files and fields that differ from run to run."""
     own = (MANIFEST_NAME, RECORD_NAME)
     return {name: data for name, data in content(folder).items() if name not in own}
 
@@ -77,7 +77,7 @@ def written_zarr(path):
 
 
 class Crash(Exception):
-    """What the tests make go wrong."""
+    """The error that the tests raise."""
 
 
 def crash(*_, **__):
@@ -85,7 +85,7 @@ def crash(*_, **__):
 
 
 def at_call(number, function):
-    """The function, that crashes when it is called for the n-th time."""
+    """Return the function, changed so that its n-th call crashes."""
     calls = []
 
     def called(*arguments, **options):
@@ -126,7 +126,7 @@ def test_a_crash_leaves_no_manifest_and_a_record_that_says_why(stage, tmp_path, 
     assert (said["state"], said["status"]) == ("failed", 500)
     assert "the lights went out" in said["error"]
     assert said["ended"] >= said["started"]
-    # What was begun is replaced by a whole output.
+    # The unfinished output is replaced by a complete one.
     segmented(np.uint16).export(output, overwrite=True)
     segmented(np.uint16).export(tmp_path / "clean.ome.zarr")
     again = pixels(output)
@@ -297,7 +297,7 @@ def test_every_tile_of_every_stage_is_told(tmp_path):
     seen = []
     segmented().export(tmp_path / "out.ome.zarr", on_event=seen.append)
     stages = list(dict.fromkeys(p.stage for p in seen))
-    # Coarser levels are written along with the finest.
+    # Coarser levels are written together with the finest one.
     assert stages == ["colors", "classes"]
     for stage in stages:
         steps = [(p.done, p.total) for p in seen if p.stage == stage]
@@ -306,7 +306,7 @@ def test_every_tile_of_every_stage_is_told(tmp_path):
 
 @pytest.fixture
 def device(tmp_path):
-    """A file system of 200 KiB, where the test may mount one."""
+    """A file system of 200 KiB, if the test is allowed to mount one."""
     with small_device(tmp_path / "device", "200k") as folder:
         yield folder
 
@@ -463,7 +463,7 @@ def test_a_picture_is_the_palette_of_the_classes(suffix, tmp_path):
         written = tifffile.imread(tmp_path / f"out{suffix}")
     else:
         with Image.open(tmp_path / f"out{suffix}") as opened:
-            # A byte for each pixel, and the colors once.
+            # The file holds a byte for each pixel, and the colors only once.
             assert opened.mode == ("RGB" if suffix == ".jpg" else "P")
             written = np.asarray(opened.convert("RGB"))
     if suffix == ".jpg":

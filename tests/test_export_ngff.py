@@ -15,7 +15,7 @@ from napari_pixseg.export import downsample, pyramid
 from napari_pixseg.sources.source import Source
 
 with warnings.catch_warnings():
-    # Their imports use what pydantic deprecates; what they say later is heard.
+    # Importing them triggers deprecation warnings of pydantic. Later warnings still count.
     warnings.simplefilter("ignore")
     import napari.components
     import ome_zarr_models.v05 as models
@@ -105,7 +105,7 @@ def test_alpha_is_kept_at_every_level_unless_imagemagick_would_lose_it(semantics
 
 
 def halved(plane):
-    """Mean of each 2 x 2 pixels that exist, rounded half up, one by one."""
+    """The mean of each block of 2 x 2 pixels, as far as they exist, rounded half up."""
     height, width = ((n + 1) // 2 for n in plane.shape)
     result = np.zeros((height, width), np.uint8)
     for y, x in np.ndindex(height, width):
@@ -273,7 +273,7 @@ def test_scale_translation_and_units_are_carried_over(where, tmp_path):
         for found in (scale, translation, units):
             found.pop("c", None)
         assert scale == {"t": 2.0, "z": 3.0, "y": 0.5 * step, "x": 0.25 * step}
-        # The centers of the blocks of pixels that became one.
+        # A coarse pixel lies at the center of the block that it stands for.
         centers = {"y": 10 + 0.5 * np.arange(step).mean(), "x": 20 + 0.25 * np.arange(step).mean()}
         assert translation == {"t": 0.0, "z": 7.0, **centers}
         assert units == source.units

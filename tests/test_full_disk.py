@@ -23,7 +23,7 @@ def device(tmp_path):
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """Eight colors at random, of which no codec makes less than three bits a pixel."""
+    """Eight random colors, which no codec compresses below three bits a pixel."""
     path = tmp_path_factory.mktemp("input") / "in.zarr"
     array = zarr.create_array(path, shape=(1500, 2500, 3), chunks=(500, 500, 3), dtype=np.uint8)
     chance = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def expected(path, tmp_path_factory):
 
 
 def fill(device, expected, share):
-    """Leave room for a share of what is to be written."""
+    """Leave room for only a part of the output."""
     size = sum(file.stat().st_size for file in expected.rglob("*") if file.is_file())
     assert 1 << 20 < size < SIZE
     (device / "ballast").write_bytes(bytes(SIZE - (64 << 10) - int(size * share)))
@@ -50,7 +50,7 @@ def fill(device, expected, share):
 def test_a_disk_that_was_full_and_is_not_any_more_is_no_loss(share, path, expected, device):
     fill(device, expected, share)
     output = device / "out.ome.zarr"
-    for _ in range(2):  # Running on without making space is the same error again.
+    for _ in range(2):  # Running again without making space gives the same error.
         with pytest.raises(NoSpace, match=r"No space is left at file:.*with resume") as caught:
             segmented(path).export(output, OUTPUTS, resume=True)
         assert caught.value.status == 507
@@ -67,7 +67,7 @@ def test_a_disk_that_was_full_and_is_not_any_more_is_no_loss(share, path, expect
 
 @pytest.mark.parametrize("room", [100 << 10, 1 << 20, 5 << 20])
 def test_colors_that_are_too_many_for_the_disk_are_no_fault(room, device):
-    """A table of 600,000 takes more than the classes of as many pixels."""
+    """A table of 600,000 colors takes more space than the classes of as many pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (800, 800, 3), np.uint8)
     (device / "ballast").write_bytes(bytes(SIZE - room - (64 << 10)))
     with pytest.raises(NoSpace, match=r"No space is left at file:.*with resume"):

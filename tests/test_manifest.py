@@ -22,7 +22,7 @@ SCHEMA = json.loads((Path(__file__).parents[1] / "docs/manifest.schema.json").re
 
 
 def valid(manifest):
-    """The JSON of a manifest, after holding it against the schema."""
+    """The JSON of a manifest, after validating it against the schema."""
     values = json.loads(manifest.to_json())
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     jsonschema.Draft202012Validator(SCHEMA, format_checker=checker).validate(values)
@@ -247,5 +247,5 @@ def test_no_answer_quotes_the_secrets_of_an_address(arguments, picture, capsys, 
     assert "hush" not in said.out + said.err + caplog.text
     answer = json.loads(said.out)
     assert answer["error"]
-    # Nobody answers at this address: that is no fault of ours.
+    # Nothing answers at this address, which is not a fault of this program.
     assert answer["status"] in (400, 404, 507)

@@ -42,7 +42,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def whole(tmp_path):
-    """What an undisturbed run gives, by its options, at the same name; and its steps."""
+    """The output and the steps of an undisturbed run with the same name, for given options."""
 
     def run(what, outputs=ALL, **options):
         steps, folder = [], tmp_path / "whole" / "out.ome.zarr"
@@ -60,7 +60,7 @@ def test_a_run_cancelled_at_any_step_is_finished_to_the_last_byte(
     expected, steps = whole(path, **options)
     assert steps >= 30
     if dtype == "uint16":
-        # As on a cluster, where each coarser level is made of the one before.
+        # As on a cluster, where each coarser level is made from the one before.
         monkeypatch.setattr(ome_zarr, "runs_here", lambda: False)
         _, steps = whole(path, **options)
         assert steps > 40
@@ -98,7 +98,7 @@ def test_any_outputs_can_be_resumed(outputs, tmp_path, output, whole):
         shutil.rmtree(output, ignore_errors=True)
         try:
             segmented(path).export(output, outputs, **cancelled_at(number))
-            # Nothing is cancelled when all tiles of the last level have begun.
+            # Too late to cancel once all tiles of the last level have begun.
             assert number == steps - 1
         except Cancelled:
             segmented(path).export(output, outputs, resume=True)
@@ -179,7 +179,7 @@ def test_an_array_in_memory_is_counted_again_and_resumed(output, whole):
 def test_pixels_that_changed_are_noticed_though_the_metadata_are_the_same(
     tmp_path, output, step, short, monkeypatch
 ):
-    """Where it is not known when files were written, such as on servers."""
+    """Inputs whose files have no known time, as on servers."""
     monkeypatch.setattr(component_cache, "_SHORT", short)
     monkeypatch.setattr(zarr_store, "_local_fingerprint", lambda _: None)
     path = source(tmp_path)
@@ -197,7 +197,7 @@ def test_a_change_that_leaves_all_counts_alike_is_noticed(tmp_path, output, step
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(step))
     array = zarr.open_array(path)
-    # The colors of each tile stay its own: one that is done fits its old and its new pixels.
+    # Tiles keep their sets of colors, so a finished tile fits its old and its new pixels.
     for top in range(0, 40, 16):
         array[top : top + 16] = array[top : top + 16][::-1]
     for _ in range(2):
@@ -231,7 +231,7 @@ def test_an_input_that_is_written_meanwhile_is_noticed(tmp_path, target, outputs
     assert written
     assert not output.is_file()
     assert not (output / MANIFEST_NAME).exists()
-    # Counted before that, by who looked at it first.
+    # The colors were counted before, when somebody looked at the table.
     looked_at = segmented(path)
     assert len(looked_at.table)
     os.utime(path / "c" / "0" / "0" / "0")

@@ -35,7 +35,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def half(tmp_path, output):
-    """An input, and an output of it that was cancelled half way."""
+    """An input, and an output of it that was cancelled halfway."""
     path = source(tmp_path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, **cancelled_at(15))
@@ -43,7 +43,7 @@ def half(tmp_path, output):
 
 
 def refused(output, match, call):
-    """Whether a call is refused in one sentence with code 409, and changes nothing."""
+    """Check that a call is refused in one sentence with code 409 and changes nothing."""
     before = content(output)
     with pytest.raises(OutputConflict, match=match) as caught:
         call()
@@ -57,7 +57,7 @@ def refused(output, match, call):
 
 @pytest.fixture
 def writer(tmp_path, output):
-    """Another process that is writing the output, and waits."""
+    """Another process that is in the middle of writing the output."""
     paths = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     process = subprocess.Popen(
         [sys.executable, resume_tools.__file__, str(source(tmp_path)), str(output), "0", "new"],
@@ -128,7 +128,7 @@ def test_no_thread_writes_after_a_run_has_ended(output, monkeypatch):
     def slow(*arguments):
         calls.append(1)
         if len(calls) == 3:
-            # The second tile, while the first is done and the run is cancelled.
+            # The second tile is slow. Meanwhile the first finishes and the run is cancelled.
             started.set()
             time.sleep(1)
         write(*arguments)
@@ -160,7 +160,7 @@ URL = "memory://beats/out.ome.zarr"
 
 
 def aged(memory, seconds, **changes):
-    """Make the last beat of the run in the store so old."""
+    """Set the age of the last heartbeat of the run in the store."""
     values = json.loads(memory.cat_file(f"/beats/out.ome.zarr/{RECORD_NAME}"))
     beat = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
     values |= {"state": "running", "beat": beat, **changes}

@@ -1,4 +1,4 @@
-"""What is not resumed, in one sentence that says why."""
+"""Runs that cannot be resumed are refused in one sentence that says why."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def output(tmp_path):
 
 @pytest.fixture
 def half(tmp_path, output):
-    """An input, and an output of it that was cancelled half way."""
+    """An input, and an output of it that was cancelled halfway."""
     path = source(tmp_path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, **cancelled_at(15))
@@ -32,7 +32,7 @@ def half(tmp_path, output):
 
 
 def refused(output, match, call):
-    """Whether a call is refused in one sentence with code 409, and changes nothing."""
+    """Check that a call is refused in one sentence with code 409 and changes nothing."""
     before = content(output)
     with pytest.raises(OutputConflict, match=match) as caught:
         call()

@@ -145,8 +145,10 @@ def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> N
     if location.exists() and not location.is_folder():
         raise OutputConflict(_foreign_sentence(location, policy))
     names = list_contents(location)
+    # A run that never began left nothing worth protecting.
     if not names or (_never_began(location, names) and not policy.resume):
         return
+    # Only this program writes a run record, or a manifest that names its own software.
     ours = RECORD_NAME in names or _is_manifest(location.child(MANIFEST_NAME))
     if not ours and not policy.resume:
         raise OutputConflict(_not_ours_sentence(location))

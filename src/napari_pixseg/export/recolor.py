@@ -34,6 +34,7 @@ class Painter:
     @classmethod
     def for_image(cls, image: Image, classes: Classes) -> Painter:
         """Return a painter; semantics ``imagemagick6`` drops alpha, as ImageMagick does."""
+        # ImageMagick makes every pixel opaque.
         keeps_alpha = image.alpha is not None and classes.parameters.semantics == "documented"
         return cls(image, classes.palette, keeps_alpha)
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,64 @@ def test_the_rule_sees_what_it_forbids():
     assert belongs("dask.array", "dask")
     assert not belongs("daskerville", "dask")
     assert room_of("plugin.layers.styles") == "plugin.layers"
+
+
+PAGE = (ROOT.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def section(title):
+    """Text of one section of the page on the architecture."""
+    return re.search(rf"^## {title}\n(.*?)(?=^## )", PAGE, re.DOTALL | re.MULTILINE)[1]
+
+
+def mapped():
+    """Entries of the map, in its order: path below the package, and what is said of it."""
+    listed = section("The map").split("\n### ")[0]
+    return re.findall(r"^ *- `([^`]+)`: (\S.*)$", listed, re.MULTILINE)
+
+
+def test_the_map_has_a_line_for_every_file_and_for_nothing_else():
+    here = {path for path in ROOT.rglob("*") if "__pycache__" not in path.parts}
+    files = {str(p.relative_to(ROOT)) for p in here if p.is_file() and p.name != "__init__.py"}
+    folders = {f"{path.relative_to(ROOT)}/" for path in here if (path / "__init__.py").is_file()}
+    paths = [path for path, _ in mapped()]
+    assert len(set(paths)) == len(paths)
+    missing = (files | folders | {"__init__.py"}) - set(paths)
+    assert not missing, f"add a line to the map of docs/architecture.md for {sorted(missing)}"
+    gone = set(paths) - files - folders - {"__init__.py"}
+    assert not gone, f"take {sorted(gone)} out of the map of docs/architecture.md"
+
+
+def test_the_map_lists_the_rooms_in_their_order():
+    names = [path.removesuffix(".py").strip("/").replace("/", ".") for path, _ in mapped()]
+    rooms = list(dict.fromkeys(room for name in names if (room := room_of(name))))
+    assert rooms == list(ORDER)
+
+
+def defined_in(name):
+    """Whether a dotted name is a module, or something that a module or one of its classes has."""
+    parts = name.split(".")
+    home = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in FILES), 0)
+    if not home:
+        return False
+    body = ast.parse(FILES[".".join(parts[:home])].read_text()).body
+    for part in parts[home:]:
+        found = [node for node in body if getattr(node, "name", None) == part]
+        if not found:
+            return False
+        body = getattr(found[0], "body", [])
+    return True
+
+
+def test_every_function_of_the_walk_exists():
+    tops = "|".join(sorted({name.split(".")[0] for name in FILES}))
+    named = re.findall(rf"`((?:{tops})(?:\.\w+)+)`", section("One picture through the code"))
+    named = [name for name in named if not name.endswith(".py")]
+    assert len(named) > 30
+    lost = [name for name in named if not defined_in(name)]
+    assert not lost, f"the walk in docs/architecture.md names {lost}"
+    assert defined_in("sources.image.Image.read")
+    assert not defined_in("sources.image.Image.paint")
 
 
 def fresh(code):

@@ -1,12 +1,13 @@
 """Dask schedulers and workers as real processes, and a command line that can be killed."""
 
+import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from resume_tools import make_small
@@ -27,15 +28,16 @@ class Cluster:
 
     def __init__(self, folder, workers=2, host="127.0.0.1"):
         self._folder, self._host = folder, host
-        with socket.socket() as free:
-            free.bind((host, 0))
-            port = free.getsockname()[1]
-        self.address = f"tcp://{host}:{port}"
         self.workers = []
-        # Should the tests themselves be killed, the scheduler ends, and its workers after it.
-        where = ("--host", host, "--port", str(port), "--no-show", "--idle-timeout", "600s")
-        self.scheduler = self._start((), "scheduler", *where, "--no-dashboard")
+        # The scheduler chooses its port and writes it to a file: a port chosen here could be
+        # taken by another test before the scheduler listens.
+        file = folder / "scheduler.json"
+        where = ("--host", host, "--port", "0", "--scheduler-file", str(file))
+        # If the tests themselves are killed, the scheduler ends, and its workers after it.
+        options = ("--no-show", "--no-dashboard", "--idle-timeout", "600s")
+        self.scheduler = self._start((), "scheduler", *where, *options)
         try:
+            self.address = self._read_address(file)
             self.want(workers)
         except BaseException:
             self.close()
@@ -47,6 +49,15 @@ class Cluster:
                 [*prefix, sys.executable, "-m", "dask", what, *arguments],
                 env=environment(), stdout=log, stderr=log, cwd=self._folder,
             )  # fmt: skip
+
+    def _read_address(self, file):
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end and self.scheduler.poll() is None:
+            # The file may be there before it is complete.
+            with suppress(FileNotFoundError, json.JSONDecodeError):
+                return json.loads(file.read_text())["address"]
+            time.sleep(0.05)
+        raise TimeoutError((self._folder / "scheduler.log").read_text()[-2000:])
 
     def want(self, count):
         """Start workers until so many live, and wait for them."""

@@ -57,14 +57,11 @@ def ssh_options(tmp_path):
     pytest.importorskip("asyncssh", reason="Dask's SSHCluster needs asyncssh")
     if SSHD is None or shutil.which("ssh-keygen") is None:
         pytest.skip("there is no sshd: install openssh-server, as `make test` tries to")
-    import socket
-
     for name in ("host", "user"):
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
         subprocess.run(make, check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    # Below the ports that systems hand out, and another for every process of the tests.
+    port = 10_000 + os.getpid() % 20_000
     config = tmp_path / "config"
     path = environment()["PYTHONPATH"]
     config.write_text(CONFIG.format(port=port, folder=tmp_path, path=path))
@@ -127,7 +124,8 @@ class Hosts(Cluster):
         return ("ip", "netns", "exec", name), address
 
 
-SUBNET = "10.77.213"
+# Tests that run at the same time must not share a network.
+SUBNET = f"10.77.{1 + os.getpid() % 254}"
 
 
 def ip(*words):

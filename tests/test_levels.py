@@ -76,7 +76,7 @@ def whole(image, stride=1):
 
 
 def strided(array, axes, stride):
-    """What a made-up level has of an array over the given axes."""
+    """What a virtual level has of an array over the given axes."""
     return array[tuple(slice(None, None, stride if axis in "yx" else 1) for axis in axes)]
 
 

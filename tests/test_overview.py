@@ -130,11 +130,11 @@ def test_the_version_grows_with_everything_that_is_added():
     assert seen == sorted(set(seen))
 
 
-# Glances ---------------------------------------------------------------------------
+# Samples ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (100, 37), (3, 50, 60), (1, 1), (2000, 3)])
-def test_glances_show_all_of_the_image_roughly_and_read_little(shape):
+def test_samples_show_all_of_the_image_roughly_and_read_little(shape):
     rows, columns = np.ogrid[: shape[-2], : shape[-1]]
     slope = np.broadcast_to(rows * 500 + columns, shape).astype(np.uint32)
     overview, reads = Overview(shape, 5000), []
@@ -156,7 +156,7 @@ def test_glances_show_all_of_the_image_roughly_and_read_little(shape):
     assert not overview.is_complete
 
 
-def test_glances_never_replace_what_is_known_and_are_replaced_by_it():
+def test_samples_never_replace_what_is_known_and_are_replaced_by_it():
     packed, overview = packed_of((64, 64)), Overview((64, 64), 1000)
     stride = overview.stride
     overview.add((slice(0, 64), slice(0, 40)), packed[:, :40])
@@ -171,7 +171,7 @@ def test_glances_never_replace_what_is_known_and_are_replaced_by_it():
     assert overview.is_complete
 
 
-def test_an_image_with_too_many_planes_gets_no_glances():
+def test_an_image_with_too_many_planes_is_not_sampled():
     overview = Overview((100, 8, 8))
     assert not list(overview.sample_pixels(lambda _region: pytest.fail("read"), 99))
 

@@ -243,7 +243,7 @@ def test_a_layer_whose_axes_come_in_another_order_gets_its_preview_in_place(open
     np.testing.assert_array_equal(finest(widget.preview), wanted)
 
 
-def test_a_large_plane_gets_made_up_levels(opened, monkeypatch):
+def test_a_large_plane_gets_virtual_levels(opened, monkeypatch):
     monkeypatch.setattr(strided_image, "LARGEST_PLANE", 10_000)
     monkeypatch.setattr(strided_image, "_COARSEST_SIDE", 64)
     widget = opened(PICTURE, rgb=True)

@@ -198,6 +198,7 @@ class Controller(BackgroundJobs):
             self._request += 1
             request = self._request
             colors = len(self._counted.table)
+        # A small table is decided faster than a thread takes turns with a window that draws.
         if colors <= self._at_once and threading.current_thread() is threading.main_thread():
             self._make_decision(request)
         else:
@@ -217,6 +218,7 @@ class Controller(BackgroundJobs):
             self.failed.emit(describe_error(error))
             return
         with self._lock:
+            # Another image may have been chosen while this was decided.
             if request != self._request:
                 return
             self.decision = decision
@@ -309,5 +311,6 @@ class Controller(BackgroundJobs):
     def close(self) -> None:
         """Stop all work and the threads; the controller does nothing any more."""
         super().close()
+        # The image may hold files open, and this controller may be kept for long.
         self.forget()
         self._decider.shutdown(wait=False, cancel_futures=True)

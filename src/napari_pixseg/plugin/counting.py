@@ -124,6 +124,7 @@ class OpenCount:
         if rough is not None:
             table, encoding = rough
             yield CountedColors(table, encoding, color_count.image, overview, provisional=True)
+        # A huge image takes long to count; without samples its picture would stay black.
         if overview is not None:
             _sample_overview(overview, color_count.pixels(self.monitor), self.monitor)
         table = color_count.table(self.monitor, None if overview is None else overview.add)

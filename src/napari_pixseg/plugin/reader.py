@@ -70,6 +70,7 @@ def _why_unfinished(location: OutputLocation) -> str | None:
     """Return a sentence about an output without a manifest; None if we did not write it."""
     if location.child(MANIFEST_NAME).read_bytes() is not None:
         return None
+    # Our runs leave a record from their first moment on, so it tells our outputs from others.
     content = location.child(RECORD_NAME).read_bytes()
     if content is None:
         return None

@@ -125,6 +125,7 @@ def _selected_layer(viewer: Viewer | None) -> LayerState:
     found = [
         layer for layer in layers if isinstance(layer.metadata.get(SEGMENTATION_KEY), Segmentation)
     ]
+    # A selected layer is meant, even if there are others.
     active = None if viewer is None else viewer.layers.selection.active
     if active in found:
         found = [active]

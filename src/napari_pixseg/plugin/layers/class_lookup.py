@@ -73,6 +73,7 @@ class ClassLookup:
 
     def _read_table(self, packed: Packed) -> ClassNumbers:
         result = np.empty(packed.shape, self.dtype)
+        # The kernel takes no strides.
         flat = np.ascontiguousarray(packed).reshape(-1)
         kernels.look_up_colors(flat, self._table, result.reshape(-1))
         return result

@@ -76,6 +76,7 @@ def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]
     ------
     NotAnImage, ParameterError
     """
+    # Images that were opened for this layer know more than its data: pixel sizes and addresses.
     if layer.images and parameters.axes is None and parameters.channels is None:
         return list(layer.images)
     if layer.images:
@@ -89,6 +90,7 @@ def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]
 def axes_of_layer(layer: LayerSnapshot) -> str:
     """Return a layer's axes, from its axis labels or else from their number."""
     ndim = layer.ndim
+    # The first letter suffices, so "time" and "Z" are understood, too.
     labels = [label.lower()[:1] for label in layer.axis_labels]
     known = len(labels) == ndim and set(labels) <= set("tzyx") and len(set(labels)) == ndim
     if known and {"y", "x"} <= set(labels):

@@ -18,7 +18,7 @@ class ImageLevel(LazyLevel):
     """Samples of one level, for showing an image that has no pyramid of its own.
 
     The dimensions keep the order of the source, with colors last. A gray image has no color
-    dimension. Of two channels the third color is 0, as it is when colors are counted.
+    dimension. With two channels, the third color is 0, as it is when colors are counted.
 
     Parameters
     ----------

@@ -66,6 +66,7 @@ class LazyLevel(ABC):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Samples:
         values = np.asarray(self._read_parts(self._parts), dtype)
+        # napari keeps only whole levels, so no other array ever has to be renewed.
         if values.size == self._whole_size and values.flags.writeable:
             self._handed_out[:] = [(self._parts, weakref.ref(values))]
         return values
@@ -76,6 +77,7 @@ class LazyLevel(ABC):
         napari 0.9 reads the coarsest level of a plane once and keeps it forever.
         """
         for parts, reference in self._handed_out:
+            # The array may be gone, or its type too small for the class numbers of today.
             values = reference()
             if values is not None and values.dtype == self.dtype:
                 values[...] = self._read_parts(parts)

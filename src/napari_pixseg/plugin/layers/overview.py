@@ -108,6 +108,7 @@ class Overview:
 
     def _sample_cell(self, read: ReadColors, index: tuple[int, ...], cell: PixelSlices) -> None:
         part = (*(slice(i, i + 1) for i in index), *cell)
+        # Counting has been here meanwhile, and knows better.
         if not (self._packed[part] & _GUESS).any():
             return
         middle = [(side.start + side.stop) // 2 * self.stride for side in cell]
@@ -125,11 +126,13 @@ class Overview:
         The color is NO_DATA where nothing is known.
         """
         *outer, rows, columns = region
+        # Levels coarser than the overview are slices of it.
         if stride % self.stride == 0:
             step = stride // self.stride
             sides = [slice(part.start * step, part.stop * step, step) for part in (rows, columns)]
             with self._lock:
                 return self._packed[(*outer, *sides)] & ~_GUESS
+        # On finer ones, every kept pixel stands for its neighbors.
         near = [
             np.arange(part.start, part.stop) * stride // self.stride for part in (rows, columns)
         ]

@@ -62,6 +62,7 @@ class PreviewLevel(LazyLevel):
         classes = classes.transpose([order.index(axis) for axis in self._axes if axis != "c"])
         if "c" in self._axes:
             shape = tuple(side.stop - side.start for side in box)
+            # A broadcast array has the channels' shape without a copy for each of them.
             classes = np.broadcast_to(np.expand_dims(classes, self._axes.index("c")), shape)
         part: Samples = classes[index]
         return part

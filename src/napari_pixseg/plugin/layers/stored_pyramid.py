@@ -40,7 +40,7 @@ class StoredPyramid:
     axes : str
     units : tuple of str or None
     scale, translation : tuple of float
-        Of the finest level, in those units.
+        Pixel size and position of the finest level, in those units.
     """
 
     arrays: tuple[zarr.Array[Any], ...]

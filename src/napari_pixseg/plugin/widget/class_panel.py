@@ -191,6 +191,7 @@ class ClassPanel(QWidget):
             self._filling = False
 
     def _on_selection(self) -> None:
+        # Qt tells of changes by code as of those by the user; only the latter are meant.
         if self._filling:
             return
         rows = self._table.selectionModel().selectedRows()

@@ -74,6 +74,7 @@ class LogNumber(Container[Any]):
 
     def _move_slider(self, value: float) -> None:
         part = math.log(max(value, self._low) / self._low) / math.log(self._high / self._low)
+        # The slider has few positions; its echo would round the number.
         with self._slider.changed.blocked():
             self._slider.value = round(_STEPS * min(part, 1.0))
 

@@ -128,6 +128,7 @@ class Preview:
             opacity=0.7,
             **placement_of(image_layer),
         )
+        # Painting on a preview would be lost with the next decision.
         self.layer.editable = False
         self.layer.mouse_drag_callbacks.append(_ClassPicker(self._on_pick))
 
@@ -183,6 +184,7 @@ class Preview:
 
     def _make_colormap(self, classes: Classes) -> DirectLabelColormap:
         colors: dict[int | None, NDArray[np.float32]] = defaultdict(lambda: np.zeros(4, np.float32))
+        # Numbers without a class, as 0 for no data, are transparent.
         colors[None] = np.zeros(4, np.float32)
         for number, color in enumerate(classes.palette[1:] / 255.0, start=1):
             shown = _contrasting_color(color) if number == self.selected else color

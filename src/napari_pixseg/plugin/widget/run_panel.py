@@ -136,6 +136,7 @@ class RunPanel:
         except PixsegError as error:
             self._status.report_error(str(error))
             return
+        # The worker must not touch the layer, which the user may change meanwhile.
         snapshot = LayerSnapshot.of(layer)
         parameters = self._controller.parameters
         self._status.say(f"Sending {layer.name} to the endpoint ...")

@@ -120,6 +120,7 @@ class SegmentWidget(Container[Any]):
         self.panel.events.selected.connect(self._preview.select)
         self.panel.events.hidden.connect(self._preview.hide)
         self.panel.events.background.connect(self._on_background)
+        # Threads would keep Python from ending, so every way out of a window stops them.
         self.native.destroyed.connect(self._stop_work)
         if (application := QApplication.instance()) is not None:
             application.aboutToQuit.connect(self._stop_work)
@@ -249,6 +250,7 @@ class SegmentWidget(Container[Any]):
         classes = decision.classes
         parameters = classes.parameters
         choice = (parameters.axes, parameters.channels)
+        # Other axes give a preview of other dimensions, which needs another layer.
         if choice != self._previewed:
             self._preview.drop()
         self._previewed = choice

@@ -27,13 +27,14 @@ def build(stage: str, tiles: str) -> None:
     from napari_pixseg.execution.scheduler import tile_graph
     from napari_pixseg.execution.tile_source import TileSource
     from napari_pixseg.execution.tiling import TILE_SIDE, WRITE_SIDE, Tiling
-    from napari_pixseg.regions.layout import Layout, Rules
-    from napari_pixseg.regions.numbering import number_regions
+    from napari_pixseg.regions import region_pass
+    from napari_pixseg.regions.layout import Layout
+    from napari_pixseg.regions.rules import Rules
 
     rows, columns = int(tiles) // 100, 100
     shape = (rows * TILE_SIDE, columns * TILE_SIDE)
     tiling = Tiling(shape, (TILE_SIDE, TILE_SIDE), (WRITE_SIDE, WRITE_SIDE))
-    tile_source, clock, found = TileSource.of_reader(_nothing, tiling), measure.Clock(), {}
+    tile_source, clock, found = TileSource.from_numbers(_nothing, tiling), measure.Clock(), {}
 
     def take(graph: dict[Any, Any], *_: object) -> Any:
         found["tasks"] = len(graph)
@@ -43,17 +44,14 @@ def build(stage: str, tiles: str) -> None:
     before = psutil.Process().memory_info().rss
     with clock:
         if stage == "seams":
-            from napari_pixseg.regions import numbering
-
-            numbering.compute_graph = take
+            region_pass.compute_graph = take
+            first = region_pass.RegionPass(Layout(tiling, "yx"), Rules(1, (), 0))
             with suppress(_BuiltError):
-                number_regions(
-                    tile_source, Layout(tiling, "yx"), Rules(1, (), 0), progress.RunMonitor()
-                )
+                first.run(tile_source, progress.RunMonitor())
         else:
             graph, keys = tile_graph(tile_source, _nothing, stage)
             if stage == "colors":
-                run._merge_tree(graph, keys, len)
+                run.add_merge_tree(graph, keys, len)
             found["tasks"] = len(graph)
             found["mb"] = (psutil.Process().memory_info().rss - before) / 1e6
     clock.answer(**found)

@@ -15,7 +15,7 @@ from resume_tools import make_small
 from napari_pixseg.execution import scheduler
 
 START_SECONDS = 60
-_apply = scheduler._apply
+_run_task = scheduler._run_task
 
 
 def environment():
@@ -95,9 +95,9 @@ def slow_down(seconds):
 
     def slowly(*arguments):
         time.sleep(seconds)
-        return _apply(*arguments)
+        return _run_task(*arguments)
 
-    scheduler._apply = slowly if seconds else _apply
+    scheduler._run_task = slowly if seconds else _run_task
 
 
 def command(seconds, *arguments):

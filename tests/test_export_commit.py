@@ -15,8 +15,8 @@ from PIL import Image
 from resume_tools import remount, small_device
 
 from napari_pixseg import Manifest, segment
+from napari_pixseg.classification import counting
 from napari_pixseg.classification import intensity_window as ranges
-from napari_pixseg.classification import pixels as classify
 from napari_pixseg.errors import (
     Cancelled,
     ClassError,
@@ -32,6 +32,7 @@ from napari_pixseg.execution import tiling
 from napari_pixseg.export import ome_zarr as store
 from napari_pixseg.export import pyramid as ngff
 from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, OutputLocation
+from napari_pixseg.export.tile_writer import TileWriter
 
 SHAPE = (40, 36, 3)
 
@@ -102,11 +103,11 @@ def full_manifest(self, data):
 WRITE = OutputLocation.write_bytes
 STAGES = {
     "range": (ranges, "run_tiles", crash),
-    "counting": (classify, "run_tiles", crash),
+    "counting": (counting, "run_tiles", crash),
     "groups": (ngff, "create_group", at_call(2, ngff.create_group)),
     "arrays": (ngff.Pyramid, "create", at_call(2, ngff.Pyramid.create)),
     "all tiles": (store, "run_tiles", crash),
-    "third tile": (store._TileWriter, "__call__", at_call(3, store._TileWriter.__call__)),
+    "third tile": (TileWriter, "__call__", at_call(3, TileWriter.__call__)),
     "picture pyramid": (ngff.Pyramid, "build", at_call(1, ngff.Pyramid.build)),
     "label pyramid": (ngff.Pyramid, "build", at_call(2, ngff.Pyramid.build)),
     "manifest": (OutputLocation, "write_bytes", full_manifest),
@@ -255,7 +256,7 @@ def test_an_output_that_cannot_be_made_is_no_fault_of_ours(output, tmp_path, mon
     (tmp_path / "garbage.ome.zarr").mkdir()
     (tmp_path / "garbage.ome.zarr" / RECORD_NAME).write_text("[")
     before = content(tmp_path)
-    monkeypatch.setattr(classify, "run_tiles", crash)
+    monkeypatch.setattr(counting, "run_tiles", crash)
     with pytest.raises(PixsegError) as caught:
         segmented().export(output if "://" in output else tmp_path / output)
     assert 400 <= status_of(caught.value) < 500 or status_of(caught.value) == 507
@@ -335,7 +336,7 @@ def test_a_forbidden_folder_is_refused_before_anything_is_counted(tmp_path, monk
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(OutputLocation, "write_bytes", refuse)
-    monkeypatch.setattr(classify, "run_tiles", crash)
+    monkeypatch.setattr(counting, "run_tiles", crash)
     with pytest.raises(NoSpace, match="cannot be written: Permission denied"):
         segmented().export(tmp_path / "out.ome.zarr")
 

@@ -10,9 +10,9 @@ import napari_pixseg.execution.tiling as tiling
 import napari_pixseg.export.component_cache as kept_module
 from napari_pixseg import segment
 from napari_pixseg.algorithm.components import find_components, sum_samples
-from napari_pixseg.export.component_cache import KeptTiles
+from napari_pixseg.classification.tile import Tile
+from napari_pixseg.export.component_cache import ComponentCache
 from napari_pixseg.export.output_location import OutputLocation
-from napari_pixseg.regions.tile_components import KeptTile
 
 pq = pytest.importorskip("pyarrow.parquet")
 OUTPUTS = ("classes", "regions", "recolored")
@@ -49,7 +49,7 @@ class Spy:
 
     def __init__(self, monkeypatch):
         self.kept, self.given = [], []
-        keep, give = KeptTiles.keep, KeptTiles.kept
+        keep, give = ComponentCache.save, ComponentCache.load
 
         def keeps(own, tile, number):
             keep(own, tile, number)
@@ -57,11 +57,11 @@ class Spy:
 
         def gives(own, number):
             tile = give(own, number)
-            self.given.append((number, tile.totals is not None))
+            self.given.append((number, tile.component_sums is not None))
             return tile
 
-        monkeypatch.setattr(KeptTiles, "keep", keeps)
-        monkeypatch.setattr(KeptTiles, "kept", gives)
+        monkeypatch.setattr(ComponentCache, "save", keeps)
+        monkeypatch.setattr(ComponentCache, "load", gives)
 
 
 CASES = {
@@ -83,7 +83,7 @@ def test_an_output_is_the_same_whether_components_were_kept_or_not(
     options, outputs, with_totals = CASES.get(name, ({}, OUTPUTS, True))
     image = picture(DTYPES.get(name, np.uint8))
     with monkeypatch.context() as patch:
-        patch.setattr(KeptTiles, "keep", lambda *_: None)
+        patch.setattr(ComponentCache, "save", lambda *_: None)
         expected = exported(tmp_path, "without.zarr", image, outputs, **options)
     spy = Spy(monkeypatch)
     found = exported(tmp_path, "with.zarr", image, outputs, **options)
@@ -105,7 +105,7 @@ def test_components_kept_by_a_run_that_was_stopped_are_not_taken_by_the_next(
         raise RuntimeError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_pixseg.export.ome_zarr.StoreWriter._write_regions", stops)
+        patch.setattr("napari_pixseg.export.region_export.RegionExport._write_regions", stops)
         with pytest.raises(RuntimeError, match="stopped"):
             exported(tmp_path, "out.zarr", picture())
     kept = tmp_path / "out.zarr/pixseg-components"
@@ -131,21 +131,21 @@ def test_a_kept_tile_comes_back_as_it_was(tmp_path_factory, seed, dtype, large):
     components = find_components(classes, 1)
     samples = rng.integers(0, 256, (*classes.shape, 3), np.uint8)
     totals = sum_samples(components, [((0, 0, 0, 0), samples)]) * (2**31 if large else 1)
-    location = KeptTiles(OutputLocation(str(tmp_path_factory.mktemp("kept"))))
+    location = ComponentCache(OutputLocation(str(tmp_path_factory.mktemp("kept"))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept_module, "_SHORT", 1)
         for number, sums in ((3, totals), (5, None)):
-            location.keep(KeptTile(components, sums), number)
+            location.save(Tile(classes.shape, components=components, component_sums=sums), number)
     assert location.numbers() == {3, 5}
-    assert location.kept(5).totals is None
-    found = location.kept(3)
-    np.testing.assert_array_equal(found.totals, totals)
-    assert found.totals.dtype == np.int64
+    assert location.load(5).component_sums is None
+    found = location.load(3)
+    np.testing.assert_array_equal(found.component_sums, totals)
+    assert found.component_sums.dtype == np.int64
     assert found.components.shape == components.shape
     for name in ("lines", "sizes", "first_runs", "starts", "numbers", "values"):
         one, other = getattr(found.components, name), getattr(components, name)
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(found.components.labels, components.labels)
-    location.remove()
+    location.clear()
     assert location.numbers() == frozenset()

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from napari_pixseg import segment
 from napari_pixseg.algorithm.components import find_components, sum_samples
 from napari_pixseg.classification.encoding import Encoding
-from napari_pixseg.classification.tile_colors import ByteColors
 from napari_pixseg.sources import image as image_module
 from napari_pixseg.sources.image import open_image
 
@@ -41,15 +40,15 @@ def test_the_parts_of_a_region_are_the_region(tmp_path_factory, picture, seed):
     shape, chunks, region, channels = picture
     array = np.random.default_rng(seed).integers(0, 256, (*shape, channels), np.uint8)
     opened = open_image(stored(tmp_path_factory.mktemp("p") / "a", array, (*chunks, channels)))
-    colors = Encoding().colors(opened, region)
-    assert isinstance(colors, ByteColors)
+    colors = Encoding().read_tile(opened, region)
+    assert colors.byte_parts is not None
     assert colors.shape == array[region].shape[:-1]
     found = np.zeros((*colors.shape, channels), np.int64)
-    for there, part in colors.parts:
+    for there, part in colors.byte_parts:
         found[there] += part
     np.testing.assert_array_equal(found, array[region])
     packed = Encoding().encode(array[region])
-    np.testing.assert_array_equal(colors.packed(), packed)
+    np.testing.assert_array_equal(colors.packed_colors(), packed)
 
 
 @given(

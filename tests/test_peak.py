@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from napari_pixseg import cli, segment
-from napari_pixseg.classification import pixels as classify
+from napari_pixseg.classification import counting
 from napari_pixseg.errors import ParameterError, TooLarge
 from napari_pixseg.execution import memory_estimate as peaks
 
@@ -65,7 +65,7 @@ def never(*_, **__):
 
 @pytest.mark.parametrize("limit", [100 * MIB, "100MiB", "0.1 GB"])
 def test_a_run_above_the_limit_is_refused_before_it_begins(limit, noise, tmp_path, monkeypatch):
-    monkeypatch.setattr(classify, "run_tiles", never)
+    monkeypatch.setattr(counting, "run_tiles", never)
     with pytest.raises(TooLarge, match=r"may need [\d.]+ \wiB .* limit is [\d.]+ MiB; ") as caught:
         segment(noise, axes="yxc").export(tmp_path / "out.ome.zarr", memory_limit=limit)
     assert caught.value.status == 413

@@ -226,7 +226,7 @@ def test_results_are_merged_in_order_whatever_the_number_of_threads(
         return [n for part in parts for n in part]
 
     for count in range(1, 26):
-        tile_source = TileSource.of_reader(lambda number: number, TILES).part(range(count))
+        tile_source = TileSource.from_numbers(lambda number: number, TILES).only(range(count))
         steps = []
         monitor = RunMonitor(steps.append)
         merged = run_tiles(tile_source, lambda block, number: [block, number], "x", monitor, merge)
@@ -256,7 +256,7 @@ def test_after_an_error_no_tile_begins_and_none_is_at_work(no_dask, monkeypatch,
         if step.done == 4:
             cancel.set()
 
-    tile_source = TileSource.of_reader(lambda number: number, TILES)
+    tile_source = TileSource.from_numbers(lambda number: number, TILES)
     with pytest.raises(Cancelled if who == "cancel" else ZeroDivisionError):
         run_tiles(tile_source, function, "x", RunMonitor(None if who == "tile" else listen, cancel))
     assert not at_work

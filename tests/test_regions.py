@@ -16,16 +16,18 @@ from test_components import ADVERSARIAL, frame_labels, noisy
 
 from napari_pixseg import label_regions, segment
 from napari_pixseg.algorithm.components import BYTES_PER_COMPONENT, BYTES_PER_RUN
+from napari_pixseg.classification.tile import Tile
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.execution import tiling
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.regions import numbering as seams
+from napari_pixseg.regions import region_pass as seams
 from napari_pixseg.regions.label import open_class_map
-from napari_pixseg.regions.layout import Layout, Rules
-from napari_pixseg.regions.numbering import TileNumbers
-from napari_pixseg.regions.region_pass import Relabel, lazy_dtype, smallest_dtype
+from napari_pixseg.regions.layout import Layout
+from napari_pixseg.regions.numbering import BYTES_PER_SEAM_COMPONENT, TileNumbers
+from napari_pixseg.regions.regions import Relabel, lazy_dtype, smallest_dtype
+from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.seams import sum_up
 from napari_pixseg.regions.tile_components import TileComponents
 
@@ -448,15 +450,17 @@ def peak_memory(function):
 def test_a_tile_where_every_pixel_is_a_region_takes_the_stated_memory():
     n, sides, rules = 1024, ((2, 0), (2, 1), (3, 0), (3, 1)), Rules(1, (), 0)
     classes = ADVERSARIAL["checkerboard"](n)[np.newaxis, np.newaxis]
-    tile = TileComponents.of(classes, sides, rules)
+    tile = TileComponents.find(classes, sides, rules)
     assert len(tile.components) == n * n
-    summing = peak_memory(lambda: sum_up(classes, TileComponents.of(classes, sides, rules), sides))
+    summing = peak_memory(
+        lambda: sum_up(classes, TileComponents.find(classes, sides, rules), sides)
+    )
     stated = BYTES_PER_RUN + BYTES_PER_COMPONENT
     assert 0.7 * stated < summing / n**2 < stated
     m = len(tile.seam)
     numbers = TileNumbers(np.zeros(n, np.int64), np.zeros(m, np.int64), np.zeros(m, np.bool_))
     relabel = Relabel("yx", sides, rules, numbers)
-    labelling = peak_memory(lambda: relabel.regions(classes[0, 0], np.dtype(np.uint32)))
+    labelling = peak_memory(lambda: relabel.label_classes(classes[0, 0], np.dtype(np.uint32)))
     assert labelling / n**2 < stated + 4  # the result takes 4
     digest = sum_up(classes, tile, sides)
     leaving = (digest.lines, digest.ranks, digest.sizes, digest.classes, *digest.faces.values())
@@ -470,8 +474,8 @@ def test_the_central_step_takes_the_stated_memory_for_each_seam_component(noise,
     if noise == 1:
         class_map = ADVERSARIAL["checkerboard"](n)
     plan = Tiling((n, n), (side, side), (side, side))
-    tile_source = TileSource.of_reader(lambda number: class_map[plan.slices(number)], plan)
-    seams.number_regions(tile_source, Layout(plan, "yx"), Rules(1, (), 0), RunMonitor())
+    tile_source = TileSource.from_slices(lambda slices: Tile.from_classes(class_map[slices]), plan)
+    seams.RegionPass(Layout(plan, "yx"), Rules(1, (), 0)).run(tile_source, RunMonitor())
     ((digests, pairs, *_),) = resolved
     count = sum(len(digest.lines) for digest in digests)
     columns = [(d.lines, d.ranks, d.sizes, d.classes) for d in digests]
@@ -480,7 +484,7 @@ def test_the_central_step_takes_the_stated_memory_for_each_seam_component(noise,
     # Besides seam components, the step counts first pixels for each line and column of tiles.
     lines = n * n // side
     assert count > 25_000 * (noise == 1)
-    assert 40 < (brought + central - 32 * lines) / count < seams.BYTES_PER_SEAM_COMPONENT
+    assert 40 < (brought + central - 32 * lines) / count < BYTES_PER_SEAM_COMPONENT
 
 
 # Types, sources and refusals -------------------------------------------------------

@@ -17,13 +17,14 @@ from resume_tools import ALL, cancelled_at, make_small, picture, products, same,
 
 from napari_pixseg.classification import pixels
 from napari_pixseg.errors import Cancelled, InputChanged, NoSpace, OutputConflict
-from napari_pixseg.export import component_cache, ome_zarr, pyramid
+from napari_pixseg.export import component_cache, pyramid, region_export, store_arrays
 from napari_pixseg.export.output_location import (
     LOCK_NAME,
     MANIFEST_NAME,
     RECORD_NAME,
     OutputLocation,
 )
+from napari_pixseg.export.tile_writer import TileWriter
 from napari_pixseg.sources import zarr_store
 
 SOAK = bool(os.environ.get("PIXSEG_SOAK"))
@@ -61,7 +62,8 @@ def test_a_run_cancelled_at_any_step_is_finished_to_the_last_byte(
     assert steps >= 30
     if dtype == "uint16":
         # As on a cluster, where each coarser level is made from the one before.
-        monkeypatch.setattr(ome_zarr, "runs_here", lambda: False)
+        for module in (store_arrays, region_export):
+            monkeypatch.setattr(module, "runs_here", lambda: False)
         _, steps = whole(path, **options)
         assert steps > 40
     for number in range(1, steps + 1, 1 if SOAK or dtype == "uint8" else 5):
@@ -291,13 +293,13 @@ def test_tiles_read_one_by_one_are_resumed_too(tmp_path, output, whole, monkeypa
     expected, _ = whole(path)
     with pytest.raises(Cancelled):
         segmented(path).export(output, ALL, **cancelled_at(16))
-    written, write = [], ome_zarr._TileWriter.__call__
+    written, write = [], TileWriter.__call__
 
     def spy(writer, classes, number):
         written.append(number in writer.done_labels)
         return write(writer, classes, number)
 
-    monkeypatch.setattr(ome_zarr._TileWriter, "__call__", spy)
+    monkeypatch.setattr(TileWriter, "__call__", spy)
     segmented(path).export(output, ALL, resume=True)
     assert True in written
     assert False in written

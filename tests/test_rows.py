@@ -15,7 +15,7 @@ from napari_pixseg.export.output_location import ROWS_NAME, OutputLocation
 from napari_pixseg.export.parquet import write_parquet
 from napari_pixseg.regions.layout import Layout
 from napari_pixseg.regions.measurements import RegionMeasures
-from napari_pixseg.regions.region_table import RegionRowBuilder
+from napari_pixseg.regions.region_rows import RegionRowBuilder
 
 COUNT = 60
 # Up to what the columns go: all fit four bytes, some do not, nothing does.
@@ -67,10 +67,10 @@ def test_measures_on_disk_become_the_same_rows(
         # In steps that are shorter than groups, and longer.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rows_module, "_AT_ONCE", 1 + seed)
-            found = rows.group(start, stop)
-    assert not list(location.local.iterdir())
+            found = rows.read_group(start, stop)
+    assert not list(location.local_path.iterdir())
     wanted = np.arange(start, stop) - 1
-    expected, put = maker.of(tally, wanted), tile_of[wanted] < 3
+    expected, put = maker.make_rows(tally, wanted), tile_of[wanted] < 3
     assert list(found) == list(maker.dtype.names)
     for name, column in expected.items():
         assert found[name].dtype == maker.dtype[name]
@@ -87,8 +87,8 @@ def test_regions_far_from_the_corner_of_a_large_image_take_four_bytes_for_each_m
         rows.put(tally, np.arange(COUNT))
         (file,) = (tmp_path / ROWS_NAME).iterdir()
         assert file.stat().st_size == COUNT * 4 * (3 + 3 * 2 + 3)
-        found = rows.group(1, COUNT + 1)
-    for name, column in maker.of(tally).items():
+        found = rows.read_group(1, COUNT + 1)
+    for name, column in maker.make_rows(tally).items():
         np.testing.assert_array_equal(found[name], column)
 
 
@@ -103,8 +103,8 @@ def test_a_parquet_file_holds_all_rows_in_order_whenever_they_come(group, tmp_pa
     with temporary_rows(maker, OutputLocation(str(tmp_path))) as rows:
         for tile in (2, 0, 1, 3):
             rows.put(tally, np.flatnonzero(tile_of == tile))
-        write_parquet(tmp_path / "table.parquet", rows, maker.of(tally, late), COUNT)
+        write_parquet(tmp_path / "table.parquet", rows, maker.make_rows(tally, late), COUNT)
     found = parquet.read_table(tmp_path / "table.parquet")
-    for name, column in maker.of(tally).items():
+    for name, column in maker.make_rows(tally).items():
         assert found[name].to_numpy().dtype == maker.dtype[name]
         np.testing.assert_array_equal(found[name].to_numpy(), column)

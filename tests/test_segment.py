@@ -19,9 +19,9 @@ from napari_pixseg import segment
 from napari_pixseg.algorithm.classes import decide
 from napari_pixseg.algorithm.color_table import ColorTable, pack_colors
 from napari_pixseg.algorithm.colorspaces.convert import forward, forward_bytes, to_byte
+from napari_pixseg.classification import counting
 from napari_pixseg.classification import pixels as classify
 from napari_pixseg.classification.encoding import Encoding
-from napari_pixseg.classification.tile_colors import packed_colors
 from napari_pixseg.errors import (
     ClassError,
     InputNotFound,
@@ -189,8 +189,8 @@ def fed(segmentation):
     result = np.zeros(plan.shape, lookup.dtype)
     tile_source = segmentation.color_count.pixels().class_tiles(lookup)
 
-    def location(block, number):
-        result[plan.slices(number)] = block
+    def location(tile, number):
+        result[plan.slices(number)] = tile.classes
 
     run_tiles(tile_source, location, "test")
     return np.asarray(segmentation.image.in_own_order(result))
@@ -550,8 +550,8 @@ def test_a_dask_array_may_store_whole_numbers_otherwise_than_it_says(said):
 def test_counting_leaves_what_a_scheduler_brought_as_it_is():
     samples = np.random.default_rng(0).integers(0, 900, (20, 30, 3)).astype(np.uint16)
     encoding = Encoding(((0, 900),))
-    colors = encoding.of_block(samples)
-    before = packed_colors(colors).copy()
-    classify._TileCounter(encoding)(colors, 0)
-    np.testing.assert_array_equal(packed_colors(colors), before)
+    colors = encoding.tile_of(samples)
+    before = colors.packed_colors().copy()
+    counting._CountTile(encoding.space)(colors, 0)
+    np.testing.assert_array_equal(colors.packed_colors(), before)
     assert sys.getsizeof(colors) > samples.nbytes + before.nbytes

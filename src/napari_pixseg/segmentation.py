@@ -37,7 +37,7 @@ from napari_pixseg.sources.image import Image, open_image
 if TYPE_CHECKING:
     import dask.array as da
 
-    from napari_pixseg.regions.region_pass import Regions
+    from napari_pixseg.regions.regions import Regions
 
 
 def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
@@ -64,6 +64,7 @@ class Segmentation:
     # Two threads may ask at the same time, for example the widget and a run.
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
     _made: dict[str, Classes] = field(default_factory=dict, repr=False, compare=False)
+    _found: dict[str, Regions] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def image(self) -> Image:
@@ -137,7 +138,7 @@ class Segmentation:
         """
         pixels = self.color_count.pixels()
         classes = pixels.classes(self._lookup).rechunk(pixels.tiling.chunks)
-        return self.image.in_own_order(self._regions.lazy(classes))
+        return self.image.in_own_order(self._find_regions().lazy_labels(classes))
 
     @cached_property
     def region_table(self) -> NDArray[np.void]:
@@ -149,25 +150,37 @@ class Segmentation:
         samples, per channel), ``touches_border`` (of a spatial axis longer than one
         pixel). ``pandas.DataFrame`` takes it as it is.
         """
-        from napari_pixseg.regions.region_table import RegionMeasurer, put_rows
+        from napari_pixseg.regions.region_rows import put_rows
+        from napari_pixseg.regions.region_table import RegionMeasurer
 
-        maker = RegionMeasurer(self._regions, self.image, self.image.source.scale)
-        table = np.zeros(self._regions.count, maker.dtype)
-        rows = maker.row_builder
-        put_rows(
-            table, maker.collect(lambda *inner: put_rows(table, rows.of(*inner)), RunMonitor())
+        regions = self._find_regions()
+        measurer = RegionMeasurer(regions, self.image, self.image.source.scale)
+        table = np.zeros(regions.count, measurer.dtype)
+        make_rows = measurer.row_builder.make_rows
+        tiles = self.color_count.pixels().class_tiles(self._lookup, keep_samples=True)
+        crossing = measurer.measure(
+            tiles, lambda *inner: put_rows(table, make_rows(*inner)), RunMonitor()
         )
+        put_rows(table, crossing)
         return table
 
     @cached_property
     def _lookup(self) -> NDArray[Any]:
         return self.decision.lookup(self.color_table)
 
-    @cached_property
-    def _regions(self) -> Regions:
-        from napari_pixseg.regions.region_pass import regions_of
+    def _find_regions(self, monitor: RunMonitor | None = None) -> Regions:
+        """Return the regions; they are found on first use, in one pass over the tiles."""
+        from napari_pixseg.regions.layout import Layout
+        from napari_pixseg.regions.region_pass import RegionPass
+        from napari_pixseg.regions.rules import resolve_rules
 
-        return regions_of(self.color_count.pixels(), self.decision, self._lookup, self.parameters)
+        if "regions" not in self._found:
+            pixels = self.color_count.pixels()
+            layout = Layout(pixels.tiling, self.image.label_axes)
+            region_pass = RegionPass(layout, resolve_rules(self.parameters, self.decision))
+            tiles = pixels.class_tiles(self._lookup)
+            self._found["regions"] = region_pass.run(tiles, monitor or RunMonitor())
+        return self._found["regions"]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -237,7 +250,7 @@ class Segmentation:
         monitor = RunMonitor(on_event, cancel)
         self.decide(monitor)
         if "regions" in names:
-            self._regions.numbering(monitor)
+            self._find_regions(monitor)
         return {name: compute_array(getattr(self, name), name, monitor) for name in names}
 
     def export(

@@ -42,6 +42,11 @@ def whole_box(shape: tuple[int, ...]) -> PixelSlices:
     return tuple(slice(0, length) for length in shape)
 
 
+def shape_of(box: PixelSlices) -> tuple[int, ...]:
+    """Return how many pixels a box has along each axis."""
+    return tuple(part.stop - part.start for part in box)
+
+
 def cut_along_chunks(
     box: PixelSlices, chunks: Index
 ) -> Iterator[tuple[ChunkIndex, PixelSlices, PixelSlices]]:

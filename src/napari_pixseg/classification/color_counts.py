@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.classes import refuse_foreign
 from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.classification.encoding import Encoding
+from napari_pixseg.classification.input_change import input_changed
 from napari_pixseg.classification.intensity_window import resolve_window
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
-from napari_pixseg.classification.pixels import _ANEW, Observer, Pixels, _reads_directly
-from napari_pixseg.errors import InputChanged, RecountNeeded
+from napari_pixseg.classification.pixels import Observer, Pixels, reads_directly
+from napari_pixseg.errors import RecountNeeded
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.parameters import Interval, Parameters
+from napari_pixseg.parameters import ColorSpace, Interval, Parameters
 from napari_pixseg.sources.image import Image
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -39,19 +35,17 @@ class ColorCount:
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def pixels(self, monitor: RunMonitor | None = None) -> Pixels:
-        """Return the packed colors; the window is measured on first use."""
+        """Return the pixels. The intensity window is measured on first use."""
         with self._lock:
             if self._pixels is None:
                 self._fingerprint = None
-                encoding = self._encoding(monitor)
-                radius = self.parameters.denoise
-                self._pixels = Pixels(self.image, self.tiling, encoding, radius)
+                self._pixels = self._pixels_with(self._measure_encoding(monitor))
             return self._pixels
 
     def table(
         self, monitor: RunMonitor | None = None, observer: Observer | None = None
     ) -> ColorTable:
-        """Return the color table; the colors are counted on first use.
+        """Return the color table. The colors are counted on first use.
 
         The observer, as in :meth:`Pixels.count`, sees the tiles only if they are counted now.
         """
@@ -68,13 +62,12 @@ class ColorCount:
             return self._table
 
     def restore(self, table: ColorTable, window: tuple[Interval, ...] | None) -> None:
-        """Take a table and the window it was counted with, unless there is a table already."""
+        """Take a table and the intensity window it was counted with, unless there is a table."""
         with self._lock:
             if self._table is None:
-                encoding = Encoding(window, self._encoding_space())
-                radius = self.parameters.denoise
-                self._pixels = Pixels(self.image, self.tiling, encoding, radius)
-                self._table, self._fingerprint = table, self._current_fingerprint()
+                self._pixels = self._pixels_with(Encoding(window, self._encoding_space()))
+                self._table = table
+                self._fingerprint = self._current_fingerprint()
 
     @property
     def input_fingerprint(self) -> str | None:
@@ -82,7 +75,7 @@ class ColorCount:
         return self._fingerprint
 
     def refuse_change(self) -> None:
-        """Look whether files of the input were written since they began to be counted.
+        """Refuse an input of which files were written since its colors began to be counted.
 
         Raises
         ------
@@ -92,9 +85,9 @@ class ColorCount:
             raise input_changed()
 
     def _note_fingerprint(self) -> None:
-        """Look at the files before they are read, for a window or to be counted.
+        """Take the fingerprint of the files before they are read, for a window or to be counted.
 
-        Not when pixels are merely asked for: a preview of some tiles need not wait for it.
+        That is not done when pixels are merely asked for: a preview of some tiles need not wait.
         """
         if self._fingerprint is None:
             self._fingerprint = self._current_fingerprint()
@@ -108,7 +101,10 @@ class ColorCount:
         """Whether the table is there already."""
         return self._table is not None
 
-    def _encoding(self, monitor: RunMonitor | None) -> Encoding:
+    def _pixels_with(self, encoding: Encoding) -> Pixels:
+        return Pixels(self.image, self.tiling, encoding, self.parameters.denoise)
+
+    def _measure_encoding(self, monitor: RunMonitor | None) -> Encoding:
         if converts_first(self.image, self.parameters):
             return Encoding(space=self.parameters.cs)
         window = self.parameters.window
@@ -116,9 +112,9 @@ class ColorCount:
 
     def _sample_tiles(self) -> TileSource:
         self._note_fingerprint()
-        if _reads_directly(self.image, self.tiling):
-            return TileSource.of_reader(_SampleTileReader(self.image, self.tiling), self.tiling)
-        return TileSource.of_array(self.image.blocks(self.tiling.chunks), self.tiling)
+        if reads_directly(self.image, self.tiling):
+            return TileSource.from_slices(self.image.read, self.tiling)
+        return TileSource.from_array(self.image.blocks(self.tiling.chunks), self.tiling)
 
     def refuse_recount(self, parameters: Parameters) -> None:
         """Raise if other parameters cannot be answered from this table."""
@@ -133,22 +129,5 @@ class ColorCount:
                 "a recount is needed; call segment() again with the new parameters."
             )
 
-    def _encoding_space(self) -> Any:
+    def _encoding_space(self) -> ColorSpace | None:
         return self.parameters.cs if converts_first(self.image, self.parameters) else None
-
-
-@dataclass(frozen=True)
-class _SampleTileReader:
-    image: Image
-    tiling: Tiling
-
-    def __call__(self, number: int) -> NDArray[Any]:
-        return self.image.read(self.tiling.slices(number))
-
-
-def input_changed() -> InputChanged:
-    """Return the error for an input that is not what it was."""
-    return InputChanged(
-        "The input has changed since its colors were counted, so the output is not finished; "
-        f"{_ANEW}."
-    )

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors
 from napari_pixseg.algorithm.colorspaces.convert import forward, to_byte
-from napari_pixseg.classification.tile_colors import ByteColors, Colors, Encoded, Packed, Part
+from napari_pixseg.algorithm.kernels.arrays import Packed
+from napari_pixseg.classification.tile import Part, Tile
 from napari_pixseg.parameters import ColorSpace, Interval
-from napari_pixseg.slices import PixelSlices, whole_box
+from napari_pixseg.slices import PixelSlices, shape_of, whole_box
 from napari_pixseg.sources.image import Image
 from napari_pixseg.sources.source import is_masked
 
+# Products of larger limits and 255 could overflow.
 _HUGE = 1e300
+_SCALE = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -35,47 +38,54 @@ class Encoding:
     window: tuple[Interval, ...] | None = None
     space: ColorSpace | None = None
 
-    def colors(self, image: Image, region: PixelSlices) -> Colors:
-        """Read a region and :meth:`encode` it, but for bytes that are colors already."""
-        if self.space is not None or self.window is not None:
-            return self._encoded(image.read(region))
-        return self._taken(
-            tuple(part.stop - part.start for part in region), image.read_parts(region)
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether samples are bytes that are colors as they are."""
+        return self.space is None and self.window is None
+
+    def read_tile(self, image: Image, slices: PixelSlices) -> Tile:
+        """Read a box of an image, and :meth:`encode` it unless it is colors already."""
+        if not self.takes_bytes:
+            return self._encode_tile(image.read(slices))
+        return self._take_bytes(shape_of(slices), image.read_parts(slices))
+
+    def tile_of(self, block: NDArray[Any]) -> Tile:
+        """:meth:`encode` (..., c) samples, unless they are colors already."""
+        if not self.takes_bytes:
+            return self._encode_tile(block)
+        shape = block.shape[:-1]
+        return self._take_bytes(shape, [(whole_box(shape), block)])
+
+    def _encode_tile(self, samples: NDArray[Any]) -> Tile:
+        packed = self.encode(samples)
+        # Masked samples have values that must not be averaged, so they are not passed on.
+        return (
+            Tile.from_packed(packed) if is_masked(samples) else Tile.from_samples(packed, samples)
         )
 
-    def of_block(self, block: NDArray[Any]) -> Colors:
-        """:meth:`encode` (..., c) samples, but for bytes that are colors already."""
-        if self.space is not None or self.window is not None:
-            return self._encoded(block)
-        shape = block.shape[:-1]
-        return self._taken(shape, [(whole_box(shape), block)])
-
-    def _encoded(self, samples: NDArray[Any]) -> Colors:
-        packed = self.encode(samples)
-        # What is masked has values that must not be averaged.
-        return packed if is_masked(samples) else Encoded(packed, samples)
-
-    def _taken(self, shape: tuple[int, ...], parts: Sequence[Part]) -> Colors:
+    def _take_bytes(self, shape: tuple[int, ...], parts: Sequence[Part]) -> Tile:
         samples = parts[0][1]
-        return self.encode(samples) if is_masked(samples) else ByteColors.of(shape, parts)
+        if is_masked(samples):
+            return Tile.from_packed(self.encode(samples))
+        return Tile.from_bytes(shape, parts)
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
-        """Turn (..., c) samples into (...) packed colors; masked ones have no data."""
+        """Turn (..., c) samples into (...) packed colors. Masked samples have no data."""
         if is_masked(pixels):
             packed = self.encode(pixels.data)
             packed[np.ma.getmaskarray(pixels).any(axis=-1)] = NO_DATA
             return packed
         if self.space is not None:
-            return pack_colors(_in_space(pixels, self.space))
+            return pack_colors(_convert_to_space(pixels, self.space))
         if self.window is None:
             return pack_colors(pixels)
-        packed = pack_colors(_windowed(pixels, self.window))
+        packed = pack_colors(_map_window(pixels, self.window))
         if pixels.dtype.kind == "f":
             packed[np.isnan(pixels).any(axis=-1)] = NO_DATA
         return packed
 
 
-def _in_space(pixels: NDArray[np.uint16], space: ColorSpace) -> NDArray[np.uint8]:
+def _convert_to_space(pixels: NDArray[np.uint16], space: ColorSpace) -> NDArray[np.uint8]:
     rgb = np.zeros((*pixels.shape[:-1], 3), np.uint16)
     rgb[..., : pixels.shape[-1]] = pixels
     if pixels.shape[-1] == 1:
@@ -83,13 +93,13 @@ def _in_space(pixels: NDArray[np.uint16], space: ColorSpace) -> NDArray[np.uint8
     return to_byte(forward(space, rgb.reshape(-1, 3))).reshape(rgb.shape)
 
 
-def _windowed(pixels: NDArray[Any], window: tuple[Interval, ...]) -> NDArray[np.uint8]:
+def _map_window(pixels: NDArray[Any], window: tuple[Interval, ...]) -> NDArray[np.uint8]:
     result = np.empty(pixels.shape, np.uint8)
     for channel in range(pixels.shape[-1]):
         low, high = window[channel if len(window) > 1 else 0]
         samples = pixels[..., channel]
         if samples.dtype.kind in "bu" and samples.dtype.itemsize <= 2:
-            # Fewer possible samples than pixels: map each once.
+            # There are fewer possible samples than pixels, so each is mapped once.
             levels = np.arange(2 ** (8 * samples.dtype.itemsize))
             result[..., channel] = to_window(levels, low, high)[samples.astype(np.intp)]
         else:
@@ -98,13 +108,15 @@ def _windowed(pixels: NDArray[Any], window: tuple[Interval, ...]) -> NDArray[np.
 
 
 def to_window(samples: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Map low..high to 0..255, rounded half up; what lies outside is clipped, NaN becomes 0."""
+    """Map low..high to 0..255, rounded half up. Samples outside are clipped, NaN becomes 0."""
     if high == low:
         return np.zeros(samples.shape, np.uint8)
     clipped = np.clip(samples.astype(np.float64), low, high)
     if max(abs(low), abs(high)) > _HUGE:
-        # Products below would overflow; a power of two changes no digit.
-        clipped, low, high = clipped * 2.0**-20, low * 2.0**-20, high * 2.0**-20
+        # A power of two changes no digit.
+        clipped = clipped * _SCALE
+        low *= _SCALE
+        high *= _SCALE
     mapped = np.floor(255.0 * (clipped - low) / (high - low) + 0.5)
     return np.nan_to_num(mapped, copy=False, nan=0.0).astype(np.uint8)
 

@@ -34,7 +34,7 @@ def resolve_window(
     image : Image
     window : see Parameters
     tile_source : callable
-        Makes a feed of (..., c) sample blocks, anew for each pass.
+        Makes a source of (..., c) sample blocks, anew for each pass.
     monitor : RunMonitor, optional
 
     Returns
@@ -57,9 +57,6 @@ def resolve_window(
     if window == "dtype":
         limits = np.iinfo(dtype)
         return ((float(limits.min), float(limits.max)),)
-    # Most images are of bytes, and need no pass.
-    from napari_pixseg.classification.intensity_window import extent_window, quantile_window
-
     if dtype.kind == "f" or window == "minmax":
         return extent_window(tile_source, monitor)
     return quantile_window(tile_source, dtype, image.color_channels, monitor)
@@ -67,11 +64,10 @@ def resolve_window(
 
 STAGE = "range"
 
-
 # The default window leaves out one pixel in a thousand at each end.
 _TAIL = 1000
 
-
+# Each pass counts in 2 ** 16 bins.
 _BITS = 16
 
 
@@ -84,7 +80,7 @@ class Extent:
     infinite: int
 
     @classmethod
-    def of(cls, block: NDArray[Any], _number: int = 0) -> Extent:
+    def of_block(cls, block: NDArray[Any], _number: int = 0) -> Extent:
         """Measure a (..., c) block; a channel without finite samples has (inf, -inf)."""
         rows = known_rows(block)
         if rows.dtype.kind in "iu" and len(rows):
@@ -102,8 +98,8 @@ class Extent:
         return cls(low, high, sum(e.infinite for e in extents))
 
 
-def _measure(tile_source: Callable[[], TileSource], monitor: RunMonitor | None) -> Extent:
-    extent: Extent = run_tiles(tile_source(), Extent.of, STAGE, monitor, Extent.merge)
+def _measure_extent(tile_source: Callable[[], TileSource], monitor: RunMonitor | None) -> Extent:
+    extent: Extent = run_tiles(tile_source(), Extent.of_block, STAGE, monitor, Extent.merge)
     if extent.infinite:
         raise NotAnImage(
             f"The image holds {extent.infinite} infinite values; give a window (low, high) that "
@@ -116,7 +112,7 @@ def extent_window(
     tile_source: Callable[[], TileSource], monitor: RunMonitor | None
 ) -> tuple[Interval, ...]:
     """Smallest and largest finite sample of each channel; (0, 0) where there is none."""
-    extent = _measure(tile_source, monitor)
+    extent = _measure_extent(tile_source, monitor)
     pairs = zip(extent.low, extent.high, strict=True)
     return tuple((float(a), float(b)) if a <= b else (0.0, 0.0) for a, b in pairs)
 
@@ -133,19 +129,19 @@ def quantile_window(
     one pass for 16 bits, at most four more for 64.
     """
     if dtype.itemsize <= 2:
-        lowest, highest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-        searches = [[_Search(lowest, highest)] * 2 for _ in range(channels)]
+        limits = np.iinfo(dtype)
+        searches = [[_Search(int(limits.min), int(limits.max))] * 2 for _ in range(channels)]
     else:
-        extent = _measure(tile_source, monitor)
+        extent = _measure_extent(tile_source, monitor)
         pairs = zip(extent.low, extent.high, strict=True)
         searches = [[_Search(int(a), int(b))] * 2 for a, b in pairs]
     ranks: list[tuple[int, int]] | None = None
     while any(not search.found for pair in searches for search in pair):
-        bins = run_tiles(tile_source(), _Counter(searches), STAGE, monitor, _add)
+        bins = run_tiles(tile_source(), _CountBins(searches), STAGE, monitor, _add_bins)
         if ranks is None:
             total = int(bins[0][0].sum())
             ranks = [(-(-total // _TAIL), -(-(_TAIL - 1) * total // _TAIL))] * channels
-        ranks, searches = _narrowed(ranks, searches, bins)
+        ranks, searches = _narrow_searches(ranks, searches, bins)
     return tuple((float(low.low), float(high.low)) for low, high in searches)
 
 
@@ -182,29 +178,31 @@ class _Search:
 
 
 @dataclass(frozen=True)
-class _Counter:
+class _CountBins:
     """Counts a block of samples into the bins of every search of its channel."""
 
     searches: list[list[_Search]]
 
     def __call__(self, block: NDArray[Any], _number: int) -> list[list[NDArray[np.int64]]]:
-        color_count, rows = [], known_rows(block)
+        rows = known_rows(block)
+        channel_bins = []
         for channel, (first, second) in enumerate(self.searches):
             samples = np.ascontiguousarray(rows[:, channel])
             bins = first.count(samples)
-            color_count.append([bins, bins if second == first else second.count(samples)])
-        return color_count
+            channel_bins.append([bins, bins if second == first else second.count(samples)])
+        return channel_bins
 
 
-def _add(parts: list[list[list[NDArray[np.int64]]]]) -> list[list[NDArray[np.int64]]]:
+def _add_bins(parts: list[list[list[NDArray[np.int64]]]]) -> list[list[NDArray[np.int64]]]:
     channels = zip(*parts, strict=True)
     return [[np.sum(bins, axis=0) for bins in zip(*pairs, strict=True)] for pairs in channels]
 
 
-def _narrowed(
+def _narrow_searches(
     ranks: list[tuple[int, int]], searches: list[list[_Search]], bins: list[list[Any]]
 ) -> tuple[list[tuple[int, int]], list[list[_Search]]]:
-    new_ranks, new_searches = [], []
+    new_ranks = []
+    new_searches = []
     for pair_ranks, pair, pair_bins in zip(ranks, searches, bins, strict=True):
         steps = [
             search.narrow(counts, rank)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
-from napari_pixseg.classification.tile_colors import Packed
+from napari_pixseg.algorithm.kernels.arrays import Packed
 from napari_pixseg.slices import PixelSlices
 
 
@@ -16,19 +18,20 @@ def median(packed: Packed, radius: int) -> Packed:
     ----------
     packed : (..., y, x) ndarray of uint32
     radius : int
-        The window has (2 radius + 1) ** 2 pixels; pixels without data take no part.
+        The footprint has (2 radius + 1) ** 2 pixels. Pixels without data take no part.
 
     Returns
     -------
     (..., y, x) ndarray of uint32
-        The ``radius`` outermost pixels are not valid: callers bring a margin.
+        The ``radius`` outermost pixels are not valid: callers add a margin, see :class:`Halo`.
     """
     planes = packed.reshape(-1, *packed.shape[-2:])
-    result = np.stack([_median_of_plane(plane, radius) for plane in planes])
+    result = np.stack([_filter_plane(plane, radius) for plane in planes])
     return result.reshape(packed.shape)
 
 
-def _median_of_plane(plane: Packed, radius: int) -> Packed:
+def _filter_plane(plane: Packed, radius: int) -> Packed:
+    # Few images are denoised, and scikit-image takes long to import.
     from skimage.filters import rank
 
     missing = plane == NO_DATA
@@ -45,41 +48,47 @@ def _median_of_plane(plane: Packed, radius: int) -> Packed:
     return packed
 
 
-def reflect_margin(packed: Packed, margins: tuple[tuple[int, int], ...]) -> Packed:
+@dataclass(frozen=True)
+class Halo:
+    """What a filter needs around a box.
+
+    Attributes
+    ----------
+    radius : int
+        How far the filter reaches along y and x.
+    outer : tuple of slice
+        What to read: the box, and the part of its halo that lies in the image.
+    margins : tuple of (before, after)
+        Pixels to add along each axis where the halo leaves the image.
+    inner : tuple of slice
+        Where the box lies in the filtered pixels.
+    """
+
+    radius: int
+    outer: PixelSlices
+    margins: tuple[tuple[int, int], ...]
+    inner: PixelSlices
+
+    @classmethod
+    def around(cls, slices: PixelSlices, shape: tuple[int, ...], radius: int) -> Halo:
+        """Plan to filter a box of an image of some shape; y and x are the last two axes."""
+        outer, margins, inner = [], [], []
+        for axis, (part, length) in enumerate(zip(slices, shape, strict=True)):
+            reach = radius if axis >= len(slices) - 2 else 0
+            start = part.start - reach
+            stop = part.stop + reach
+            outer.append(slice(max(start, 0), min(stop, length)))
+            margins.append((max(-start, 0), max(stop - length, 0)))
+            inner.append(slice(reach, reach + part.stop - part.start))
+        return cls(radius, tuple(outer), tuple(margins), tuple(inner))
+
+    def denoise(self, packed: Packed) -> Packed:
+        """Filter the packed colors of ``outer``; return those of the box."""
+        return median(_reflect_margins(packed, self.margins), self.radius)[self.inner]
+
+
+def _reflect_margins(packed: Packed, margins: tuple[tuple[int, int], ...]) -> Packed:
     """Continue an image beyond its edges by reflection, edge pixels included twice."""
     if not any(before or after for before, after in margins):
         return packed
     return np.pad(packed, margins, mode="symmetric")
-
-
-def with_halo(
-    region: PixelSlices, shape: tuple[int, ...], radius: int
-) -> tuple[PixelSlices, tuple[tuple[int, int], ...], PixelSlices]:
-    """Plan to filter a region: what to read, what to reflect beyond the image, what to keep.
-
-    Parameters
-    ----------
-    region : tuple of slice
-        Over axes of which the last two are y and x.
-    shape : tuple of int
-        Of the image.
-    radius : int
-        How far the filter reaches.
-
-    Returns
-    -------
-    region
-        To read: the region and what there is of its halo.
-    tuple of (before, after)
-        Pixels to add by reflection along each axis.
-    region
-        Where the asked region lies in the result.
-    """
-    halo, margins, inner = list(region), [(0, 0)] * len(region), []
-    for axis, (part, n) in enumerate(zip(region, shape, strict=True)):
-        reach = radius if axis >= len(region) - 2 else 0
-        inner.append(slice(reach, reach + part.stop - part.start))
-        start, stop = part.start - reach, part.stop + reach
-        halo[axis] = slice(max(start, 0), min(stop, n))
-        margins[axis] = (max(-start, 0), max(stop - n, 0))
-    return tuple(halo), tuple(margins), tuple(inner)

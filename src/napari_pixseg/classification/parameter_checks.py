@@ -1,17 +1,12 @@
-"""Parameters that do not fit an image are refused before any pixel is read."""
+"""Refuse parameters that do not fit an image, before any pixel is read."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.image import Image
-
-if TYPE_CHECKING:
-    pass
 
 
 def converts_first(image: Image, parameters: Parameters) -> bool:

@@ -1,16 +1,13 @@
-"""Progress events, and who hears them and may cancel a run."""
+"""Progress of a run: events for those who listen, and the way to cancel."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from napari_pixseg.errors import CANCELLED, Cancelled
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ Listener: TypeAlias = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class RunMonitor:
-    """Who hears of a run, and what stops it.
+    """Reports the progress of a run, and stops it when asked to.
 
     Attributes
     ----------
@@ -54,7 +51,7 @@ class RunMonitor:
             self.on_event(Progress(stage, done, total))
 
     def part(self, done: int, total: int) -> RunMonitor:
-        """Return a watch for a part of a stage, of which some steps are done already."""
+        """Return a monitor for a part of a stage that has done some steps already."""
         return RunMonitor(lambda step: self.tell(step.stage, done + step.done, total), self.cancel)
 
     def check(self) -> None:

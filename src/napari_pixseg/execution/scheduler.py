@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,46 +17,73 @@ from napari_pixseg.execution.allocator import FreedMemory, give_back, share_aren
 from napari_pixseg.execution.dask_cluster import ClusterRun, active_client, tell_client
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
 from napari_pixseg.execution.progress import RunMonitor
-from napari_pixseg.execution.tile_source import TileSource
+from napari_pixseg.execution.tile_source import TileFunction, TileSource
+from napari_pixseg.slices import shape_of
 
 if TYPE_CHECKING:
     import dask.array as da
 
+# Dask's tasks by key.
+Graph: TypeAlias = dict[Any, Any]
+# Merges a list of results.
+Merge: TypeAlias = Callable[[list[Any]], Any]
 
+# Results are merged by so many at a time.
 FAN_IN = 8
 
-
-# What so few leave behind is not worth looking for.
+# The memory that so few tiles leave behind is not worth giving back.
 _FEW_TILES = 4
 
-
-# Of tiles in order, so many are begun before the first of them is done: enough for all threads.
+# Tiles with a fixed order: so many are begun before the first is done. Enough for all threads.
 _AHEAD = 4 * (os.cpu_count() or 1)
 
 
-class _Job:
-    """What is done with a tile; one object that all tasks share."""
+class _TileTask:
+    """What is done with a tile. All tasks of a pass share one of these.
 
-    def __init__(self, tile_source: TileSource, function: Callable[[Any, int], Any]) -> None:
-        self._read, self._function, self._tiling = tile_source.read, function, tile_source.tiling
+    Parameters
+    ----------
+    tile_source : TileSource
+    function : callable
+        Called with each tile and its number.
+    topic : str, optional
+        A worker of a cluster tells the client under this topic that a tile is done.
+    """
+
+    def __init__(
+        self, tile_source: TileSource, function: TileFunction, topic: str | None = None
+    ) -> None:
+        self._read = tile_source.read
+        self._steps = tile_source.steps
+        self._tiling = tile_source.tiling
+        self._function = function
+        self._topic = topic
         self.at_work = _AtWork()
-        self.topic: str | None = None
 
-    def on_block(self, block: Any, number: int) -> Any:
+    def run_on_block(self, block: Any, number: int) -> Any:
+        """Work on a tile that Dask computed."""
         self._refuse_other_shape(block, number)
         with self.at_work:
+            for step in self._steps:
+                block = step(block, number)
             return self._function(block, number)
 
-    def on_number(self, number: int) -> Any:
+    def run_on_number(self, number: int) -> Any:
+        """Read a tile and work on it."""
         assert self._read is not None
         with self.at_work:
             return self._function(self._read(number), number)
+
+    def tell_client(self, number: int) -> None:
+        """Tell the client that a tile is done, if it listens."""
+        if self._topic is not None:
+            tell_client(self._topic, number)
 
     def _refuse_other_shape(self, block: Any, number: int) -> None:
         shape = getattr(block, "shape", None)
         if self._tiling is None or shape is None:
             return
-        wanted = tuple(part.stop - part.start for part in self._tiling.slices(number))
+        wanted = shape_of(self._tiling.slices(number))
         if shape[: len(wanted)] != wanted:
             raise NotAnImage(
                 f"Tile {number} of the Dask array should have the shape {wanted}, but has "
@@ -66,15 +93,16 @@ class _Job:
 
 
 class _AtWork:
-    """Tiles that this process is at work on.
+    """The tiles that this process is at work on.
 
-    Threads of a pool go on with their tiles after the scheduler gave up, and
-    what they then write would get into whatever takes this output's place.
+    The threads of a pool go on with their tiles after the scheduler gave up. What they write then
+    would get into the output that takes the place of this one.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._count, self._closed = 0, False
+        self._count = 0
+        self._closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _AtWork, ()
@@ -90,31 +118,30 @@ class _AtWork:
             self._count -= 1
             self._changed.notify_all()
 
-    def end(self) -> None:
-        """Let no tile begin, and wait for those that did."""
+    def close(self) -> None:
+        """Let no further tile begin, and wait for those at work."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._count)
 
 
-def _apply(job: _Job, number: int, _after: None, *block: Any) -> Any:
-    result = job.on_block(block[0], number) if block else job.on_number(number)
-    if job.topic is not None:
-        tell_client(job.topic, number)
+def _run_task(task: _TileTask, number: int, _after: None, *block: Any) -> Any:
+    result = task.run_on_block(block[0], number) if block else task.run_on_number(number)
+    task.tell_client(number)
     return result
 
 
 def run_tiles(
     tile_source: TileSource,
-    function: Callable[[Any, int], Any],
+    function: TileFunction,
     stage: str,
     monitor: RunMonitor | None = None,
-    merge: Callable[[list[Any]], Any] | None = None,
+    merge: Merge | None = None,
 ) -> Any:
     """Apply a function to every tile, on whatever scheduler Dask is set to.
 
-    Where Dask has no part in a process, because the tiles are read by a function and nobody
-    loaded or configured it, this process's threads do the same without it.
+    Threads of this process do the same without Dask if the tiles are read by a function and nobody
+    has loaded or configured Dask.
 
     Parameters
     ----------
@@ -136,37 +163,39 @@ def run_tiles(
     Raises
     ------
     Cancelled
-        If the watch says so.
+        If the monitor says so.
     """
     monitor = monitor or RunMonitor()
     if tile_source.keys is None and not dask_is_wanted():
-        return _run_here(_Job(tile_source, function), tile_source.numbers, stage, monitor, merge)
+        task = _TileTask(tile_source, function)
+        return _run_on_threads(task, tile_source.numbers, stage, monitor, merge)
     graph, keys = tile_graph(tile_source, function, stage)
-    wanted = keys if merge is None else _merge_tree(graph, keys, merge)
+    wanted = keys if merge is None else add_merge_tree(graph, keys, merge)
     return compute_graph(graph, wanted, keys, stage, monitor)
 
 
-def _run_here(
-    job: _Job,
+def _run_on_threads(
+    task: _TileTask,
     numbers: Sequence[int],
     stage: str,
     monitor: RunMonitor,
-    merge: Callable[[list[Any]], Any] | None,
+    merge: Merge | None,
 ) -> Any:
     def work(number: int) -> Any:
         monitor.check()
-        return job.on_number(number)
+        return task.run_on_number(number)
 
     if len(numbers) > _FEW_TILES:
         share_arenas()
     monitor.check()
     monitor.tell(stage, 0, len(numbers))
     results: list[Any] = []
-    tree, freed = None if merge is None else MergeTree(merge, FAN_IN), FreedMemory()
+    tree = None if merge is None else MergeTree(merge, FAN_IN)
+    freed = FreedMemory()
     try:
         with closing(map_ordered(work, numbers)) as worked:
             for done, result in enumerate(worked, 1):
-                # Threads may be far ahead of who listens.
+                # The threads may be far ahead of a slow listener.
                 monitor.check()
                 (results.append if tree is None else tree.add)(result)
                 freed.check()
@@ -178,42 +207,46 @@ def _run_here(
 
 
 def tile_graph(
-    tile_source: TileSource, function: Callable[[Any, int], Any], stage: str
-) -> tuple[dict[Any, Any], list[Any]]:
+    tile_source: TileSource, function: TileFunction, stage: str
+) -> tuple[Graph, list[Any]]:
     """Return the graph that applies a function to every tile, and the keys of its results."""
     name = f"{stage.replace(' ', '-')}-{os.urandom(16).hex()}"
-    graph: dict[Any, Any] = dict(tile_source.graph)
-    job = _job_key(name)
-    graph[job] = _Job(tile_source, function)
+    graph: Graph = dict(tile_source.graph)
+    task = _task_key(name)
+    graph[task] = _TileTask(tile_source, function, None if active_client() is None else name)
     keys: list[Any] = []
     after = None
     for number in tile_source.numbers:
         key = None if tile_source.keys is None else tile_source.keys[number]
         block = () if key is None else (key,)
         if tile_source.is_ordered and len(keys) >= _AHEAD:
-            earlier, after = after, (f"done-{name}", len(keys))
-            graph[after] = (_nothing, keys[-_AHEAD], earlier)
-        graph[(name, number)] = (_apply, job, number, after, *block)
+            earlier = after
+            after = (f"done-{name}", len(keys))
+            graph[after] = (_wait_for, keys[-_AHEAD], earlier)
+        graph[(name, number)] = (_run_task, task, number, after, *block)
         keys.append((name, number))
     return graph, keys
 
 
-def _nothing(_result: Any, _earlier: None) -> None:
-    """Tell that a tile and all before it are done, to one that is to begin after them."""
+def _wait_for(_result: object, _earlier: None) -> None:
+    """Do nothing: a task that depends on this one begins after a tile and all before it."""
 
 
-def _merge_tree(graph: dict[Any, Any], keys: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
-    level, name = 0, keys[0][0]
+def add_merge_tree(graph: Graph, keys: list[Any], merge: Merge) -> Any:
+    """Add tasks that merge results, few at a time; return the key of the merged result."""
+    name = keys[0][0]
+    level = 0
     while level == 0 or len(keys) > 1:
         parts = [keys[start : start + FAN_IN] for start in range(0, len(keys), FAN_IN)]
         merged = [(f"merge-{level}-{name}", number) for number in range(len(parts))]
         graph.update((key, (merge, part)) for key, part in zip(merged, parts, strict=True))
-        keys, level = merged, level + 1
+        keys = merged
+        level += 1
     return keys[0]
 
 
 def compute_graph(
-    graph: dict[Any, Any], wanted: Any, keys: Sequence[Any], stage: str, monitor: RunMonitor
+    graph: Graph, wanted: Any, keys: Sequence[Any], stage: str, monitor: RunMonitor
 ) -> Any:
     """Compute keys of a graph, reporting progress as the tiles' keys are done.
 
@@ -235,12 +268,12 @@ def compute_graph(
     if (client := active_client()) is not None:
         return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), monitor)
     share_arenas()
-    get = _scheduler()
-    callbacks = _Callbacks(name, stage, len(keys), monitor).on_top if _is_local(get) else {}
+    get = _find_scheduler()
+    callbacks = _Callbacks(name, stage, len(keys), monitor).as_argument if _is_local(get) else {}
     try:
         return get(graph, wanted, **callbacks)
     except BaseException:
-        graph[_job_key(name)].at_work.end()
+        graph[_task_key(name)].at_work.close()
         raise
     finally:
         if len(keys) > _FEW_TILES:
@@ -249,24 +282,23 @@ def compute_graph(
 
 def _compute_on_cluster(
     client: Any,
-    graph: dict[Any, Any],
+    graph: Graph,
     wanted: Any,
     name: str,
     stage: str,
     total: int,
     monitor: RunMonitor,
 ) -> Any:
-    graph[_job_key(name)].topic = name
     monitor.check()
     monitor.tell(stage, 0, total)
     run = ClusterRun(client, name, lambda done: monitor.tell(stage, done, total), monitor.check)
     return run.compute(graph, wanted)
 
 
-def _scheduler() -> Any:
-    """Return what Dask would compute with.
+def _find_scheduler() -> Any:
+    """Return the scheduler that Dask would use.
 
-    Dask itself imports distributed to ask for its client, even where a scheduler is named.
+    Dask's own function imports distributed to ask for its client, even if a scheduler is named.
     """
     import dask.threaded
     from dask.base import get_scheduler, named_schedulers
@@ -289,11 +321,11 @@ def runs_here() -> bool:
     import dask.local
     import dask.threaded
 
-    return _scheduler() in (dask.threaded.get, dask.local.get_sync)
+    return _find_scheduler() in (dask.threaded.get, dask.local.get_sync)
 
 
 def _is_local(get: Any) -> bool:
-    """Whether this is a scheduler of this process, which takes callbacks."""
+    """Whether this scheduler belongs to this process, so that it takes callbacks."""
     import dask.local
     import dask.multiprocessing
     import dask.threaded
@@ -301,8 +333,8 @@ def _is_local(get: Any) -> bool:
     return get in (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
 
 
-def _job_key(name: str) -> str:
-    return f"job-{name}"
+def _task_key(name: str) -> str:
+    return f"task-{name}"
 
 
 def compute_array(array: da.Array, stage: str, monitor: RunMonitor) -> NDArray[Any]:
@@ -311,25 +343,29 @@ def compute_array(array: da.Array, stage: str, monitor: RunMonitor) -> NDArray[A
     Raises
     ------
     Cancelled
-        If the watch says so.
+        If the monitor says so.
     """
     callbacks = _Callbacks(array.name, stage, array.npartitions, monitor)
-    return np.asarray(array.compute(scheduler="threads", **callbacks.on_top))
+    return np.asarray(array.compute(scheduler="threads", **callbacks.as_argument))
 
 
 class _Callbacks:
     """Counts finished tiles and stops the scheduler; local schedulers call it."""
 
     def __init__(self, name: str, stage: str, total: int, monitor: RunMonitor) -> None:
-        self._name, self._stage, self._total, self._watch = name, stage, total, monitor
-        self._done, self._freed = 0, FreedMemory()
+        self._name = name
+        self._stage = stage
+        self._total = total
+        self._monitor = monitor
+        self._done = 0
+        self._freed = FreedMemory()
 
     @property
-    def on_top(self) -> dict[str, list[Any]]:
-        """The argument for a scheduler: these, and those that are registered.
+    def as_argument(self) -> dict[str, list[Any]]:
+        """The scheduler's argument: these callbacks besides those that are registered already.
 
-        Given by hand: registered callbacks are those of the whole process, and would count
-        and cancel what other threads compute meanwhile.
+        They are not registered themselves. Registered callbacks belong to the whole process: they
+        would also count and cancel what other threads compute.
         """
         from dask.callbacks import Callback
 
@@ -337,14 +373,14 @@ class _Callbacks:
         return {"callbacks": [ours, *Callback.active]}
 
     def _start(self, dsk: Any) -> None:
-        self._watch.check()
-        self._watch.tell(self._stage, 0, self._total)
+        self._monitor.check()
+        self._monitor.tell(self._stage, 0, self._total)
 
     def _before_task(self, key: Any, dsk: Any, state: Any) -> None:
-        self._watch.check()
+        self._monitor.check()
 
     def _after_task(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
         if isinstance(key, tuple) and key[0] == self._name:
             self._done += 1
             self._freed.check()
-            self._watch.tell(self._stage, self._done, self._total)
+            self._monitor.tell(self._stage, self._done, self._total)

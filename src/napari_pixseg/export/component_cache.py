@@ -1,42 +1,39 @@
 """Components of tiles, kept from the pass that finds them to the pass that writes them.
 
-As runs they are a few bytes for each hundred pixels, less than the class map
-and the image that would have to be read to find and measure them again. They
-lie in the unfinished store, where every worker finds them, and are gone from the
-finished one; what is not there is found again.
+As runs they take a few bytes for each hundred pixels: less than the class map and the image, which
+would have to be read to find and measure them again. They lie in the unfinished store, where every
+worker finds them, and are removed before it is finished. A tile that is not in the cache is found
+again.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numcodecs import Blosc
-from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.components import Components
+from napari_pixseg.algorithm.kernels.arrays import AnyArray
+from napari_pixseg.classification.tile import Tile
 from napari_pixseg.export.output_location import KEPT_NAME, OutputLocation
-from napari_pixseg.regions.tile_components import KeptTile
 
-# In the order of the file; the totals, if there are any, come last.
+# In the order of the file. The sums, if there are any, come last.
 _COLUMNS = ("shape", "lines", "sizes", "first_runs", "starts", "numbers", "values")
 
-
-# Runs shorter than this many pixels are cheaper to find again.
+# Components whose runs are shorter than this many pixels are cheaper to find again.
 _SHORT = 4
-
 
 _LARGEST = 1 << 32
 
-
-# A fourth of the size in less time than the disk would take for the rest.
+# A quarter of the size, in less time than the disk would take for the rest.
 _CODEC = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
 
 
 @dataclass(frozen=True)
-class KeptTiles:
+class ComponentCache:
     """The components of each tile in a file of its own.
 
     Attributes
@@ -47,34 +44,36 @@ class KeptTiles:
 
     location: OutputLocation
 
-    def keep(self, tile: KeptTile, number: int) -> None:
-        """Write a tile, whole or not at all, if that is worth it."""
+    def save(self, tile: Tile, number: int) -> None:
+        """Write the components of a tile, whole or not at all, if that is worth it."""
         components = tile.components
+        assert components is not None
         if _SHORT * len(components.starts) > int(np.prod(components.shape)):
             return
         columns = [np.asarray(getattr(components, name)) for name in _COLUMNS]
-        if tile.totals is not None:
-            columns.append(_narrow(tile.totals))
+        if tile.component_sums is not None:
+            columns.append(_narrow_sums(tile.component_sums))
         with self._file(number).new_file() as partial, open(partial, "wb") as file:
             for column in columns:
-                _save(file, column)
+                _save_array(file, column)
 
     def numbers(self) -> frozenset[int]:
         """Return the numbers of the tiles that are there."""
         names = self.location.child(KEPT_NAME).list_names()
         return frozenset(int(name) for name in names if name.isdecimal())
 
-    def kept(self, number: int) -> KeptTile:
+    def load(self, number: int) -> Tile:
         """Return a tile that is there."""
         with open(self._file(number).local_path, "rb") as file:
-            shape, *columns = (_load(file) for _ in _COLUMNS)
-            totals = _load(file) if file.peek(1) else None
-        if totals is not None and totals.dtype == np.uint32:
-            totals = totals.astype(np.int64)
+            shape, *columns = (_load_array(file) for _ in _COLUMNS)
+            sums = _load_array(file) if file.peek(1) else None
+        if sums is not None and sums.dtype == np.uint32:
+            sums = sums.astype(np.int64)
         t, z, y, x = (int(n) for n in shape)
-        return KeptTile(Components((t, z, y, x), *columns), totals)
+        components = Components((t, z, y, x), *columns)
+        return Tile(components.shape, components=components, component_sums=sums)
 
-    def remove(self) -> None:
+    def clear(self) -> None:
         """Remove all tiles."""
         self.location.child(KEPT_NAME).remove()
 
@@ -82,7 +81,7 @@ class KeptTiles:
         return self.location.child(f"{KEPT_NAME}/{number}")
 
 
-def _save(file: IO[bytes], column: NDArray[Any]) -> None:
+def _save_array(file: IO[bytes], column: AnyArray) -> None:
     """Write an array: its type and shape on a line, then its bytes."""
     content = _CODEC.encode(np.ascontiguousarray(column))
     header = {"dtype": column.dtype.str, "shape": column.shape, "bytes": len(content)}
@@ -90,14 +89,16 @@ def _save(file: IO[bytes], column: NDArray[Any]) -> None:
     file.write(content)
 
 
-def _load(file: IO[bytes]) -> NDArray[Any]:
+def _load_array(file: IO[bytes]) -> AnyArray:
     header = json.loads(file.readline())
-    content, array = file.read(header["bytes"]), np.empty(header["shape"], header["dtype"])
+    content = file.read(header["bytes"])
+    array = np.empty(header["shape"], header["dtype"])
     if array.size:
         _CODEC.decode(content, array)
     return array
 
 
-def _narrow(totals: NDArray[Any]) -> NDArray[Any]:
-    small = totals.dtype == np.int64 and totals.min() >= 0 and totals.max() < _LARGEST
-    return totals.astype(np.uint32) if totals.size and small else totals
+def _narrow_sums(sums: AnyArray) -> AnyArray:
+    """Return sums in 32 bits where they fit."""
+    small = sums.dtype == np.int64 and sums.min() >= 0 and sums.max() < _LARGEST
+    return sums.astype(np.uint32) if sums.size and small else sums

@@ -1,7 +1,7 @@
 """Measures of regions on disk, until the rows of the table can be made in order.
 
-As measures they take half the bytes of rows: whole numbers, of four bytes where they fit,
-positions counted from where a region begins.
+Measures take half the bytes of rows: they are integers, of four bytes where they fit, and positions
+are counted from where a region begins.
 """
 
 from __future__ import annotations
@@ -11,48 +11,52 @@ import tempfile
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.algorithm.kernels.dispatch import compiled
 from napari_pixseg.export.output_location import ROWS_NAME, OutputLocation
 from napari_pixseg.regions.layout import Longs
 from napari_pixseg.regions.measurements import RegionMeasures
-from napari_pixseg.regions.region_table import Columns, RegionRowBuilder
+from napari_pixseg.regions.region_rows import Columns, RegionRowBuilder
 
-_Content: TypeAlias = tuple[NDArray[Any], NDArray[np.float64]]
+# Integers and reals of the regions of a file.
+_Content: TypeAlias = tuple[AnyArray, NDArray[np.float64]]
 
-
+# So many rows are made at a time, so that they stay in the processor's cache.
 _AT_ONCE = 1 << 15
 
-
-_NARROW, _WIDE = np.dtype(np.uint32), np.dtype(np.int64)
+_NARROW = np.dtype(np.uint32)
+_WIDE = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A file: whole numbers of ``count`` regions, then sums that are none."""
+    """A file: the integers of ``count`` regions, then their sums that are not integers."""
 
     path: Path
     count: int
     first: int
     last: int
-    dtype: np.dtype[Any]
-    wholes: int
+    dtype: np.dtype[np.generic]
+    integers: int
     reals: int
 
     def read(self, start: int, stop: int) -> _Content:
-        """Return (n, wholes) and (n, reals) of regions start <= number < stop."""
+        """Return (n, integers) and (n, reals) of regions start <= number < stop."""
         content = np.memmap(self.path, np.uint8, "r")
-        wholes = np.ndarray((self.count, self.wholes), self.dtype, content)
-        reals = np.ndarray((self.count, self.reals), np.float64, content, wholes.nbytes)
-        # Copied: pages of files that stay mapped are memory of this process.
-        rows = _between(wholes, start, stop)
-        return wholes[rows].copy(), reals[rows].copy()
+        integers: AnyArray = np.ndarray((self.count, self.integers), self.dtype, content)
+        reals: NDArray[np.float64] = np.ndarray(
+            (self.count, self.reals), np.float64, content, integers.nbytes
+        )
+        # Copied, because pages of files that stay mapped count as memory of this process.
+        rows = _find_rows(integers, start, stop)
+        return integers[rows].copy(), reals[rows].copy()
 
 
 class RowFiles:
@@ -61,101 +65,122 @@ class RowFiles:
     Parameters
     ----------
     folder : Path
-    maker : Rows
-        Makes rows of them.
+    row_builder : RegionRowBuilder
+        Makes rows of the measures.
     """
 
-    def __init__(self, folder: Path, maker: RegionRowBuilder) -> None:
-        self.maker = maker
-        self._folder, self._names = folder, itertools.count()
+    def __init__(self, folder: Path, row_builder: RegionRowBuilder) -> None:
+        self.row_builder = row_builder
+        self._folder = folder
+        self._names = itertools.count()
         self._parts: dict[int, _Part] = {}
 
-    def put(self, tally: RegionMeasures, which: NDArray[np.intp]) -> None:
-        """Write regions, ascending by number; the disk is all that several threads share."""
+    def put(self, measures: RegionMeasures, which: NDArray[np.intp]) -> None:
+        """Write regions, ascending by number. Several threads share nothing but the disk."""
         if not len(which):
             return
-        exact = tally.totals.dtype != np.float64
-        sums = tally.totals if exact else np.zeros((len(tally), 0), np.int64)
-        wholes = _compact(tally, sums, which)
-        reals = np.zeros((len(which), 0)) if exact else tally.totals[which]
+        exact = measures.totals.dtype != np.float64
+        sums = measures.totals if exact else np.zeros((len(measures), 0), np.int64)
+        integers = _pack_integers(measures, sums, which)
+        reals = np.zeros((len(which), 0)) if exact else measures.totals[which]
         name = next(self._names)
         with open(self._folder / str(name), "wb") as file:
-            file.write(wholes.data)
+            file.write(integers.data)
             file.write(reals.data)
-        first, last = (int(tally.numbers[which[end]]) for end in (0, -1))
         self._parts[name] = _Part(
-            self._folder / str(name), len(which), first, last, wholes.dtype, wholes.shape[1],
+            self._folder / str(name),
+            len(which),
+            int(measures.numbers[which[0]]),
+            int(measures.numbers[which[-1]]),
+            integers.dtype,
+            integers.shape[1],
             reals.shape[1],
-        )  # fmt: skip
+        )
 
-    def group(self, start: int, stop: int) -> Columns:
+    def read_group(self, start: int, stop: int) -> Columns:
         """Return rows start <= number < stop in order; those that were not put are undefined."""
         found = [part for part in self._parts.values() if part.first < stop and part.last >= start]
         parts = [part.read(start, stop) for part in found]
-        dtype = self.maker.dtype
+        dtype = self.row_builder.dtype
         group = {name: np.empty(stop - start, dtype[name]) for name in dtype.names or ()}
-        # Few at a time, which the processor's cache holds until rows are made of them.
         for first in range(start, stop, _AT_ONCE):
             after = min(first + _AT_ONCE, stop)
-            for name, column in self._block(parts, first, after).items():
+            for name, column in self._make_rows(parts, first, after).items():
                 group[name][first - start : after - start] = column
         return group
 
-    def _block(self, parts: Sequence[_Content], start: int, stop: int) -> Columns:
-        count, axes, channels = stop - start, len(self.maker.axes), self.maker.channels
-        reals = parts[0][1].shape[1] if parts else 0
-        # Of no region, too, means are taken: of an area that is not 0.
-        numbers, classes, areas = np.ones((3, count), np.int64)
-        low, high, sums = (np.zeros((count, axes), np.int64) for _ in range(3))
-        whole_totals = np.zeros((count, channels - reals), np.int64)
-        totals = np.zeros((count, reals))
-        for wholes, others in parts:
-            rows = _between(wholes, start, stop)
-            _lay(
-                wholes[rows], others[rows], start, numbers, classes, areas, low, high, sums,
-                whole_totals, totals,
-            )  # fmt: skip
-        used = totals if reals else whole_totals
-        return self.maker.of(RegionMeasures(numbers, classes, areas, low, high, sums, used))
+    def _make_rows(self, parts: Sequence[_Content], start: int, stop: int) -> Columns:
+        count = stop - start
+        axes = len(self.row_builder.axes)
+        real_channels = parts[0][1].shape[1] if parts else 0
+        # Means are taken of missing regions, too, so no area may be 0.
+        measures = RegionMeasures(
+            numbers=np.ones(count, np.int64),
+            classes=np.ones(count, np.int64),
+            areas=np.ones(count, np.int64),
+            low=np.zeros((count, axes), np.int64),
+            high=np.zeros((count, axes), np.int64),
+            sums=np.zeros((count, axes), np.int64),
+            totals=np.zeros((count, self.row_builder.channels - real_channels), np.int64),
+        )
+        totals = np.zeros((count, real_channels))
+        for integers, reals in parts:
+            rows = _find_rows(integers, start, stop)
+            _unpack_measures(integers[rows], reals[rows], start, *measures.columns, totals)
+        if real_channels:
+            measures = replace(measures, totals=totals)
+        return self.row_builder.make_rows(measures)
 
 
-def _between(wholes: NDArray[Any], start: int, stop: int) -> slice:
-    """Where the regions start <= number < stop are: numbers ascend."""
-    numbers = wholes[:, 0]
+def _find_rows(integers: AnyArray, start: int, stop: int) -> slice:
+    """Return where the regions start <= number < stop are: numbers ascend."""
+    numbers = integers[:, 0]
     return slice(bisect_left(numbers, start), bisect_left(numbers, stop))
 
 
-def _compact(tally: RegionMeasures, sums: Longs, which: NDArray[np.intp]) -> NDArray[Any]:
-    """Return (n, 3 + 3 a + c) whole numbers of some regions, as narrow as they fit."""
-    width = 3 + 3 * tally.low.shape[1] + sums.shape[1]
-    columns = (
-        tally.numbers, tally.classes, tally.areas, tally.low, tally.high, tally.sums, sums,
-    )  # fmt: skip
+def _pack_integers(measures: RegionMeasures, sums: Longs, which: NDArray[np.intp]) -> AnyArray:
+    """Return (n, 3 + 3 a + c) integers of some regions, as narrow as they fit."""
+    width = 3 + 3 * measures.low.shape[1] + sums.shape[1]
+    columns = replace(measures, totals=sums).columns
     narrow = np.empty((len(which), width), _NARROW)
-    # Of signed samples sums may be below 0.
-    if 0 <= _gather(which, *columns, narrow) <= np.iinfo(_NARROW).max:
+    # Sums of signed samples may be below 0.
+    if 0 <= _pack_measures(which, *columns, narrow) <= np.iinfo(_NARROW).max:
         return narrow
     wide = np.empty((len(which), width), _WIDE)
-    _gather(which, *columns, wide)
+    _pack_measures(which, *columns, wide)
     return wide
 
 
 @compiled
-def _gather(
-    which: NDArray[np.intp], numbers: Longs, classes: Longs, areas: Longs, low: Longs, high: Longs,
-    sums: Longs, totals: Longs, wholes: NDArray[Any],
-) -> int:  # fmt: skip
+def _pack_measures(
+    which: NDArray[np.intp],
+    numbers: Longs,
+    classes: Longs,
+    areas: Longs,
+    low: Longs,
+    high: Longs,
+    sums: Longs,
+    totals: Longs,
+    packed: AnyArray,
+) -> int:
     """Write measures of regions next to each other; return the bits that any of them has."""
-    axes, bits = low.shape[1], np.int64(0)
+    axes = low.shape[1]
+    bits = np.int64(0)
     for row in range(which.size):
-        i, measures = which[row], wholes[row]
-        measures[0], measures[1], measures[2] = numbers[i], classes[i], areas[i]
+        i = which[row]
+        measures = packed[row]
+        measures[0] = numbers[i]
+        measures[1] = classes[i]
+        measures[2] = areas[i]
         bits |= numbers[i]
         for a in range(axes):
-            # Positions in the image would not fit where the region is far from its corner.
+            # Positions are counted from where the region begins: in the image they would not fit
+            # where the region is far from its corner.
             inside = sums[i, a] - low[i, a] * areas[i]
             at = 3 + 3 * a
-            measures[at], measures[at + 1], measures[at + 2] = low[i, a], high[i, a], inside
+            measures[at] = low[i, a]
+            measures[at + 1] = high[i, a]
+            measures[at + 2] = inside
             bits |= high[i, a] | inside
         for channel in range(totals.shape[1]):
             measures[3 + 3 * axes + channel] = totals[i, channel]
@@ -164,45 +189,56 @@ def _gather(
 
 
 @compiled
-def _lay(
-    wholes: NDArray[Any], reals: NDArray[np.float64], start: int, numbers: Longs,
-    classes: Longs, areas: Longs, low: Longs, high: Longs, sums: Longs, whole_totals: Longs,
-    totals: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Write the measures of regions where their numbers say, the region ``start`` being row 0."""
+def _unpack_measures(
+    packed: AnyArray,
+    reals: NDArray[np.float64],
+    start: int,
+    numbers: Longs,
+    classes: Longs,
+    areas: Longs,
+    low: Longs,
+    high: Longs,
+    sums: Longs,
+    totals: Longs,
+    real_totals: NDArray[np.float64],
+) -> None:
+    """Write the measures of regions where their numbers say; the region ``start`` is row 0."""
     axes = low.shape[1]
-    for row in range(wholes.shape[0]):
-        number = np.int64(wholes[row, 0])
+    for row in range(packed.shape[0]):
+        number = np.int64(packed[row, 0])
         i = number - start
-        numbers[i], classes[i], areas[i] = number, wholes[row, 1], wholes[row, 2]
+        numbers[i] = number
+        classes[i] = packed[row, 1]
+        areas[i] = packed[row, 2]
         for a in range(axes):
             at = 3 + 3 * a
-            low[i, a], high[i, a] = wholes[row, at], wholes[row, at + 1]
-            sums[i, a] = np.int64(wholes[row, at + 2]) + low[i, a] * areas[i]
-        for channel in range(whole_totals.shape[1]):
-            whole_totals[i, channel] = wholes[row, 3 + 3 * axes + channel]
+            low[i, a] = packed[row, at]
+            high[i, a] = packed[row, at + 1]
+            sums[i, a] = np.int64(packed[row, at + 2]) + low[i, a] * areas[i]
         for channel in range(totals.shape[1]):
-            totals[i, channel] = reals[row, channel]
+            totals[i, channel] = packed[row, 3 + 3 * axes + channel]
+        for channel in range(real_totals.shape[1]):
+            real_totals[i, channel] = reals[row, channel]
 
 
 @contextmanager
-def temporary_rows(maker: RegionRowBuilder, location: OutputLocation) -> Iterator[RowFiles]:
-    """Give a place on disk for rows; they are gone afterwards.
+def temporary_rows(row_builder: RegionRowBuilder, location: OutputLocation) -> Iterator[RowFiles]:
+    """Give a place on disk for rows, which are removed afterwards.
 
-    Fifty bytes for each region may be more than where the system keeps temporary files, so they
-    lie in the unfinished store, if that is on a disk.
+    They lie in the unfinished store if that is on a disk: fifty bytes for each region may be too
+    much for the system's temporary files.
     """
     folder = location.child(ROWS_NAME)
     if not location.is_local:
         with tempfile.TemporaryDirectory(prefix="pixseg-") as elsewhere:
-            yield RowFiles(Path(elsewhere), maker)
+            yield RowFiles(Path(elsewhere), row_builder)
         return
-    # What a run that was killed has left.
+    # A run that was killed may have left some.
     folder.remove()
     folder.local_path.mkdir()
     try:
-        yield RowFiles(folder.local_path, maker)
+        yield RowFiles(folder.local_path, row_builder)
     finally:
-        # At the latest they go with the commit.
+        # What cannot be removed now is removed by the commit.
         with suppress(OSError):
             folder.remove()

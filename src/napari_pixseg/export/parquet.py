@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.export.measurement_spill import RowFiles
-from napari_pixseg.regions.region_table import Columns, put_rows
+from napari_pixseg.regions.region_rows import Columns, put_rows
 
 TABLE_NAME = "regions.parquet"
 _ROWS_PER_GROUP = 1 << 17
@@ -39,7 +39,7 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    dtype = rows.maker.dtype
+    dtype = rows.row_builder.dtype
     kinds = {name: pa.from_numpy_dtype(dtype[name]) for name in dtype.names or ()}
     # Parquet would give up its dictionaries after half the work, because few values repeat.
     # Deltas suit numbers and coordinates, which change little from row to row. Splitting by
@@ -54,7 +54,7 @@ def write_parquet(
 
     def order_rows(start: int) -> Columns:
         stop = min(start + _ROWS_PER_GROUP, count + 1)
-        group = rows.group(start, stop)
+        group = rows.read_group(start, stop)
         late = slice(*np.searchsorted(more["number"], [start, stop]))
         put_rows(group, {name: column[late] for name, column in more.items()}, start)
         return group

@@ -189,7 +189,7 @@ class Pyramid:
             missing = [number for number in range(len(tiling)) if number not in made]
             if missing:
                 step = _LevelStep(self, level, tiling, reduce)
-                tile_source = TileSource.of_reader(_number, tiling).part(missing)
+                tile_source = TileSource.from_numbers(_number, tiling).only(missing)
                 run_tiles(tile_source, step, name, monitor.part(len(made), len(tiling)))
 
     def level_tiling(self, level: int) -> Tiling:

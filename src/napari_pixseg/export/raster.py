@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.classification.tile import Tile
 from napari_pixseg.errors import TooLarge
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
@@ -118,8 +119,8 @@ def _paint_in_memory(
 ) -> NDArray[np.uint8]:
     picture = np.empty((*tiling.shape, channels), np.uint8)
 
-    def fill_tile(classes: NDArray[np.integer], number: int) -> None:
-        picture[tiling.slices(number)] = paint(classes, number)
+    def fill_tile(tile: Tile, number: int) -> None:
+        picture[tiling.slices(number)] = paint(tile.known_classes(), number)
 
     run_tiles(tile_source, fill_tile, STAGE, monitor)
     return picture.reshape(picture.shape[-3:])

@@ -12,12 +12,11 @@ from typing import TypeAlias
 from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.algorithm.kernels.dispatch import kernel_choice
 from napari_pixseg.classification.color_counts import ColorCount
+from napari_pixseg.classification.counting import count_colors
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.parameter_checks import check_parameters
 from napari_pixseg.classification.pixels import Pixels
-from napari_pixseg.classification.tile_colors import Colors, packed_colors
 from napari_pixseg.execution.progress import Progress, RunMonitor
-from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tiling import plan_tiles
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.decision import CountedColors
@@ -145,10 +144,8 @@ class OpenCount:
         if color_count.image.dtype.kind != "u" or color_count.image.dtype.itemsize > 1:
             return None
         pixels = color_count.pixels()
-        tiles = pixels.color_tiles().part(_spread_tiles(len(color_count.tiling)))
-        count_tile = _CountTile(pixels.encoding)
-        table = run_tiles(tiles, count_tile, "colors", monitor, ColorTable.merge)
-        return table, pixels.encoding
+        tiles = pixels.color_tiles().only(_spread_tiles(len(color_count.tiling)))
+        return count_colors(tiles, pixels.encoding.space, monitor), pixels.encoding
 
 
 def _spread_tiles(total: int) -> list[int]:
@@ -164,11 +161,3 @@ def _sample_overview(overview: Overview, pixels: Pixels, monitor: RunMonitor) ->
         monitor.check()
         if time.monotonic() > end:
             return
-
-
-@dataclass(frozen=True)
-class _CountTile:
-    encoding: Encoding
-
-    def __call__(self, colors: Colors, _number: int) -> ColorTable:
-        return ColorTable.from_packed(packed_colors(colors), self.encoding.space)

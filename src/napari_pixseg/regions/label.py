@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import dask.array as da
 import numpy as np
-from numpy.typing import NDArray
 
+from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.classification.parameter_checks import refuse_connectivity
+from napari_pixseg.classification.tile import Tile, tile_from_classes
 from napari_pixseg.errors import NotAnImage, ParameterError
+from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
-from napari_pixseg.execution.tile_source import TileSource
+from napari_pixseg.execution.tile_source import TileSource, lazy_tiles
 from napari_pixseg.execution.tiling import Tiling, plan_tiles
 from napari_pixseg.parameters import Background, Parameters
-from napari_pixseg.regions.layout import Layout, Rules
-from napari_pixseg.regions.region_pass import Regions, background_classes
+from napari_pixseg.regions.layout import Layout
+from napari_pixseg.regions.region_pass import RegionPass
+from napari_pixseg.regions.rules import Rules, resolve_background
+from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.open import open_source
 
@@ -68,12 +72,13 @@ def label_regions(
     image = open_class_map(class_map, asked.axes)
     refuse_connectivity(image.label_axes, asked.connectivity)
     tiling = plan_tiles(image)
-    classes = _class_blocks(image, tiling)
-    tile_source = _ArrayTileSource(classes, tiling)
-    named = background_classes(asked.background, lambda: _largest_class(tile_source()))
+    classes = _lazy_classes(image, tiling)
+    tiles = TileSource.from_array(classes, tiling).map(tile_from_classes)
+    named = resolve_background(asked.background, lambda: _find_largest_class(tiles))
     rules = Rules(asked.connectivity, named, asked.min_size)
-    regions = Regions(Layout(tiling, image.label_axes), rules, tile_source)
-    return image.in_own_order(regions.lazy(classes))
+    region_pass = RegionPass(Layout(tiling, image.label_axes), rules)
+    regions = region_pass.run(tiles, RunMonitor())
+    return image.in_own_order(regions.lazy_labels(classes))
 
 
 def open_class_map(class_map: object, axes: str | None) -> Image:
@@ -98,63 +103,50 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
     return image
 
 
-def _class_blocks(image: Image, tiling: Tiling) -> da.Array:
+def _lazy_classes(image: Image, tiling: Tiling) -> da.Array:
+    """Return a class map as a Dask array of one block for each tile, axes in engine order."""
     dtype = np.dtype(np.uint8) if image.dtype.kind == "b" else image.dtype
-    if not isinstance(image.source.array, da.Array):
-        # map_blocks copies what loses an axis.
-        reader = _ClassReader(image, dtype)
-        return da.from_array(
-            reader, tiling.chunks, name=False, asarray=False,
-            meta=np.empty((0,) * reader.ndim, reader.dtype),
-        )  # fmt: skip
+    if not image.source.is_dask:
+        # Read and stripped in one step, because map_blocks copies when an axis is dropped.
+        return lazy_tiles(_ClassReader(image), tiling, dtype)
     blocks = image.blocks(tiling.chunks)
     return blocks.map_blocks(
-        _without_channel, dtype=dtype, drop_axis=blocks.ndim - 1,
+        _drop_channel,
+        dtype=dtype,
+        drop_axis=blocks.ndim - 1,
         meta=np.empty((0,) * (blocks.ndim - 1), dtype),
-    )  # fmt: skip
+    )
 
 
+@dataclass(frozen=True)
 class _ClassReader:
-    """A class map as an array-like in engine order, for Dask to slice."""
+    """Reads a box of a class map."""
 
-    def __init__(self, image: Image, dtype: np.dtype[Any]) -> None:
-        self._image, self.dtype = image, dtype
-        self.shape, self.ndim = image.shape, len(image.shape)
+    image: Image
 
-    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        return _without_channel(self._image.read(index))
+    def __call__(self, slices: PixelSlices) -> AnyArray:
+        return _drop_channel(self.image.read(slices))
 
 
-def _without_channel(block: NDArray[Any]) -> NDArray[Any]:
+def _drop_channel(block: AnyArray) -> AnyArray:
     classes = block[..., 0]
     return classes.astype(np.uint8) if classes.dtype.kind == "b" else classes
 
 
-@dataclass(frozen=True)
-class _ArrayTileSource:
-    classes: da.Array
-    tiling: Tiling
-
-    def __call__(self) -> TileSource:
-        return TileSource.of_array(self.classes, self.tiling)
-
-
-def _largest_class(tile_source: TileSource) -> int:
-    counts: dict[int, int] = run_tiles(
-        tile_source, _count_classes, "class sizes", None, _add_counts
-    )
+def _find_largest_class(tiles: TileSource) -> int:
+    """Return the class of most pixels, 0 left out; ties go to the lowest."""
+    counts: dict[int, int] = run_tiles(tiles, _count_classes, "class sizes", None, _add_counts)
     counts.pop(0, None)
     return min(counts, key=lambda number: (-counts[number], number), default=0)
 
 
-def _count_classes(classes: NDArray[Any], _number: int) -> dict[int, int]:
-    numbers, counts = np.unique(classes, return_counts=True)
+def _count_classes(tile: Tile, _number: int) -> dict[int, int]:
+    numbers, counts = np.unique(tile.known_classes(), return_counts=True)
     return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
 
 
 def _add_counts(parts: list[dict[int, int]]) -> dict[int, int]:
-    total: dict[int, int] = {}
+    total: Counter[int] = Counter()
     for part in parts:
-        for number, count in part.items():
-            total[number] = total.get(number, 0) + count
-    return total
+        total.update(part)
+    return dict(total)

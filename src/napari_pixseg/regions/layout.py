@@ -12,43 +12,34 @@ from numpy.typing import NDArray
 
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.parameters import AXES
+from napari_pixseg.slices import PixelSlices
 
-_FOUR = AXES.replace("c", "")
+# All axes that a class map can have.
+TZYX = AXES.replace("c", "")
 
-
+# Steps of -1, 0 or 1 along z, y, x.
 Direction: TypeAlias = tuple[int, int, int]
-
 
 Longs = NDArray[np.int64]
 
 
 def to_tzyx(values: Sequence[int], axes: str, fill: int) -> tuple[int, int, int, int]:
-    """Lay values of some axes out over t, z, y, x."""
+    """Lay values of some axes out over t, z, y, x; ``fill`` stands for the other axes."""
     known = dict(zip(axes, values, strict=True))
-    t, z, y, x = (int(known.get(axis, fill)) for axis in _FOUR)
+    t, z, y, x = (int(known.get(axis, fill)) for axis in TZYX)
     return t, z, y, x
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What makes a region.
+class Layout:
+    """The tiles of a class map over the axes t, z, y, x.
 
     Attributes
     ----------
-    connectivity : int
-    background : tuple of int
-        Classes that are no regions, besides 0.
-    min_size : int
+    tiling : Tiling
+    axes : str
+        Axes of the tiling, some of t, z, y, x.
     """
-
-    connectivity: int
-    background: tuple[int, ...]
-    min_size: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Tiles over four axes."""
 
     tiling: Tiling
     axes: str
@@ -67,26 +58,27 @@ class Layout:
         """Grid position of a tile."""
         return to_tzyx(self.tiling.position(number), self.axes, 0)
 
-    def slices(self, number: int) -> tuple[slice, ...]:
+    def slices(self, number: int) -> PixelSlices:
         """Pixels of a tile over t, z, y, x."""
-        return self.over_four(self.tiling.slices(number))
+        return self.expand_slices(self.tiling.slices(number))
 
-    def over_four(self, region: tuple[slice, ...]) -> tuple[slice, ...]:
-        """Lay a region of the axes that there are out over t, z, y, x."""
-        known = dict(zip(self.axes, region, strict=True))
-        return tuple(known.get(axis, slice(0, 1)) for axis in _FOUR)
+    def expand_slices(self, slices: PixelSlices) -> PixelSlices:
+        """Lay slices of the image's axes out over t, z, y, x."""
+        known = dict(zip(self.axes, slices, strict=True))
+        return tuple(known.get(axis, slice(0, 1)) for axis in TZYX)
 
     def number(self, position: Sequence[int]) -> int:
         """Number of the tile at a grid position."""
-        (t, z, y, x), (_, depth, rows, columns) = position, self.grid
+        t, z, y, x = position
+        _, depth, rows, columns = self.grid
         return ((t * depth + z) * rows + y) * columns + x
 
     def neighbors(self, number: int, connectivity: int) -> Iterator[tuple[Direction, int]]:
-        """Later tiles that touch a tile, and in which direction along z, y, x."""
-        (t, z, y, x), grid = self.position(number), self.grid
+        """Yield the later tiles that touch a tile, and their direction along z, y, x."""
+        t, z, y, x = self.position(number)
         for direction in _forward_directions(connectivity):
             there = (t, z + direction[0], y + direction[1], x + direction[2])
-            if all(0 <= p < n for p, n in zip(there, grid, strict=True)):
+            if all(0 <= p < n for p, n in zip(there, self.grid, strict=True)):
                 yield direction, self.number(there)
 
     def seam_sides(self, number: int) -> list[tuple[int, int]]:

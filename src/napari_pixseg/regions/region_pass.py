@@ -1,163 +1,122 @@
-"""Connected regions of equal class, stitched over tiles."""
+"""The region pass: one look at every tile, after which all regions have their numbers.
+
+Phase one, here, finds the components of each tile and sums the tile up in what crosses its sides:
+compact numbers of the components that touch a seam, laid out on the tile's faces, and how many
+components begin on each of its lines. Neighbors are compared face by face, and
+:mod:`napari_pixseg.regions.numbering` joins what touches. The result is :class:`Regions`.
+
+Phase two takes this result and tiles of the same classes, which may come from elsewhere: it labels
+and measures, see :mod:`napari_pixseg.regions.region_table`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-import dask.array as da
 import numpy as np
-from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
-from numpy.typing import NDArray
 
-from napari_pixseg.algorithm.classes import Classes
-from napari_pixseg.classification.pixels import Pixels
-from napari_pixseg.classification.tile_colors import ClassifiedTile
+from napari_pixseg.classification.tile import Tile
 from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.scheduler import compute_graph, tile_graph
 from napari_pixseg.execution.tile_source import TileSource
-from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.parameters import Background, Parameters
-from napari_pixseg.regions.layout import Layout, Rules, to_tzyx
-from napari_pixseg.regions.numbering import (
-    RegionNumbering,
-    Step,
-    TileNumbers,
-    final_numbers,
-    number_regions,
-)
-from napari_pixseg.regions.tile_components import Block, Keep, KeptTile, TileComponents
+from napari_pixseg.regions.layout import Direction, Layout, Longs, to_tzyx
+from napari_pixseg.regions.numbering import number_all
+from napari_pixseg.regions.regions import Regions
+from napari_pixseg.regions.rules import Rules
+from napari_pixseg.regions.seams import TileSeams, match_components, sum_up
+from napari_pixseg.regions.tile_components import TileComponents
 
-_UINT32_REGIONS = (1 << 32) - 1
+STAGE = "seams"
+
+# One task sums up a tile, one compares it with its neighbors, one strips its faces.
+TASKS_PER_TILE = 3
 
 
-def lazy_dtype(tiling: Tiling) -> np.dtype[Any]:
-    """Smallest type that holds a number for every pixel."""
-    pixels = int(np.prod([int(n) for n in tiling.shape], dtype=object))
-    return smallest_dtype(pixels)
+class TileVisitor(Protocol):
+    """What else is done with each tile, to spare a pass."""
+
+    def __call__(self, tile: Tile, number: int) -> Longs:
+        """Take a tile whose components are known; return how many pixels each class has."""
 
 
-def smallest_dtype(count: int) -> np.dtype[Any]:
-    """uint32, or uint64 above 2^32 - 1 regions."""
-    return np.dtype(np.uint32 if count <= _UINT32_REGIONS else np.uint64)
-
-
-@dataclass
-class Regions:
-    """The regions of a class map.
+@dataclass(frozen=True)
+class RegionPass:
+    """Phase one: finds components and seams, and numbers all regions. It holds no pixels.
 
     Attributes
     ----------
     layout : Layout
     rules : Rules
-    tile_source : callable
-        Makes a feed of class tiles, anew for each pass.
-    on_components : callable, optional
-        Takes the components of every tile when they are found; a later feed may give them back.
+    visit : TileVisitor, optional
+        Called with every tile.
     """
 
     layout: Layout
     rules: Rules
-    tile_source: Callable[[], TileSource] = field(repr=False)
-    on_components: Keep | None = field(default=None, repr=False)
-    _numbering: RegionNumbering | None = field(default=None, init=False, repr=False)
+    visit: TileVisitor | None = None
 
-    def numbering(
-        self, monitor: RunMonitor | None = None, on_classes: Step | None = None
-    ) -> RegionNumbering:
-        """Return every region's number; the seams are found on first use.
-
-        ``also`` is then called with every tile and its number, to spare a pass.
-        """
-        if self._numbering is None:
-            self._numbering = number_regions(
-                self.tile_source(),
-                self.layout,
-                self.rules,
-                monitor or RunMonitor(),
-                on_classes,
-                self.on_components,
-            )
-        return self._numbering
-
-    @property
-    def count(self) -> int:
-        """Number of regions."""
-        return self.numbering().count
-
-    def relabel(self, number: int) -> Relabel:
-        """Return what turns the classes of one tile into regions; it can be sent anywhere."""
-        sides = tuple(self.layout.seam_sides(number))
-        return Relabel(self.layout.axes, sides, self.rules, self.numbering().tiles[number])
-
-    def lazy(self, classes: da.Array) -> da.Array:
-        """Return the regions of a class map whose chunks are the tiles, in its axes' order."""
-        tiling, dtype = self.layout.tiling, lazy_dtype(self.layout.tiling)
-        name = f"regions-{tokenize(classes.name, self.rules)}"
-        tasks = {}
-        for number in range(len(tiling)):
-            position = tiling.position(number)
-            block = (classes.name, *position)
-            tasks[(name, *position)] = (_regions_of, block, self.relabel(number), dtype)
-        graph = HighLevelGraph.from_collections(name, tasks, dependencies=[classes])
-        return da.Array(graph, name, classes.chunks, dtype=dtype)
+    def run(self, tiles: TileSource, monitor: RunMonitor) -> Regions:
+        """Return the regions of tiles of classes, whose axes are those of the layout."""
+        graph, keys = tile_graph(tiles, _SumUpTile(self), STAGE)
+        name = keys[0][0]
+        # By number, in whatever order the tiles are taken.
+        keys = sorted(keys)
+        digests = []
+        pairs = []
+        for number, key in enumerate(keys):
+            digest = (f"digest-{name}", number)
+            graph[digest] = (_strip_faces, key)
+            digests.append(digest)
+            neighbors = list(self.layout.neighbors(number, self.rules.connectivity))
+            if neighbors:
+                match = (f"match-{name}", number)
+                others = [keys[neighbor] for _, neighbor in neighbors]
+                graph[match] = (_MatchTile(number, neighbors, self.rules.connectivity), key, others)
+                pairs.append(match)
+        seams, matched = compute_graph(graph, [digests, pairs], keys, STAGE, monitor)
+        numbering = number_all(seams, matched, self.layout, self.rules)
+        return Regions(self.layout, self.rules, numbering, _add_class_counts(seams))
 
 
 @dataclass(frozen=True)
-class Relabel:
-    """Finds a tile's components again and gives them their final numbers."""
+class _SumUpTile:
+    """Finds the components of a tile, lets the visitor see it, and reduces it to its seams."""
 
-    axes: str
-    sides: tuple[tuple[int, int], ...]
-    rules: Rules
-    numbers: TileNumbers
+    region_pass: RegionPass
 
-    def components(self, block: Block) -> tuple[TileComponents, NDArray[np.int64]]:
-        """Return the components of a tile, from its classes or as kept, and their regions."""
-        if isinstance(block, KeptTile):
-            tile = TileComponents.made_of(block.components, self.sides, self.rules)
-        else:
-            classes = block.classes if isinstance(block, ClassifiedTile) else block
-            classes = classes.reshape(to_tzyx(classes.shape, self.axes, 1))
-            tile = TileComponents.of(classes, self.sides, self.rules)
-        return tile, final_numbers(tile, self.numbers)
-
-    def regions(self, classes: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return a tile's regions, in the shape of its classes."""
-        tile, numbers = self.components(classes)
-        return tile.components.paint(numbers.astype(dtype)).reshape(classes.shape)
+    def __call__(self, tile: Tile, number: int) -> TileSeams:
+        layout = self.region_pass.layout
+        classes = tile.known_classes().reshape(to_tzyx(tile.shape, layout.axes, 1))
+        sides = layout.seam_sides(number)
+        found = TileComponents.find(classes, sides, self.region_pass.rules)
+        visit = self.region_pass.visit
+        counts = None if visit is None else visit(tile.with_components(found.components), number)
+        return sum_up(classes, found, sides, counts)
 
 
-def _regions_of(classes: NDArray[Any], relabel: Relabel, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return relabel.regions(classes, dtype)
+def _strip_faces(tile: TileSeams) -> TileSeams:
+    return replace(tile, faces={})
 
 
-def regions_of(
-    pixels: Pixels, classes: Classes, lookup: NDArray[Any], parameters: Parameters
-) -> Regions:
-    """Return the regions of a segmentation's class map.
+@dataclass(frozen=True)
+class _MatchTile:
+    """Matches a tile with its later neighbors: rows of (tile, component, tile, component)."""
 
-    Parameters
-    ----------
-    pixels : Pixels
-    classes : Classes
-        Asked for the largest class, if that is the background.
-    lookup : (2^24 + 1,) ndarray
-        Class by packed color.
-    parameters : Parameters
-        Of these ``connectivity``, ``background`` and ``min_size`` matter here.
-    """
-    background = background_classes(
-        parameters.background, lambda: int(np.argmax(classes.table["count"])) + 1
-    )
-    rules = Rules(parameters.connectivity, background, parameters.min_size)
-    layout = Layout(pixels.tiling, pixels.image.label_axes)
-    return Regions(layout, rules, lambda: pixels.class_tiles(lookup))
+    number: int
+    neighbors: list[tuple[Direction, int]]
+    connectivity: int
+
+    def __call__(self, here: TileSeams, others: list[TileSeams]) -> Longs:
+        rows = [np.empty((0, 4), np.int64)]
+        for (direction, number), there in zip(self.neighbors, others, strict=True):
+            pairs = match_components(here, there, direction, self.connectivity)
+            tiles = np.broadcast_to([self.number, number], pairs.shape)
+            rows.append(np.stack([tiles[:, 0], pairs[:, 0], tiles[:, 1], pairs[:, 1]], axis=1))
+        return np.concatenate(rows)
 
 
-def background_classes(background: Background, largest: Callable[[], int]) -> tuple[int, ...]:
-    """Resolve what was asked for to class numbers; ``largest`` is asked only if need be."""
-    if background is None:
-        return ()
-    return (largest(),) if background == "largest" else tuple(background)
+def _add_class_counts(seams: Sequence[TileSeams]) -> Longs | None:
+    counts = [tile.class_counts for tile in seams if tile.class_counts is not None]
+    return np.sum(counts, axis=0) if counts else None

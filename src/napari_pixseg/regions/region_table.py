@@ -1,61 +1,44 @@
-"""The region table: what each region measures, tile by tile, merged over seams."""
+"""The region table and the labels: phase two, which takes numbered regions and tiles again."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from napari_pixseg.algorithm.components import Components
-from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.classification.tile_colors import ClassifiedTile, read_only
+from napari_pixseg.algorithm.kernels.arrays import AnyArray
+from napari_pixseg.classification.tile import Tile
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles, runs_here
-from napari_pixseg.parameters import AXES
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.regions.layout import Layout, Longs, to_tzyx
 from napari_pixseg.regions.measurements import RegionMeasures
-from napari_pixseg.regions.region_pass import Regions, Relabel
-from napari_pixseg.regions.tile_components import Block, KeptTile, sum_parts
-from napari_pixseg.slices import PixelSlices, box_at_origin
+from napari_pixseg.regions.region_rows import Columns, RegionRowBuilder
+from napari_pixseg.regions.regions import Regions, Relabel
+from napari_pixseg.regions.tile_components import sum_parts
+from napari_pixseg.slices import PixelSlices, box_at_origin, shape_of
 from napari_pixseg.sources.image import Image, PartOf
 
-STAGE, LABELS = "regions", "labels"
-
-
-_FOUR = AXES.replace("c", "")
-
+STAGE = "regions"
+LABEL_STAGE = "labels"
 
 # From other processes rows come in batches of this many components, or one tile if it has more.
 _BATCH_COMPONENTS = 1 << 19
-
-
 _BATCH_TILES = 64
 
+# So many parts of regions that cross seams wait until they are merged.
+_MERGED_AT_ONCE = 32
 
-_JOINED_AT_ONCE = 32
-
-
-# So many rows are made and handed on at a time, where they need not travel.
+# So many rows are made and passed on at a time, where they need not travel.
 _ROWS_AT_ONCE = 1 << 16
 
-
-# Equally long arrays by the name of their column.
-Columns: TypeAlias = dict[str, NDArray[Any]]
-
-
 # Called with measures, and which of them are wanted, ascending by number.
-Put: TypeAlias = Callable[[RegionMeasures, NDArray[np.intp]], None]
-
-
-class Table(Protocol):
-    """A structured array, or columns by their names."""
-
-    def __getitem__(self, name: str, /) -> NDArray[Any]:
-        """Return a column."""
+PutMeasures: TypeAlias = Callable[[RegionMeasures, NDArray[np.intp]], None]
 
 
 class LabelWriter(Protocol):
@@ -66,104 +49,14 @@ class LabelWriter(Protocol):
 
 
 @dataclass(frozen=True)
-class RegionRowBuilder:
-    """Makes rows of measures; small, because it goes to every worker.
-
-    Attributes
-    ----------
-    layout : Layout
-    channels : int
-        Of the image whose samples are averaged.
-    scale : dict of str to float
-        Physical size of a pixel along each axis, 1 where unknown.
-    """
-
-    layout: Layout
-    channels: int
-    scale: dict[str, float]
-
-    @property
-    def dtype(self) -> np.dtype[np.void]:
-        """Columns: number, class, area, physical_area, bounding box, centroid, means, border."""
-        axes = self.layout.axes
-        columns: list[tuple[str, Any]] = [
-            ("number", np.int64),
-            ("class", np.int32),
-            ("area", np.int64),
-            ("physical_area", np.float64),
-            *((f"bbox_min_{axis}", np.int64) for axis in axes),
-            *((f"bbox_max_{axis}", np.int64) for axis in axes),
-            *((f"centroid_{axis}", np.float64) for axis in axes),
-            *((f"mean_{channel}", np.float64) for channel in range(self.channels)),
-            ("touches_border", np.bool_),
-        ]
-        return np.dtype(columns)
-
-    @property
-    def axes(self) -> NDArray[np.int64]:
-        """Which of t, z, y, x there are."""
-        return np.array([_FOUR.index(axis) for axis in self.layout.axes])
-
-    def of(self, tally: RegionMeasures, which: NDArray[np.intp] | None = None) -> Columns:
-        """Turn measures, or those of some regions, into columns.
-
-        Bounding boxes are half-open as in scikit-image.
-        """
-        layout, channels = self.layout, tally.totals.shape[1]
-        which = np.arange(len(tally)) if which is None else which
-        axes, spatial = self.axes, 1.0
-        for axis in layout.axes.replace("t", ""):
-            spatial *= self.scale.get(axis, 1.0)
-        of_class = np.empty(len(which), np.int32)
-        whole = np.empty((2 + 2 * len(axes), len(which)), np.int64)
-        real = np.empty((1 + len(axes) + channels, len(which)), np.float64)
-        border = np.empty(len(which), np.bool_)
-        _fill_rows(
-            which, tally.numbers, tally.classes, tally.areas, tally.low, tally.high, tally.sums,
-            tally.totals, axes, np.array(layout.shape), spatial, of_class, whole, real, border,
-        )  # fmt: skip
-        names = iter(self.dtype.names or ())
-        ordered = [
-            whole[0], of_class, whole[1], real[0], *whole[2:], *real[1:], border,
-        ]  # fmt: skip
-        return dict(zip(names, ordered, strict=True))
-
-
-@compiled
-def _fill_rows(
-    which: NDArray[np.intp], numbers: Longs, classes: Longs, areas: Longs, low: Longs,
-    high: Longs, sums: Longs, totals: NDArray[Any], axes: Longs, shape: Longs, size: float,
-    of_class: NDArray[np.int32], whole: Longs, real: NDArray[np.float64], border: NDArray[np.bool_],
-) -> None:  # fmt: skip
-    """Write number, area and bounding box to ``whole``, size, centroid and means to ``real``."""
-    count = axes.size
-    for k in range(which.size):
-        i = which[k]
-        area = np.float64(areas[i])
-        of_class[k] = classes[i]
-        whole[0, k], whole[1, k], real[0, k] = numbers[i], areas[i], area * size
-        border[k] = False
-        for a in range(count):
-            axis = axes[a]
-            whole[2 + a, k], whole[2 + count + a, k] = low[i, a], high[i, a] + 1
-            real[1 + a, k] = np.float64(sums[i, a]) / area
-            last = shape[axis] - 1
-            # Frames have no border: a region cannot go on in another.
-            if axis > 0 and last > 0 and (low[i, a] == 0 or high[i, a] == last):
-                border[k] = True
-        for channel in range(totals.shape[1]):
-            real[1 + count + channel, k] = np.float64(totals[i, channel]) / area
-
-
-@dataclass(frozen=True)
 class RegionMeasurer:
-    """Makes the rows of the region table.
+    """Makes the rows of the region table, and labels.
 
     Attributes
     ----------
     regions : Regions
     image : Image or None
-        Whose samples are averaged; None for class maps without an image.
+        The image whose samples are averaged; None for class maps without an image.
     scale : dict of str to float
         Physical size of a pixel along each axis, 1 where unknown.
     """
@@ -183,108 +76,101 @@ class RegionMeasurer:
         """Columns of the table."""
         return self.row_builder.dtype
 
-    def collect(
+    def measure(
         self,
-        put: Put,
+        tiles: TileSource,
+        put: PutMeasures,
         monitor: RunMonitor,
         write: LabelWriter | None = None,
-        label_dtype: Any = np.uint32,
     ) -> Columns:
-        """Measure every tile; hand over the regions inside of tiles, return rows of the others.
+        """Measure every tile; put the regions inside of tiles, return rows of the others.
 
         Parameters
         ----------
+        tiles : TileSource
+            Tiles of the classes that the regions were found in, or of their components.
         put : callable
             Takes regions of one tile, ascending by number; may be called from several threads.
         monitor : RunMonitor
         write : callable, optional
             Also takes the regions of every tile as labels.
-        label_dtype : dtype
-            Of these labels.
 
         Returns
         -------
         dict of str to ndarray
             The rows of regions that cross a seam, ascending by number.
         """
-        source, components = self.regions.tile_source(), self.regions.numbering(monitor).components
-        gathering = _Gathering(put)
+        components = self.regions.numbering.components
+        collector = _MeasureCollector(put)
         if runs_here():
-            step = self._step(range(len(components)), write, label_dtype)
-            run_tiles(source, _GatherHere(step, gathering), STAGE, monitor)
-            return self.row_builder.of(gathering.merged())
+            step = self._tile_step(range(len(components)), write)
+            run_tiles(tiles, _MeasureHere(step, collector), STAGE, monitor)
+            return self.row_builder.make_rows(collector.merge())
         done = 0
-        for batch in _batches(components):
-            step, part = self._step(batch, write, label_dtype), monitor.part(done, len(components))
-            measured = run_tiles(source.part(batch), step, STAGE, part)
-            for inner, crossing in measured:
-                gathering.put(inner, np.arange(len(inner)))
-                gathering.add(crossing)
+        for batch in _batch_tiles(components):
+            step = self._tile_step(batch, write)
+            part = monitor.part(done, len(components))
+            for inner, crossing in run_tiles(tiles.only(batch), step, STAGE, part):
+                collector.put(inner, np.arange(len(inner)))
+                collector.add(crossing)
             done += len(batch)
-        return self.row_builder.of(gathering.merged())
+        return self.row_builder.make_rows(collector.merge())
 
-    def label(self, write: LabelWriter, label_dtype: Any, monitor: RunMonitor) -> None:
-        """Hand over the regions of every tile as labels, for who has collected their measures."""
+    def label(self, tiles: TileSource, write: LabelWriter, monitor: RunMonitor) -> None:
+        """Write the regions of every tile as labels, when they have been measured already."""
         relabels = self._relabels(range(len(self.regions.layout.tiling)))
-        step = _LabelTile(self.regions.layout, relabels, write, label_dtype)
-        run_tiles(self.regions.tile_source(), step, LABELS, monitor)
+        step = _LabelTile(self.regions.layout, relabels, write, self.regions.dtype)
+        run_tiles(tiles, step, LABEL_STAGE, monitor)
 
-    def _step(
-        self, tiles: Sequence[int], write: LabelWriter | None, label_dtype: Any
-    ) -> _MeasureTile:
-        relabels = self._relabels(tiles)
-        return _MeasureTile(self.row_builder, relabels, self.image, write, label_dtype)
+    def _tile_step(self, tiles: Sequence[int], write: LabelWriter | None) -> _MeasureTile:
+        dtype = self.regions.dtype
+        return _MeasureTile(self.row_builder, self._relabels(tiles), self.image, write, dtype)
 
     def _relabels(self, tiles: Sequence[int]) -> dict[int, Relabel]:
         return {number: self.regions.relabel(number) for number in tiles}
 
 
-def put_rows(table: Table, columns: Columns, first: int = 1) -> None:
-    """Lay rows where their numbers say, the region ``first`` being row 0."""
-    at = columns["number"] - first
-    for name, values in columns.items():
-        table[name][at] = values
+class _MeasureCollector:
+    """Passes regions on, and merges the parts of those that cross seams from time to time."""
 
-
-class _Gathering:
-    """Hands regions on and keeps the parts of those that cross seams, joined from time to time."""
-
-    def __init__(self, put: Put) -> None:
-        self.put, self._lock = put, threading.Lock()
+    def __init__(self, put: PutMeasures) -> None:
+        self.put = put
+        self._lock = threading.Lock()
         self._seams: list[RegionMeasures] = []
 
     def add(self, crossing: RegionMeasures) -> None:
         with self._lock:
             self._seams.append(crossing)
-            if len(self._seams) > _JOINED_AT_ONCE:
+            if len(self._seams) > _MERGED_AT_ONCE:
                 self._seams = [RegionMeasures.merge(self._seams)]
 
-    def merged(self) -> RegionMeasures:
+    def merge(self) -> RegionMeasures:
         return RegionMeasures.merge(self._seams)
 
 
 @dataclass(frozen=True)
-class _GatherHere:
-    """Measures a tile and hands it on at once, so that the rows of few tiles are in memory."""
+class _MeasureHere:
+    """Measures a tile and passes it on at once, so that the rows of few tiles are in memory."""
 
-    measure: _MeasureTile
-    gathering: _Gathering
+    step: _MeasureTile
+    collector: _MeasureCollector
 
-    def __call__(self, block: Block, number: int) -> None:
-        tally, inner, crossing = self.measure.measured(block, number)
-        self.gathering.add(crossing)
+    def __call__(self, tile: Tile, number: int) -> None:
+        measures, inner, crossing = self.step.measure(tile, number)
+        self.collector.add(crossing)
         for start in range(0, len(inner), _ROWS_AT_ONCE):
-            self.gathering.put(tally, inner[start : start + _ROWS_AT_ONCE])
+            self.collector.put(measures, inner[start : start + _ROWS_AT_ONCE])
 
 
-def _batches(components: Sequence[int]) -> Iterator[list[int]]:
+def _batch_tiles(components: Sequence[int]) -> Iterator[list[int]]:
     """Group tiles so that the rows of a group fit in memory."""
     batch: list[int] = []
     total = 0
     for number, count in enumerate(components):
         if batch and (total + count > _BATCH_COMPONENTS or len(batch) == _BATCH_TILES):
             yield batch
-            batch, total = [], 0
+            batch = []
+            total = 0
         batch.append(number)
         total += count
     yield batch
@@ -294,43 +180,43 @@ def _batches(components: Sequence[int]) -> Iterator[list[int]]:
 class _MeasureTile:
     """Measures a tile: its own regions, and the parts of those that cross a seam."""
 
-    maker: RegionRowBuilder
+    row_builder: RegionRowBuilder
     relabels: dict[int, Relabel]
     image: Image | None
     write: LabelWriter | None
-    label_dtype: Any
+    label_dtype: DTypeLike
 
-    def __call__(self, block: Block, number: int) -> tuple[RegionMeasures, RegionMeasures]:
-        tally, inner, crossing = self.measured(block, number)
-        return tally.take(inner), crossing
+    def __call__(self, tile: Tile, number: int) -> tuple[RegionMeasures, RegionMeasures]:
+        measures, inner, crossing = self.measure(tile, number)
+        return measures.take(inner), crossing
 
-    def measured(
-        self, block: Block, number: int
+    def measure(
+        self, tile: Tile, number: int
     ) -> tuple[RegionMeasures, NDArray[np.intp], RegionMeasures]:
         """Return the measures, which of them are whole regions, and the parts of the others."""
-        relabel, region = self.relabels[number], self.maker.layout.tiling.slices(number)
-        tile, numbers = relabel.components(block)
+        relabel = self.relabels[number]
+        layout = self.row_builder.layout
+        slices = layout.tiling.slices(number)
+        found, numbers = relabel.find_numbers(tile)
         if self.write is not None:
-            labels = _labels(tile.components, numbers, self.label_dtype, self.maker.layout)
-            self.write(labels, number)
-        origin = to_tzyx([part.start for part in region], relabel.axes, 0)
-        totals = self._totals(tile.components, block, region)
-        tally = RegionMeasures.of_tile(tile, numbers, totals, origin, self.maker.axes)
+            self.write(_paint_parts(found.components, numbers, self.label_dtype, layout), number)
+        origin = to_tzyx([part.start for part in slices], relabel.axes, 0)
+        totals = self._sum_samples(found.components, tile, slices)
+        measures = RegionMeasures.of_tile(found, numbers, totals, origin, self.row_builder.axes)
         inner = numbers > 0
-        inner[tile.seam] = False
-        crossing = tile.seam[numbers[tile.seam] > 0]
-        # Several components of a tile may be one region, by way of others.
-        return tally, np.flatnonzero(inner), RegionMeasures.merge([tally.take(crossing)])
+        inner[found.seam] = False
+        crossing = found.seam[numbers[found.seam] > 0]
+        # Several components of a tile may be one region, joined by way of other tiles.
+        return measures, np.flatnonzero(inner), RegionMeasures.merge([measures.take(crossing)])
 
-    def _totals(self, components: Components, block: Block, region: PixelSlices) -> NDArray[Any]:
+    def _sum_samples(self, components: Components, tile: Tile, slices: PixelSlices) -> AnyArray:
         if self.image is None:
             return np.zeros((len(components) + 1, 0), np.int64)
-        if isinstance(block, KeptTile) and block.totals is not None:
-            return block.totals
-        if isinstance(block, ClassifiedTile):
-            return sum_parts(components, block.samples, self.maker.layout.axes)
-        parts = [(box_at_origin(region), read_only(self.image.read(region)))]
-        return sum_parts(components, parts, self.maker.layout.axes)
+        if tile.component_sums is not None:
+            return tile.component_sums
+        # The samples of denoised tiles, for example, did not come along.
+        parts = tile.samples or [(box_at_origin(slices), self.image.read(slices))]
+        return sum_parts(components, parts, self.row_builder.layout.axes)
 
 
 @dataclass(frozen=True)
@@ -340,19 +226,21 @@ class _LabelTile:
     layout: Layout
     relabels: dict[int, Relabel]
     write: LabelWriter
-    label_dtype: Any
+    label_dtype: DTypeLike
 
-    def __call__(self, block: Block, number: int) -> None:
-        tile, numbers = self.relabels[number].components(block)
-        self.write(_labels(tile.components, numbers, self.label_dtype, self.layout), number)
+    def __call__(self, tile: Tile, number: int) -> None:
+        found, numbers = self.relabels[number].find_numbers(tile)
+        self.write(_paint_parts(found.components, numbers, self.label_dtype, self.layout), number)
 
 
-def _labels(components: Components, numbers: Longs, dtype: Any, layout: Layout) -> PartOf:
+def _paint_parts(
+    components: Components, numbers: Longs, dtype: DTypeLike, layout: Layout
+) -> PartOf:
     """Return what paints any part of a tile: the labels of all of it are its largest array."""
     values = numbers.astype(dtype)
 
-    def part_of(part: PixelSlices) -> NDArray[Any]:
-        painted = components.paint(values, layout.over_four(part))
-        return painted.reshape([p.stop - p.start for p in part])
+    def paint_part(part: PixelSlices) -> AnyArray:
+        painted = components.paint(values, layout.expand_slices(part))
+        return painted.reshape(shape_of(part))
 
-    return part_of
+    return paint_part

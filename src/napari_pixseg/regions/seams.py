@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.algorithm.kernels.dispatch import compiled
 from napari_pixseg.regions.layout import Direction, Longs
 from napari_pixseg.regions.tile_components import TileComponents
-
-
-def _face(array: NDArray[Any], axis: int, side: int) -> NDArray[Any]:
-    index = [slice(None)] * array.ndim
-    index[axis] = slice(-1, None) if side else slice(0, 1)
-    return array[tuple(index)]
 
 
 @dataclass(frozen=True)
@@ -34,8 +28,8 @@ class TileSeams:
     sizes, classes : (m,) ndarray of int64
     faces : dict of (axis, side) to ndarray of int32
         Seam components 1..m on each side, 0 for background.
-    written
-        What came along, see :func:`number_regions`.
+    class_counts : (c,) ndarray of int64, optional
+        Pixels of each class, if the pass counts them.
     """
 
     firsts: NDArray[np.int32]
@@ -44,52 +38,67 @@ class TileSeams:
     sizes: Longs
     classes: Longs
     faces: dict[tuple[int, int], NDArray[np.int32]] = field(repr=False)
-    written: Any = None
+    class_counts: Longs | None = None
 
 
 @compiled
-def _rank(
-    lines: NDArray[np.int32], kept: NDArray[np.bool_], firsts: NDArray[np.int32],
+def _rank_in_lines(
+    lines: NDArray[np.int32],
+    large_enough: NDArray[np.bool_],
+    firsts: NDArray[np.int32],
     ranks: NDArray[np.int32],
-) -> None:  # fmt: skip
+) -> None:
     for number in range(1, lines.size):
-        if kept[number]:
+        if large_enough[number]:
             ranks[number] = firsts[lines[number]]
             firsts[lines[number]] += 1
 
 
 def sum_up(
-    classes: NDArray[Any], tile: TileComponents, sides: Sequence[tuple[int, int]]
+    classes: AnyArray,
+    tile: TileComponents,
+    sides: Sequence[tuple[int, int]],
+    class_counts: Longs | None = None,
 ) -> TileSeams:
     """Reduce a tile to its seams; ``classes`` are those it was made of."""
-    components, seam = tile.components, tile.seam
+    components = tile.components
+    seam = tile.seam
     firsts = np.zeros(len(components.first_runs) - 1, np.int32)
     ranks = np.zeros(len(components) + 1, np.int32)
-    _rank(components.lines, tile.kept, firsts, ranks)
+    _rank_in_lines(components.lines, tile.large_enough, firsts, ranks)
     compact = np.zeros(len(components) + 1, np.int32)
     compact[seam] = np.arange(1, len(seam) + 1)
-    of_seam = np.zeros(len(seam) + 1, np.int64)
+    seam_classes = np.zeros(len(seam) + 1, np.int64)
     faces = {}
     for axis, side in sides:
         face = compact[components.face(axis, side)]
         faces[axis, side] = face
-        of_seam[face] = _face(classes, axis, side)
+        seam_classes[face] = _take_face(classes, axis, side)
     return TileSeams(
-        firsts, components.lines[seam], ranks[seam], components.sizes[seam], of_seam[1:], faces
+        firsts,
+        components.lines[seam],
+        ranks[seam],
+        components.sizes[seam],
+        seam_classes[1:],
+        faces,
+        class_counts,
     )
 
 
-def match(here: TileSeams, there: TileSeams, direction: Direction, connectivity: int) -> Longs:
+def match_components(
+    here: TileSeams, there: TileSeams, direction: Direction, connectivity: int
+) -> Longs:
     """Return the pairs (k, 2) of seam components of two tiles that touch, each once.
 
-    Every step from ``here`` to ``there`` moves along the axes of the direction;
-    along the others it may move too, as far as the connectivity goes.
+    Every step from ``here`` to ``there`` moves along the axes of the direction. Along the other
+    axes it may move too, as far as the connectivity allows.
     """
-    face, other = _edge(here, direction, 1), _edge(there, direction, -1)
+    face = _take_edge(here, direction, 1)
+    other = _take_edge(there, direction, -1)
     spare = connectivity - sum(map(abs, direction))
     free = [(0,) if d else (-1, 0, 1) for d in direction]
     pairs = [
-        _touching(face, other, shift, here.classes, there.classes)
+        _find_touching(face, other, shift, here.classes, there.classes)
         for shift in product(*free)
         if sum(map(abs, shift)) <= spare
     ]
@@ -97,27 +106,37 @@ def match(here: TileSeams, there: TileSeams, direction: Direction, connectivity:
     return np.stack([touching >> 32, touching & 0xFFFFFFFF], axis=1)
 
 
-def _edge(tile: TileSeams, direction: Direction, sign: int) -> NDArray[np.int32]:
-    """The part of a tile's faces that lies at its side, edge or corner in a direction."""
+def _take_edge(tile: TileSeams, direction: Direction, sign: int) -> NDArray[np.int32]:
+    """Return the part of a tile's faces that lies at its side, edge or corner in a direction."""
     moves = [(axis, d * sign > 0) for axis, d in enumerate(direction, start=1) if d]
     edge = tile.faces[moves[0][0], int(moves[0][1])]
     for axis, last in moves[1:]:
-        edge = _face(edge, axis, int(last))
+        edge = _take_face(edge, axis, int(last))
     return edge
 
 
-def _touching(
-    face: NDArray[np.int32], other: NDArray[np.int32], shift: tuple[int, ...],
-    classes: Longs, other_classes: Longs,
-) -> Longs:  # fmt: skip
-    pairs = zip((0, *shift), face.shape, strict=True)
+def _take_face(array: AnyArray, axis: int, side: int) -> AnyArray:
+    index = [slice(None)] * array.ndim
+    index[axis] = slice(-1, None) if side else slice(0, 1)
+    return array[tuple(index)]
+
+
+def _find_touching(
+    face: NDArray[np.int32],
+    other: NDArray[np.int32],
+    shift: tuple[int, ...],
+    classes: Longs,
+    other_classes: Longs,
+) -> Longs:
+    pairs = list(zip((0, *shift), face.shape, strict=True))
     index = tuple(slice(max(-s, 0), n - max(s, 0)) for s, n in pairs)
-    pairs = zip((0, *shift), face.shape, strict=True)
     shifted = tuple(slice(max(s, 0), n - max(-s, 0)) for s, n in pairs)
-    a, b = face[index].reshape(-1), other[shifted].reshape(-1)
-    both = (a > 0) & (b > 0)
-    a, b = a[both], b[both]
-    same = classes[a - 1] == other_classes[b - 1]
-    # As one number, which is sorted faster than two.
-    touching: Longs = a[same].astype(np.int64) << 32 | b[same]
+    ours = face[index].reshape(-1)
+    theirs = other[shifted].reshape(-1)
+    both = (ours > 0) & (theirs > 0)
+    ours = ours[both]
+    theirs = theirs[both]
+    same = classes[ours - 1] == other_classes[theirs - 1]
+    # One number for each pair is sorted faster than two.
+    touching: Longs = ours[same].astype(np.int64) << 32 | theirs[same]
     return touching

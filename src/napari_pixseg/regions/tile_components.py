@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.components import Components, find_components, sum_samples
-from napari_pixseg.classification.tile_colors import ClassifiedTile, Part
-from napari_pixseg.regions.layout import Rules, to_tzyx
+from napari_pixseg.algorithm.kernels.arrays import AnyArray
+from napari_pixseg.classification.tile import Part, as_kernel_input
+from napari_pixseg.regions.layout import to_tzyx
+from napari_pixseg.regions.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -23,63 +24,42 @@ class TileComponents:
     components : Components
     seam : (m,) ndarray of intp
         Components that touch a seam, ascending.
-    kept : (n + 1,) ndarray of bool
-        False for those known to be too small without looking at other tiles.
+    large_enough : (n + 1,) ndarray of bool
+        False for components that are too small, whatever other tiles hold.
     """
 
     components: Components
     seam: NDArray[np.intp]
-    kept: NDArray[np.bool_]
+    large_enough: NDArray[np.bool_]
 
     @classmethod
-    def of(
-        cls, classes: NDArray[Any], sides: Sequence[tuple[int, int]], rules: Rules
+    def find(
+        cls, classes: AnyArray, sides: Sequence[tuple[int, int]], rules: Rules
     ) -> TileComponents:
         """Find the components of (t, z, y, x) classes."""
         components = find_components(classes, rules.connectivity, rules.background)
-        return cls.made_of(components, sides, rules)
+        return cls.from_components(components, sides, rules)
 
     @classmethod
-    def made_of(
+    def from_components(
         cls, components: Components, sides: Sequence[tuple[int, int]], rules: Rules
     ) -> TileComponents:
-        """Look which of the components of a tile touch a seam."""
+        """Find out which components of a tile touch a seam."""
         touches = np.zeros(len(components) + 1, np.bool_)
         for axis, side in sides:
             touches[components.face(axis, side)] = True
         touches[0] = False
-        kept = touches | (components.sizes >= rules.min_size)
-        kept[0] = False
-        return cls(components, np.flatnonzero(touches), kept)
+        large_enough = touches | (components.sizes >= rules.min_size)
+        large_enough[0] = False
+        return cls(components, np.flatnonzero(touches), large_enough)
 
 
-@dataclass(frozen=True)
-class KeptTile:
-    """What the pass that finds the components of a tile knows of them, for that which writes them.
-
-    Attributes
-    ----------
-    components : Components
-    totals : (n + 1, c) ndarray or None
-        Sums of their samples, if these came along.
-    """
-
-    components: Components
-    totals: NDArray[Any] | None
-
-
-# A tile as a feed gives it.
-Block: TypeAlias = NDArray[Any] | ClassifiedTile | KeptTile
-
-
-Keep: TypeAlias = Callable[[KeptTile, int], Any]
-
-
-def sum_parts(components: Components, parts: Sequence[Part], axes: str) -> NDArray[Any]:
+def sum_parts(components: Components, parts: Sequence[Part], axes: str) -> AnyArray:
     """Add up the samples of each component of a tile; see :func:`sum_samples`."""
     placed = []
     for there, samples in parts:
         origin = to_tzyx([part.start for part in there], axes, 0)
         shape = to_tzyx(samples.shape[:-1], axes, 1)
-        placed.append((origin, samples.reshape(*shape, samples.shape[-1])))
+        usable = as_kernel_input(samples)
+        placed.append((origin, usable.reshape(*shape, samples.shape[-1])))
     return sum_samples(components, placed)

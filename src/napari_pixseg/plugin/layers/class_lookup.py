@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.algorithm.color_table import COLORS, NO_DATA, ColorTable, unpack_colors
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.classification.tile_colors import Packed
+from napari_pixseg.algorithm.kernels.arrays import Packed
 from napari_pixseg.parameters import ColorSpace
 from napari_pixseg.plugin.layer_types import ValueType
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from napari_pixseg.algorithm.color_table import unpack_colors
+from napari_pixseg.algorithm.kernels.arrays import Packed
 from napari_pixseg.classification.encoding import Encoding
-from napari_pixseg.classification.tile_colors import Packed
 from napari_pixseg.plugin.layer_types import ValueType
 from napari_pixseg.plugin.layers.lazy_level import LazyLevel, Part, enclosing_box
 from napari_pixseg.plugin.layers.overview import Overview

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from napari_pixseg.algorithm.color_table import NO_DATA
-from napari_pixseg.classification.tile_colors import Packed
+from napari_pixseg.algorithm.kernels.arrays import Packed
 from napari_pixseg.slices import PixelSlices
 
 # 64 MB of packed colors, which any machine can spare.

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from napari_pixseg.algorithm.kernels.arrays import Packed
 from napari_pixseg.classification.encoding import Encoding
-from napari_pixseg.classification.median import median, reflect_margin, with_halo
-from napari_pixseg.classification.tile_colors import Packed
+from napari_pixseg.classification.median import Halo
 from napari_pixseg.plugin.layer_types import ValueType
 from napari_pixseg.plugin.layers.class_lookup import ClassLookup
 from napari_pixseg.plugin.layers.lazy_level import LazyLevel, Part, enclosing_box
@@ -141,6 +141,5 @@ def _read_packed(level: StridedImage, region: PixelSlices, settings: _ColorSetti
     radius = round(settings.radius / (level.stride * level.reduction))
     if not radius:
         return encoding.encode(level.read(region))
-    halo, margins, inner = with_halo(region, level.shape, radius)
-    packed = reflect_margin(encoding.encode(level.read(halo)), margins)
-    return median(packed, radius)[inner]
+    halo = Halo.around(region, level.shape, radius)
+    return halo.denoise(encoding.encode(level.read(halo.outer)))

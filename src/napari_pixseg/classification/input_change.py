@@ -1,0 +1,26 @@
+"""The errors for an input that changed while it was segmented."""
+
+from __future__ import annotations
+
+from napari_pixseg.errors import InputChanged
+
+_REMEDY = (
+    "leave the input alone while it is segmented, and segment it anew, over what is unfinished "
+    "(overwrite=True, --overwrite)"
+)
+
+
+def input_changed() -> InputChanged:
+    """Return the error for an input that is not what was counted."""
+    return InputChanged(
+        "The input has changed since its colors were counted, so the output is not finished; "
+        f"{_REMEDY}."
+    )
+
+
+def uncounted_colors() -> InputChanged:
+    """Return the error for an input with colors that were not counted."""
+    return InputChanged(
+        "The input holds colors that were not there when they were counted: it has changed "
+        f"meanwhile; {_REMEDY}."
+    )

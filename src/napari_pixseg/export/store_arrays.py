@@ -1,0 +1,125 @@
+"""The groups and arrays of an OME-Zarr store, created or, when a run is resumed, opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from napari_pixseg.algorithm.classes import Classes
+from napari_pixseg.classification.color_counts import ColorCount
+from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.scheduler import runs_here
+from napari_pixseg.execution.tile_source import TileSource
+from napari_pixseg.export import ngff_metadata
+from napari_pixseg.export import pyramid as ngff
+from napari_pixseg.export.completed_tiles import done_tiles
+from napari_pixseg.export.downsample import Gathering, Reduce
+from napari_pixseg.export.output_location import OutputLocation
+from napari_pixseg.export.recolor import Painter
+
+
+@dataclass(frozen=True)
+class StoreArrays:
+    """Creates the groups and arrays of a store.
+
+    Attributes
+    ----------
+    location : OutputLocation
+    color_count : ColorCount
+    classes : Classes
+    resumes : bool
+        Whether a part of it may be there already, made by a run that was the same.
+    """
+
+    location: OutputLocation
+    color_count: ColorCount
+    classes: Classes
+    resumes: bool
+
+    def create_picture(self, painter: Painter) -> ngff.Pyramid:
+        """Create the root's picture."""
+        axes = painter.image.label_axes
+        channels = None if painter.channels == 1 else painter.channels
+        with_channels = axes if channels is None else ngff_metadata.with_channels(axes)
+        metadata = {
+            "multiscales": [self._describe_levels(self.location.name, with_channels)],
+            "omero": ngff_metadata.omero_metadata(painter.channel_names),
+        }
+        self._create_group("", metadata)
+        return self._create_pyramid("", np.uint8, channels, axes)
+
+    def create_labels(self, outputs: Sequence[str], has_image: bool) -> ngff.Pyramid | None:
+        """Create the group of label images, and the class map if it is asked for."""
+        names = [name for name in ("classes", "regions") if name in outputs]
+        if not has_image:
+            self._create_group("", {})
+        if names:
+            self._create_group("labels", {"labels": names})
+        if "classes" not in names:
+            return None
+        colors = ngff_metadata.label_colors(self.classes.palette)
+        return self.create_label("classes", self.classes.dtype, colors, has_image)
+
+    def create_label(
+        self, name: str, dtype: DTypeLike, colors: list[dict[str, Any]], has_image: bool
+    ) -> ngff.Pyramid:
+        """Create one label image."""
+        axes = self.color_count.image.label_axes
+        metadata = {
+            "multiscales": [self._describe_levels(name, axes)],
+            "image-label": ngff_metadata.image_label_metadata(colors, has_image),
+        }
+        self._create_group(f"labels/{name}", metadata)
+        return self._create_pyramid(f"labels/{name}", dtype, None, axes)
+
+    def find_done(self, pyramid: ngff.Pyramid | None, level: int) -> frozenset[int]:
+        """List the tiles of a level that an earlier run wrote, or that came with finer ones."""
+        if pyramid is None or not (self.resumes or pyramid.writes_along(level)):
+            return frozenset()
+        tiling = pyramid.level_tiling(level)
+        return done_tiles(self.location, pyramid.levels[level], pyramid.axes, tiling)
+
+    def build(self, pyramid: ngff.Pyramid, reduce: Reduce, stage: str, monitor: RunMonitor) -> None:
+        """Make the coarser levels of a pyramid that are not there yet."""
+        pyramid.build(reduce, stage, monitor, lambda level: self.find_done(pyramid, level))
+
+    def put_in_order(self, tiles: TileSource) -> TileSource:
+        """Let tiles of which one coarser tile is made come together, where that helps."""
+        return tiles if self._order is None else tiles.in_order(self._order)
+
+    @cached_property
+    def _order(self) -> Sequence[int] | None:
+        return self.color_count.tiling.nested() if self._gathers else None
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether coarser levels are made here of tiles that are all written here and now.
+
+        Dask knows the best order of a Dask array's own tasks.
+        """
+        return not (self.resumes or self.color_count.image.source.is_dask) and runs_here()
+
+    def _describe_levels(self, name: str, axes: str) -> dict[str, Any]:
+        levels = len(ngff.level_shapes(self.color_count.tiling.shape))
+        return ngff_metadata.multiscale_metadata(name, axes, levels, self.color_count.image)
+
+    def _create_pyramid(
+        self, path: str, dtype: DTypeLike, channels: int | None, axes: str
+    ) -> ngff.Pyramid:
+        store = self.location.open_store()
+        tiling = self.color_count.tiling
+        made = ngff.Pyramid.create(store, path, axes, tiling, dtype, channels, self.resumes)
+        if self._gathers:
+            return replace(made, gathering=Gathering())
+        if not (self.resumes and made.writes_along(1)):
+            return made
+        along = done_tiles(self.location, made.levels[1], made.axes, made.half_tiling)
+        return replace(made, made_along=along)
+
+    def _create_group(self, path: str, metadata: dict[str, Any]) -> None:
+        ngff.create_group(self.location.open_store(), path, metadata, self.resumes)

@@ -63,6 +63,6 @@ def segment_at_endpoint(options: argparse.Namespace, local_only: Sequence[str]) 
     local_only : sequence of str
         Names of options that were given but that no endpoint supports.
     """
-    from napari_pixseg.endpoint.client_command import segment_remotely
+    from napari_pixseg.endpoint.client_command import segment_and_download
 
-    return segment_remotely(options, local_only)
+    return segment_and_download(options, local_only)

@@ -16,7 +16,7 @@ from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.parameters import Parameters
 
 
-def segment_remotely(options: argparse.Namespace, local_only: Sequence[str]) -> str:
+def segment_and_download(options: argparse.Namespace, local_only: Sequence[str]) -> str:
     """Segment at an endpoint and write the picture; return the answer as JSON.
 
     Parameters

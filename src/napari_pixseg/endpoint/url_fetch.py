@@ -99,7 +99,7 @@ class Fetcher:
             location = response.headers.get("Location")
             if response.status in _REDIRECT_STATUSES and location:
                 return location
-            _check_response(response, _host_of(target))
+            _check_picture_response(response, _host_of(target))
             self._copy_body(response, into)
         return None
 
@@ -118,7 +118,7 @@ class Fetcher:
             raise InputNotFound("img cannot be fetched: the connection broke in the middle.")
 
 
-def _check_response(response: HTTPResponse, host: str) -> None:
+def _check_picture_response(response: HTTPResponse, host: str) -> None:
     if response.status != 200:
         raise InputNotFound(
             f"img cannot be fetched: {host} answers {response.status} instead of 200."

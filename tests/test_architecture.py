@@ -41,6 +41,7 @@ ORDER = (
     "plugin.background",
     "plugin.sample_data",
     "plugin.writer",
+    "plugin.export_dialog",
     "plugin.layers",
     "plugin.decision",
     "plugin.counting",

@@ -23,8 +23,8 @@ from napari_pixseg import Manifest, segment
 from napari_pixseg.errors import InputNotFound, NotAnImage, OutputConflict, ParameterError, TooLarge
 from napari_pixseg.execution import tiling
 from napari_pixseg.export import pyramid
+from napari_pixseg.plugin import export_dialog, writer
 from napari_pixseg.plugin import sample_data as samples
-from napari_pixseg.plugin import writer
 from napari_pixseg.plugin.layers import styles
 from napari_pixseg.plugin.layers.stored_pyramid import StoredLevel
 from napari_pixseg.plugin.reader import get_reader, layers_of_output
@@ -582,14 +582,14 @@ def export(monkeypatch, tmp_path):
 
     def choose(viewer, answer):
         done = []
-        monkeypatch.setattr("napari.current_viewer", lambda: viewer)
-        monkeypatch.setattr("magicgui.widgets.show_file_dialog", lambda *_, **__: answer)
+        monkeypatch.setattr(export_dialog, "current_viewer", lambda: viewer)
+        monkeypatch.setattr(export_dialog, "show_file_dialog", lambda *_, **__: answer)
         monkeypatch.setattr(
-            writer,
+            export_dialog,
             "_export_in_background",
-            lambda *given: done.append(writer._export_or_error(*given)),
+            lambda *given: done.append(export_dialog._export_or_error(*given)),
         )
-        writer.export_dialog()
+        export_dialog.export_dialog()
         return done
 
     return choose
@@ -626,6 +626,6 @@ def test_errors_in_the_background_come_back_as_one_sentence(export, tmp_path, mo
     ((written, error),) = export(viewer, str(tmp_path / "out.png"))
     assert not written
     assert "exists already" in error
-    monkeypatch.setattr(writer, "export_layer", lambda *_: 1 / 0)
+    monkeypatch.setattr(export_dialog, "export_layer", lambda *_: 1 / 0)
     ((_, error),) = export(viewer, "x")
     assert "unforeseen" in error

@@ -150,19 +150,10 @@ class Segmentation:
         samples, per channel), ``touches_border`` (of a spatial axis longer than one
         pixel). ``pandas.DataFrame`` takes it as it is.
         """
-        from napari_pixseg.regions.region_rows import put_rows
-        from napari_pixseg.regions.region_table import RegionMeasurer
+        # The compiled kernels of regions take a while to load, and only regions need them.
+        from napari_pixseg.regions.image_regions import make_region_table
 
-        regions = self._find_regions()
-        measurer = RegionMeasurer(regions, self.image, self.image.source.scale)
-        table = np.zeros(regions.count, measurer.dtype)
-        make_rows = measurer.row_builder.make_rows
-        tiles = self.color_count.pixels().class_tiles(self._lookup, keep_samples=True)
-        crossing = measurer.measure(
-            tiles, lambda *inner: put_rows(table, make_rows(*inner)), RunMonitor()
-        )
-        put_rows(table, crossing)
-        return table
+        return make_region_table(self._find_regions(), self.color_count.pixels(), self._lookup)
 
     @cached_property
     def _lookup(self) -> NDArray[Any]:
@@ -170,16 +161,12 @@ class Segmentation:
 
     def _find_regions(self, monitor: RunMonitor | None = None) -> Regions:
         """Return the regions; they are found on first use, in one pass over the tiles."""
-        from napari_pixseg.regions.layout import Layout
-        from napari_pixseg.regions.region_pass import RegionPass
-        from napari_pixseg.regions.rules import resolve_rules
+        from napari_pixseg.regions.image_regions import find_image_regions
 
         if "regions" not in self._found:
+            rules = (self.parameters, self.decision)
             pixels = self.color_count.pixels()
-            layout = Layout(pixels.tiling, self.image.label_axes)
-            region_pass = RegionPass(layout, resolve_rules(self.parameters, self.decision))
-            tiles = pixels.class_tiles(self._lookup)
-            self._found["regions"] = region_pass.run(tiles, monitor or RunMonitor())
+            self._found["regions"] = find_image_regions(pixels, self._lookup, *rules, monitor)
         return self._found["regions"]
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -267,11 +266,12 @@ def compute_graph(
     name = keys[0][0]
     if (client := active_client()) is not None:
         return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), monitor)
+    # Dask is not loaded where nobody asks for it.
+    from napari_pixseg.execution.dask_scheduler import TileProgress, compute_keys
+
     share_arenas()
-    get = _find_scheduler()
-    callbacks = _Callbacks(name, stage, len(keys), monitor).as_argument if _is_local(get) else {}
     try:
-        return get(graph, wanted, **callbacks)
+        return compute_keys(graph, wanted, TileProgress(name, stage, len(keys), monitor))
     except BaseException:
         graph[_task_key(name)].at_work.close()
         raise
@@ -295,42 +295,15 @@ def _compute_on_cluster(
     return run.compute(graph, wanted)
 
 
-def _find_scheduler() -> Any:
-    """Return the scheduler that Dask would use.
-
-    Dask's own function imports distributed to ask for its client, even if a scheduler is named.
-    """
-    import dask.threaded
-    from dask.base import get_scheduler, named_schedulers
-
-    if "distributed" in sys.modules:
-        return get_scheduler() or dask.threaded.get
-    wanted = dask.config.get("scheduler", None)
-    if wanted is None:
-        return dask.threaded.get
-    local = named_schedulers.get(wanted.lower()) if isinstance(wanted, str) else None
-    return local or get_scheduler()
-
-
 def runs_here() -> bool:
     """Whether tiles are worked on by threads of this process, which share its memory."""
     if active_client() is not None:
         return False
     if not dask_is_wanted():
         return True
-    import dask.local
-    import dask.threaded
+    from napari_pixseg.execution.dask_scheduler import uses_threads_of_process
 
-    return _find_scheduler() in (dask.threaded.get, dask.local.get_sync)
-
-
-def _is_local(get: Any) -> bool:
-    """Whether this scheduler belongs to this process, so that it takes callbacks."""
-    import dask.local
-    import dask.multiprocessing
-    import dask.threaded
-
-    return get in (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
+    return uses_threads_of_process()
 
 
 def _task_key(name: str) -> str:
@@ -345,42 +318,7 @@ def compute_array(array: da.Array, stage: str, monitor: RunMonitor) -> NDArray[A
     Cancelled
         If the monitor says so.
     """
-    callbacks = _Callbacks(array.name, stage, array.npartitions, monitor)
-    return np.asarray(array.compute(scheduler="threads", **callbacks.as_argument))
+    from napari_pixseg.execution.dask_scheduler import TileProgress
 
-
-class _Callbacks:
-    """Counts finished tiles and stops the scheduler; local schedulers call it."""
-
-    def __init__(self, name: str, stage: str, total: int, monitor: RunMonitor) -> None:
-        self._name = name
-        self._stage = stage
-        self._total = total
-        self._monitor = monitor
-        self._done = 0
-        self._freed = FreedMemory()
-
-    @property
-    def as_argument(self) -> dict[str, list[Any]]:
-        """The scheduler's argument: these callbacks besides those that are registered already.
-
-        They are not registered themselves. Registered callbacks belong to the whole process: they
-        would also count and cancel what other threads compute.
-        """
-        from dask.callbacks import Callback
-
-        ours = (self._start, None, self._before_task, self._after_task, None)
-        return {"callbacks": [ours, *Callback.active]}
-
-    def _start(self, dsk: Any) -> None:
-        self._monitor.check()
-        self._monitor.tell(self._stage, 0, self._total)
-
-    def _before_task(self, key: Any, dsk: Any, state: Any) -> None:
-        self._monitor.check()
-
-    def _after_task(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
-        if isinstance(key, tuple) and key[0] == self._name:
-            self._done += 1
-            self._freed.check()
-            self._monitor.tell(self._stage, self._done, self._total)
+    progress = TileProgress(array.name, stage, array.npartitions, monitor)
+    return np.asarray(array.compute(scheduler="threads", **progress.as_argument()))

@@ -16,7 +16,6 @@ from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.export import downsample
 from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.export.recolor import Painter
-from napari_pixseg.export.region_export import RegionExport
 from napari_pixseg.export.store_arrays import StoreArrays
 from napari_pixseg.export.tile_writer import TileWriter, add_counts, refuse_other_counts
 from napari_pixseg.parameters import Parameters
@@ -67,6 +66,9 @@ class StoreWriter:
         lookup = self.classes.lookup(self.color_count.table())
         self.reached("classes")
         if "regions" in outputs:
+            # Loads pyarrow and the compiled kernels of regions, which other outputs do without.
+            from napari_pixseg.export.region_export import RegionExport
+
             export = RegionExport(arrays, self.parameters, self.monitor, self.reached)
             return {"regions": export.write(writer, lookup, build_pyramids)}
         self._write_tiles(arrays, writer, lookup)

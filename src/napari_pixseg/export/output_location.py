@@ -33,6 +33,7 @@ RECORD_NAME = "pixseg-run.json"
 COLORS_NAME = "pixseg-colors.npy"
 KEPT_NAME = "pixseg-components"
 ROWS_NAME = "pixseg-rows"
+TABLE_NAME = "regions.parquet"
 LOCK_NAME = "pixseg-run.lock"
 # How long wait_for_writers() waits at most; a chunk takes much less.
 _SETTLE_SECONDS = 5.0

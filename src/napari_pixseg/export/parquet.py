@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from napari_pixseg.export.measurement_spill import RowFiles
 from napari_pixseg.regions.region_rows import Columns, put_rows
 
-TABLE_NAME = "regions.parquet"
 _ROWS_PER_GROUP = 1 << 17
 _INTEGERS = "DELTA_BINARY_PACKED"
 _REALS = "BYTE_STREAM_SPLIT"
@@ -35,10 +36,6 @@ def write_parquet(
     check : callable
         Called before each group of rows; may raise to stop the writing.
     """
-    # Only region tables need it, and it is slow to import.
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     dtype = rows.row_builder.dtype
     kinds = {name: pa.from_numpy_dtype(dtype[name]) for name in dtype.names or ()}
     # Parquet would give up its dictionaries after half the work, because few values repeat.
@@ -79,9 +76,6 @@ def _make_one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> It
 
 def _arrow_array(values: NDArray[Any], kind: Any) -> Any:
     """Wrap values without copying; pa.array() would import pandas, which takes a second."""
-    # See write_parquet().
-    import pyarrow as pa
-
     plain = np.packbits(values, bitorder="little") if values.dtype == bool else values
     buffer = pa.py_buffer(np.ascontiguousarray(plain))
     return pa.Array.from_buffers(kind, len(values), [None, buffer])

@@ -21,8 +21,8 @@ from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.export import downsample
 from napari_pixseg.export.component_cache import ComponentCache
 from napari_pixseg.export.measurement_spill import RowFiles, temporary_rows
-from napari_pixseg.export.output_location import OutputLocation
-from napari_pixseg.export.parquet import TABLE_NAME, write_parquet
+from napari_pixseg.export.output_location import TABLE_NAME, OutputLocation
+from napari_pixseg.export.parquet import write_parquet
 from napari_pixseg.export.pyramid import Pyramid
 from napari_pixseg.export.store_arrays import StoreArrays
 from napari_pixseg.export.tile_writer import TileWriter, refuse_other_counts

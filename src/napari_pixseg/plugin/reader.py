@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.export.manifest import Manifest
-from napari_pixseg.export.output_location import MANIFEST_NAME, RECORD_NAME, OutputLocation
-from napari_pixseg.export.parquet import TABLE_NAME
+from napari_pixseg.export.output_location import (
+    MANIFEST_NAME,
+    RECORD_NAME,
+    TABLE_NAME,
+    OutputLocation,
+)
 from napari_pixseg.plugin.layer_types import ArrayLike, LayerData, LayerOptions, Reader
 from napari_pixseg.plugin.layers.result_layers import ResultLayers
 from napari_pixseg.plugin.layers.stored_pyramid import StoredPyramid

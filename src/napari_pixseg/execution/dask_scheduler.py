@@ -1,0 +1,91 @@
+"""Dask's own schedulers: which one is set, and computing a graph on it with progress.
+
+Importing this module loads Dask, so it is imported only where Dask is wanted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import dask.local
+import dask.multiprocessing
+import dask.threaded
+from dask.base import get_scheduler, named_schedulers
+from dask.callbacks import Callback
+
+from napari_pixseg.execution.allocator import FreedMemory
+from napari_pixseg.execution.progress import RunMonitor
+
+
+def find_scheduler() -> Any:
+    """Return the scheduler that Dask would use.
+
+    Dask's own function imports distributed to ask for its client, even if a scheduler is named.
+    """
+    if "distributed" in sys.modules:
+        return get_scheduler() or dask.threaded.get
+    wanted = dask.config.get("scheduler", None)
+    if wanted is None:
+        return dask.threaded.get
+    local = named_schedulers.get(wanted.lower()) if isinstance(wanted, str) else None
+    return local or get_scheduler()
+
+
+def uses_threads_of_process() -> bool:
+    """Whether the scheduler that is set works on threads of this process."""
+    return find_scheduler() in (dask.threaded.get, dask.local.get_sync)
+
+
+def compute_keys(graph: dict[Any, Any], wanted: Any, progress: TileProgress) -> Any:
+    """Compute keys of a graph on the scheduler that is set.
+
+    Only schedulers of this process take callbacks, so others compute without progress.
+    """
+    get = find_scheduler()
+    local = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
+    callbacks = progress.as_argument() if get in local else {}
+    return get(graph, wanted, **callbacks)
+
+
+class TileProgress:
+    """Counts finished tiles, and stops the run if it is to stop; a scheduler calls it.
+
+    Parameters
+    ----------
+    name : str
+        Keys ``(name, number)`` are tiles.
+    stage : str
+    total : int
+    monitor : RunMonitor
+    """
+
+    def __init__(self, name: str, stage: str, total: int, monitor: RunMonitor) -> None:
+        self._name = name
+        self._stage = stage
+        self._total = total
+        self._monitor = monitor
+        self._done = 0
+        self._freed = FreedMemory()
+
+    def as_argument(self) -> dict[str, list[Any]]:
+        """Return the scheduler's argument: these callbacks besides those that are registered.
+
+        They are not registered themselves. Registered callbacks belong to the whole process: they
+        would also count and cancel what other threads compute.
+        """
+        ours = (self._start, None, self._before_task, self._after_task, None)
+        return {"callbacks": [ours, *Callback.active]}
+
+    def _start(self, dsk: Any) -> None:
+        self._monitor.check()
+        self._monitor.tell(self._stage, 0, self._total)
+
+    def _before_task(self, key: Any, dsk: Any, state: Any) -> None:
+        self._monitor.check()
+
+    def _after_task(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+        if isinstance(key, tuple) and key[0] == self._name:
+            self._done += 1
+            self._freed.check()
+            self._monitor.tell(self._stage, self._done, self._total)

@@ -150,8 +150,7 @@ class Location:
             filesystem, path = self.filesystem()
             with filesystem.open(path, "rb", block_size=_BLOCK) as file:
                 return bytes(file.read(size))
-        except (FileNotFoundError, IsADirectoryError, KeyError):
-            # fsspec before 2026.7 has KeyError for what an archive lacks, directories included.
+        except (FileNotFoundError, IsADirectoryError):
             return None
         except Exception as error:  # noqa: BLE001 - every protocol has its own
             raise self.unreachable(error) from None

@@ -558,3 +558,53 @@ def test_what_cannot_be_labelled_is_refused_before_anything_is_computed(
     with pytest.raises(error, match=words) as caught:
         label_regions(source, **options)
     assert isinstance(caught.value, ValueError | TypeError)
+
+
+# Numbers of 64 bits, and below zero ----------------------------------------------
+
+
+HUGE = (2**63 - 1, 2**63, 2**63 + 5, 2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    "background", [None, "largest", HUGE[:1], HUGE[1:2], HUGE[2:], (3, HUGE[3]), (2**64 + 3, 3)]
+)
+def test_numbers_of_64_bits_are_classes_and_background_as_others_are(background):
+    class_map = np.random.default_rng(6).choice(np.array([0, 3, *HUGE], np.uint64), (12, 17))
+    class_map[:6, :9] = HUGE[2]
+    # The same classes with small numbers, for which scikit-image is right.
+    small = {3: 1, **{huge: 2 + at for at, huge in enumerate(HUGE)}}
+    mapped = sum((class_map == np.uint64(huge)) * np.uint8(n) for huge, n in small.items())
+    named = background
+    if isinstance(background, tuple):
+        named = [small[number] for number in background if number in small]
+    expected = whole_regions(mapped.astype(np.uint8), "yx", background=named)
+    found = label_regions(da.from_array(class_map, chunks=(5, 6)), background=background).compute()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_largest_class_of_64_bits_is_left_out():
+    class_map = np.full((4, 5), 2**63 + 5, "uint64")
+    class_map[0, 0] = 3
+    assert label_regions(class_map, background="largest").max().compute() == 1
+
+
+@pytest.mark.parametrize("background", [2**62 + 1, np.uint64(2**62 + 1), np.array([2**62 + 1])])
+def test_a_background_is_the_exact_number_and_not_its_neighbor(background):
+    class_map = np.array([[2**62, 2**62, 2**62 + 1, 2**62 + 1]])
+    found = label_regions(class_map, background=background).compute()
+    np.testing.assert_array_equal(found, [[1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("background", [300, 2**15 + 3, 256 + 3])
+def test_a_background_that_the_type_cannot_hold_is_no_class(background):
+    class_map = np.full((3, 3), 3, np.uint8)
+    assert label_regions(class_map, background=background).compute().all()
+
+
+@pytest.mark.parametrize("background", [None, "largest"])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64])
+def test_negative_numbers_are_no_classes(dtype, background):
+    class_map = np.array([[1, 2, -7, -7]], dtype)
+    with pytest.raises(NotAnImage, match=r"holds -7, .* give each class a positive number"):
+        label_regions(class_map, background=background).compute()

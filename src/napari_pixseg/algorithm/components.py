@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def find_components(
     values = np.empty(first_runs[-1], rows.dtype)
     run_kernels.cut_runs(rows, first_runs, starts, values)
     if len(background):
-        values[np.isin(values, np.asarray(background))] = 0
+        values[np.isin(values, _as_values(background, classes.dtype, rows.dtype))] = 0
     numbers = np.arange(first_runs[-1], dtype=np.int32)
     earlier = _list_earlier_lines(connectivity)
     run_kernels.unite_runs(classes.shape, earlier, first_runs, starts, values, numbers)
@@ -201,6 +202,16 @@ def as_compilable(classes: AnyArray) -> AnyArray:
     """Return classes as uint8, uint16 or else int64: numba compiles a variant for each type."""
     wanted = classes.dtype if classes.dtype in (np.uint8, np.uint16) else np.dtype(np.int64)
     return np.require(classes, wanted, ["C", "W"])
+
+
+def _as_values(numbers: Sequence[int], dtype: np.dtype[Any], compilable: np.dtype[Any]) -> AnyArray:
+    """Return class numbers as :func:`as_compilable` gives them; others cannot occur.
+
+    NumPy compares uint64 with int64 as floats, which are not exact above 2^53.
+    """
+    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+    possible = [number for number in numbers if limits.min <= number <= limits.max]
+    return np.array(possible, dtype).astype(compilable)
 
 
 def _list_earlier_lines(connectivity: int) -> Offsets:

@@ -61,7 +61,7 @@ def label_regions(
     Raises
     ------
     ParameterError, NotAnImage, InputNotFound
-        Before anything is computed.
+        Before anything is computed; NotAnImage while it is computed, if a number is negative.
     """
     asked = Parameters(
         axes=axes,
@@ -130,6 +130,11 @@ class _ClassReader:
 
 def _drop_channel(block: AnyArray) -> AnyArray:
     classes = block[..., 0]
+    if classes.dtype.kind == "i" and classes.size and (lowest := classes.min()) < 0:
+        raise NotAnImage(
+            f"The class map holds {lowest}, but classes are 1 and more, and 0 is nothing; give "
+            "each class a positive number."
+        )
     return classes.astype(np.uint8) if classes.dtype.kind == "b" else classes
 
 

@@ -19,6 +19,7 @@ ENGINE = ("dask", "zarr", "fsspec", "tifffile", "imageio", "imagecodecs", "PIL",
 # A room imports from itself and from rooms further up in this list, never from one below.
 ORDER = (
     "errors",
+    "interruption",
     "parameter_kinds",
     "parameter_sequences",
     "parameters",
@@ -53,7 +54,13 @@ ORDER = (
 # The window and the command line do not know each other, although one stands below the other.
 STRANGERS = {"plugin": ("demo", "cli", "__main__")}
 # Libraries that a room must do without; every room but the plugin does without a window.
-WITHOUT = {"errors": HEAVY, "parameters": HEAVY, "terminal": HEAVY, "algorithm": ENGINE}
+WITHOUT = {
+    "errors": HEAVY,
+    "interruption": HEAVY,
+    "parameters": HEAVY,
+    "terminal": HEAVY,
+    "algorithm": ENGINE,
+}
 # Lists the public names and imports them when they are asked for, so it belongs to no room.
 FREE = {"__init__"}
 

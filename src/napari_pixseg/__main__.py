@@ -7,6 +7,8 @@ import os
 import sys
 from typing import NoReturn
 
+from napari_pixseg.interruption import INTERRUPTION
+
 # Modules with threads, files or connections that Python must close at the end.
 _WITH_THREADS = ("dask", "zarr", "fsspec", "numba", "uvicorn", "starlette", "coverage")
 
@@ -17,19 +19,18 @@ def program() -> NoReturn:
     If only light modules were loaded, the process ends at once. Python's own shutdown would
     dismantle them first, which takes a tenth of the time that a picture takes.
     """
+    # A signal may come at any time, also while modules are loaded.
+    INTERRUPTION.install()
     # Imports create many objects that stay. Collecting garbage among them again and again
     # takes 10 ms.
     gc.set_threshold(50_000, 20, 20)
-    try:
-        # Imported here, so that Ctrl-C during the imports ends the process quietly, too.
-        from napari_pixseg.execution.allocator import prepare_heap
+    from napari_pixseg.execution.allocator import prepare_heap
 
-        prepare_heap()
-        from napari_pixseg.cli import main
-    except KeyboardInterrupt:
-        # The status that shells expect. No work has begun yet.
-        os._exit(130)
+    prepare_heap()
+    from napari_pixseg.cli import main
+
     code = main()
+    INTERRUPTION.claim_answer(code)
     if any(name in sys.modules for name in _WITH_THREADS):
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):

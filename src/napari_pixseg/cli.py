@@ -19,9 +19,10 @@ from typing import Any, NoReturn
 from napari_pixseg.endpoint.cli import add_endpoint, add_serve, segment_at_endpoint
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest, attached_manifest
+from napari_pixseg.interruption import INTERRUPTION
 from napari_pixseg.parameter_kinds import Choice, Kind
 from napari_pixseg.parameters import ParameterInfo, Parameters
-from napari_pixseg.terminal import ProgressBars, cancel_on_interrupt
+from napari_pixseg.terminal import PROGRESS, ProgressDisplay, choose_display
 
 _log = logging.getLogger("napari_pixseg")
 _OUTPUTS = "classes,recolored"
@@ -79,13 +80,28 @@ def _report_error(error: BaseException) -> int:
     elif isinstance(error, KeyboardInterrupt):
         sentence = CANCELLED
     answer = attached_manifest(error) or Manifest.of_error(status, sentence)
+    INTERRUPTION.claim_answer(1)
     _log.error(sentence)
     with suppress(_OutputClosed):
-        _print_answer(replace(answer, error=sentence).to_json())
+        _print_answer(replace(answer, error=sentence).to_json(), code=1)
     return 1
 
 
-def _print_answer(text: str, remedy: str = "") -> None:
+def _speak_json() -> None:
+    """Let messages for people be JSON, too, so that a program can read all of standard error."""
+    # Only programs need it.
+    import json
+
+    class _AsJson(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return json.dumps({"level": record.levelname.lower(), "message": record.getMessage()})
+
+    for handler in _log.handlers:
+        handler.setFormatter(_AsJson())
+
+
+def _print_answer(text: str, remedy: str = "", code: int = 0) -> None:
+    INTERRUPTION.claim_answer(code)
     if sys.stdout is None:
         return  # The parent process has closed it.
     try:
@@ -126,6 +142,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add_serve(commands)
     demo = commands.add_parser("demo", help="segment a real microscopy picture")
     demo.add_argument("folder", metavar="DIR", nargs="?", default="demo", type=Path)
+    _add_progress(demo)
     demo.set_defaults(command=_run_demo)
     return parser
 
@@ -153,8 +170,18 @@ def _add_segment(commands: Any) -> None:
         help="refuse a run if one worker may need more, for example 4GiB",
     )
     add("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, tcp://host:8786")
+    _add_progress(parser)
     add_endpoint(parser)
     parser.set_defaults(command=_run_segment)
+
+
+def _add_progress(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--progress",
+        choices=PROGRESS,
+        help="how to tell on standard error how far a run is; lines: one every 30 s; json: one "
+        "object a line, for programs (default: bar on a terminal, else lines)",
+    )
 
 
 def _parameters_of_input() -> dict[str, ParameterInfo]:
@@ -205,17 +232,29 @@ def _run_segment(options: argparse.Namespace) -> None:
             f"--key-file {options.key_file} is for an endpoint; give --endpoint, too, or leave it "
             "out."
         )
+    if options.progress == "json":
+        _speak_json()
     if options.endpoint:
-        _print_answer(segment_at_endpoint(options, _beyond_an_endpoint(options)))
+        with choose_display(options.progress, "waiting for the endpoint"):
+            answer = segment_at_endpoint(options, _beyond_an_endpoint(options))
+        _print_answer(answer)
         return
+    with choose_display(options.progress, "opening the input") as display:
+        manifest = _segment_here(options, display)
+    for remark in manifest.details["warnings"]:
+        _log.info(remark)
+    _print_answer(manifest.to_json(), "the finished output has it as its manifest")
+
+
+def _segment_here(options: argparse.Namespace, display: ProgressDisplay) -> Manifest:
     from napari_pixseg.execution.dask_cluster import connected
     from napari_pixseg.segmentation import open_segmentation
 
     parameters = _given_parameters(options)
     segmentation = open_segmentation(options.input, parameters)
     outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
-    with connected(options.scheduler), cancel_on_interrupt() as cancel, ProgressBars() as bars:
-        manifest = segmentation.export(
+    with connected(options.scheduler), INTERRUPTION.cancel_run() as cancel:
+        return segmentation.export(
             options.output,
             outputs,
             options.overwrite,
@@ -223,12 +262,9 @@ def _run_segment(options: argparse.Namespace) -> None:
             blob=options.blob,
             on_error=options.on_error,
             memory_limit=options.memory_limit,
-            on_event=bars.show,
+            on_event=display.show,
             cancel=cancel,
         )
-    for remark in manifest.details["warnings"]:
-        _log.info(remark)
-    _print_answer(manifest.to_json(), "the finished output has it as its manifest")
 
 
 def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
@@ -236,7 +272,7 @@ def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
     plain = _make_parser().parse_args(["segment", options.input, options.output])
     given = {name for name, value in vars(options).items() if value != getattr(plain, name)}
     known = {*Parameters.names_where(is_endpoint=True)}
-    return sorted(given - known - {"blob", "overwrite", "endpoint", "key_file"})
+    return sorted(given - known - {"blob", "overwrite", "endpoint", "key_file", "progress"})
 
 
 def _run_info(options: argparse.Namespace) -> None:
@@ -285,8 +321,13 @@ def _join_sizes(sizes: Iterable[int]) -> str:
 def _run_demo(options: argparse.Namespace) -> None:
     from napari_pixseg.demo import run_demo
 
-    with ProgressBars() as bars:
-        manifest, files = run_demo(options.folder, bars.show)
+    if options.progress == "json":
+        _speak_json()
+    with (
+        choose_display(options.progress, "making the mosaic") as display,
+        INTERRUPTION.cancel_run() as cancel,
+    ):
+        manifest, files = run_demo(options.folder, display.show, cancel)
     _print_answer(manifest.to_json())
     for what, path in files.items():
         _log.info("%s: %s", what, path)

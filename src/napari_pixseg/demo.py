@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ _COPIES = (8, 12)
 _CHUNK = 1024
 
 
-def run_demo(folder: Path, on_event: Listener | None = None) -> tuple[Manifest, dict[str, Path]]:
+def run_demo(
+    folder: Path, on_event: Listener | None = None, cancel: threading.Event | None = None
+) -> tuple[Manifest, dict[str, Path]]:
     """Make a mosaic of a picture from scikit-image, and segment it.
 
     Parameters
@@ -28,6 +31,8 @@ def run_demo(folder: Path, on_event: Listener | None = None) -> tuple[Manifest, 
         Created if needed. Files of an earlier demonstration are replaced.
     on_event : callable, optional
         Called for every tile.
+    cancel : threading.Event, optional
+        When set, the run stops before its next tile.
 
     Returns
     -------
@@ -44,7 +49,7 @@ def run_demo(folder: Path, on_event: Listener | None = None) -> tuple[Manifest, 
     source, result, picture = files.values()
     write_mosaic(source, _COPIES)
     segmentation = segment(source, axes="yxc")
-    manifest = segmentation.export(result, overwrite=True, on_event=on_event)
+    manifest = segmentation.export(result, overwrite=True, on_event=on_event, cancel=cancel)
     _write_comparison(segmentation, picture)
     return manifest, files
 

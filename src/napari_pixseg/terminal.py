@@ -1,42 +1,65 @@
-"""What a run has to do with its terminal: progress bars, and Ctrl-C."""
+"""How far a run is, on standard error: bars for people, lines for logs, JSON for programs."""
 
 from __future__ import annotations
 
-import signal
+import json
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from napari_pixseg.execution.progress import Progress
+
+PROGRESS = ("none", "bar", "lines", "json")
+# Tests shorten both.
+LINE_SECONDS = 30.0
+JSON_SECONDS = 1.0
 
 
-@contextmanager
-def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """Let Ctrl-C, or a signal to end the process, cancel the run before its next tile.
+class ProgressDisplay(Protocol):
+    """Something that shows the steps of a run, while it is entered."""
 
-    A second signal ends it at once. The first must not raise an exception: where that hits the
-    start of a thread, Python waits for the thread for ever at exit.
+    def __enter__(self) -> ProgressDisplay: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, progress: Progress) -> None:
+        """Take a step."""
+
+
+def choose_display(how: str | None, first_stage: str) -> ProgressDisplay:
+    """Return the display of a name in ``PROGRESS``; for None, a bar on a terminal, else lines.
+
+    Parameters
+    ----------
+    how : str or None
+    first_stage : str
+        What is done until the first step is told.
     """
-    cancel = threading.Event()
+    if how is None:
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        how = "bar" if on_terminal else "lines"
+    if how == "none" or sys.stderr is None:
+        return _Nothing()
+    if how == "bar":
+        return ProgressBars()
+    if how == "json":
+        return ProgressLines(first_stage, JSON_SECONDS, _as_json, with_stages=True)
+    return ProgressLines(first_stage, LINE_SECONDS, _as_line)
 
-    def stop(_number: int, _frame: Any) -> None:
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        cancel.set()
 
-    unclaimed: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP.
-        if (number := getattr(signal, name, None)) is not None:
-            unclaimed[number] = signal.SIG_DFL
-    here = threading.current_thread() is threading.main_thread()
-    # A signal with another handler belongs to the program that calls this.
-    ours = [number for number, usual in unclaimed.items() if signal.getsignal(number) is usual]
-    before = {number: signal.signal(number, stop) for number in ours} if here else {}
-    try:
-        yield cancel
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+class _Nothing:
+    """Shows nothing."""
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, progress: Progress) -> None:
+        """Do nothing."""
 
 
 class ProgressBars:
@@ -57,10 +80,8 @@ class ProgressBars:
             self._bar.close()
             self._bar = None
 
-    def show(self, progress: Any) -> None:
-        """Draw one step, if standard error is a terminal."""
-        if sys.stderr is None or not sys.stderr.isatty():
-            return
+    def show(self, progress: Progress) -> None:
+        """Draw one step."""
         from tqdm import tqdm
 
         if self._bar is None or progress.stage != self._stage:
@@ -68,3 +89,102 @@ class ProgressBars:
             self._stage = progress.stage
             self._bar = tqdm(total=progress.total, desc=f"{progress.stage:16}", unit="tile")
         self._bar.update(progress.done - self._bar.n)
+
+
+class ProgressLines:
+    """One line at regular intervals, also while no step is told: silence is progress, too.
+
+    Parameters
+    ----------
+    first_stage : str
+    interval : float
+        Seconds from line to line.
+    format_line : callable
+        Makes the line of a step and of the seconds since its stage began.
+    with_stages : bool
+        Whether the beginning and the end of each stage are told at once.
+    """
+
+    def __init__(
+        self,
+        first_stage: str,
+        interval: float,
+        format_line: Callable[[Progress, float, int], str],
+        with_stages: bool = False,
+    ) -> None:
+        self._interval, self._format, self._with_stages = interval, format_line, with_stages
+        # Replaced as a whole, because another thread reads it.
+        self._state = (Progress(first_stage, 0, 0), time.monotonic(), 0)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._write_regularly, name="progress", daemon=True)
+
+    def __enter__(self) -> ProgressLines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        # Nothing may be written after the answer; but standard error may be blocked for ever.
+        self._thread.join(1.0)
+
+    def show(self, progress: Progress) -> None:
+        """Take a step; it is written when its time comes."""
+        before, since, earlier = self._state
+        is_new = progress.stage != before.stage
+        if is_new:
+            # A resumed stage begins with what was done before, which took no time now.
+            since, earlier = time.monotonic(), progress.done
+        self._state = (progress, since, earlier)
+        if self._with_stages and (is_new or progress.done == progress.total):
+            self._write_line()
+
+    def _write_regularly(self) -> None:
+        while not self._ended.wait(self._interval):
+            self._write_line()
+
+    def _write_line(self) -> None:
+        progress, since, earlier = self._state
+        text = self._format(progress, time.monotonic() - since, earlier)
+        try:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            # Nobody reads it any more, which is no reason to end a run.
+            self._ended.set()
+
+
+def _estimate_rest(progress: Progress, seconds: float, earlier: int) -> tuple[float, float | None]:
+    """Return steps per second, and the seconds that the rest of the stage should take."""
+    rate = (progress.done - earlier) / seconds if seconds > 0 else 0.0
+    return rate, (progress.total - progress.done) / rate if rate > 0 else None
+
+
+def _as_line(progress: Progress, seconds: float, earlier: int) -> str:
+    passed = f"{progress.stage}: {_format_seconds(seconds)}"
+    if not progress.total:
+        return f"{passed} so far"
+    rate, rest = _estimate_rest(progress, seconds, earlier)
+    left = "time left unknown" if rest is None else f"about {_format_seconds(rest)} left"
+    return f"{passed}, {progress.done} of {progress.total} tiles, {rate:.3g} a second, {left}"
+
+
+def _as_json(progress: Progress, seconds: float, earlier: int) -> str:
+    rate, rest = _estimate_rest(progress, seconds, earlier)
+    return json.dumps(
+        {
+            "stage": progress.stage,
+            "done": progress.done,
+            "total": progress.total,
+            "seconds": round(seconds, 3),
+            "rate": float(f"{rate:.4g}"),
+            "left": None if rest is None else round(rest, 3),
+        }
+    )
+
+
+def _format_seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from napari_pixseg.endpoint.keys import load_keys
 from napari_pixseg.endpoint.settings import Settings, parse_network
 from napari_pixseg.errors import ParameterError
+from napari_pixseg.interruption import INTERRUPTION
 
 if TYPE_CHECKING:
     import uvicorn
@@ -51,6 +52,8 @@ def run_server(options: argparse.Namespace) -> None:
     _log.info(
         "Listening at http://%s:%s/segment; results go to %s", shown_host, port, settings.storage
     )
+    # uvicorn has its own way to end.
+    INTERRUPTION.hand_over()
     try:
         uvicorn.Server(make_uvicorn_config(app, settings)).run(sockets=[listener])
     finally:

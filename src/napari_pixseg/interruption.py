@@ -1,0 +1,162 @@
+"""What a signal to end does to the command: Ctrl-C, SIGTERM and SIGHUP.
+
+Python runs signal handlers on the main thread between two steps of Python code, so a main thread
+that hangs in a library hears of no signal. Here another thread waits for signals. It lets a run
+end by itself for a few seconds, and then it answers and ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+# A run may take so long to write its last tiles. The process is to be gone within 5 seconds.
+GRACE_SECONDS = 3.0
+# Nobody may be reading the answer.
+_ANSWER_SECONDS = 1.0
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP.
+_BEFORE_A_RUN = "The command was ended by a signal before it began to write."
+_DURING_A_RUN = (
+    "The run was ended by a signal; what it has written is kept, and can be continued with resume "
+    "(resume=True, --resume)."
+)
+# Written by hand, because an import would wait for one that hangs on the main thread.
+_ANSWER = '{{\n  "status": 499,\n  "id": "{id}",\n  "error": "{error}",\n  "details": {{}}\n}}\n'
+
+
+class Interruption:
+    """The signals to end that this process receives, and what they end.
+
+    Attributes
+    ----------
+    cancel : threading.Event
+        Set by the first signal.
+    """
+
+    def __init__(self) -> None:
+        self.cancel = threading.Event()
+        self._has_begun = False
+        # The one who answers, and the code with which the process ends then.
+        self._answered = threading.Lock()
+        self._code: int | None = None
+        self._is_ending = False
+        self._reader = -1
+        self._before: dict[int, object] = {}
+
+    def install(self) -> None:
+        """Listen from now on to the signals that would end this process."""
+        unclaimed = _unclaimed_signals()
+        if not unclaimed:
+            return
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        for number in unclaimed:
+            self._before[number] = signal.signal(number, _hear_nothing)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
+
+    def hand_over(self) -> None:
+        """Leave the signals to somebody else, as they were before."""
+        if self._before:
+            signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before = {}
+
+    @contextmanager
+    def cancel_run(self) -> Iterator[threading.Event]:
+        """Yield what a signal sets while a run is cancelled: it may end by itself for a while."""
+        if not self._before:
+            # Somebody else's process, which calls main().
+            with _cancel_on_signal() as cancel:
+                yield cancel
+            return
+        self._has_begun = True
+        yield self.cancel
+
+    def claim_answer(self, code: int) -> None:
+        """Announce an answer and the code with which the process ends; wait if it is too late."""
+        with self._answered:
+            self._code = code
+            is_ending = self._is_ending
+        if is_ending:
+            time.sleep(2 * _ANSWER_SECONDS)
+
+    def _watch(self) -> None:
+        self._wait_for_signal(None)
+        self.cancel.set()
+        # A run and an answer are worth waiting for, nothing else is.
+        if self._has_begun or self._code is not None:
+            self._wait_for_signal(GRACE_SECONDS)
+        with self._answered:
+            self._is_ending = True
+            code = self._code
+        if code is None:
+            teller = threading.Thread(target=self._answer, daemon=True)
+            teller.start()
+            teller.join(_ANSWER_SECONDS)
+        os._exit(1 if code is None else code)
+
+    def _wait_for_signal(self, seconds: float | None) -> None:
+        end = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = None if end is None else max(end - time.monotonic(), 0)
+            if not select.select([self._reader], [], [], left)[0]:
+                return
+            # Signals with other handlers are written there, too.
+            if any(number in self._before for number in os.read(self._reader, 64)):
+                return
+
+    def _answer(self) -> None:
+        error = _DURING_A_RUN if self._has_begun else _BEFORE_A_RUN
+        answer = _ANSWER.format(id=os.urandom(16).hex(), error=error)
+        for stream, text in ((sys.stdout, answer), (sys.stderr, f"{error}\n")):
+            with suppress(Exception):
+                stream.write(text)
+                stream.flush()
+
+
+def _unclaimed_signals() -> list[int]:
+    """Return the signals that nobody else handles; ``nohup``, for one, has SIGHUP ignored."""
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    return [int(number) for number in numbers if signal.getsignal(number) in usual]
+
+
+def _hear_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Stand in for the default action, which would end the process."""
+
+
+@contextmanager
+def _cancel_on_signal() -> Iterator[threading.Event]:
+    """Let the first signal cancel the run before its next tile, and the second end it at once.
+
+    The first must not raise an exception: where that hits the start of a thread, Python waits
+    for the thread for ever at exit.
+    """
+    cancel = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    here = threading.current_thread() is threading.main_thread()
+    ours = _unclaimed_signals() if here else []
+    before = {number: signal.signal(number, stop) for number in ours}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# The signals belong to the process, so there is one.
+INTERRUPTION = Interruption()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +39,37 @@ if TYPE_CHECKING:
     from napari_pixseg.regions.regions import Regions
 
 
+Value = TypeVar("Value")
+
+
 def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
     """Do what :func:`napari_pixseg.segment` does, with the parameters as one object."""
     image = open_image(source, parameters.axes, parameters.channels)
     check_parameters(image, parameters)
     return Segmentation(ColorCount(image, plan_tiles(image), parameters), parameters)
+
+
+class _kept_property(Generic[Value]):  # noqa: N801 - it is used like `property`
+    """A property that is made on first access, under the lock of its own segmentation.
+
+    In Python 3.11, all instances share the lock of :func:`functools.cached_property`: while one
+    waits for a cluster, tasks in the same process that ask another hold the threads it waits for.
+    """
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        self._make = make
+        self._name = make.__name__
+        self.__doc__ = make.__doc__
+
+    def __get__(self, instance: Segmentation, owner: type | None = None) -> Value:
+        if instance is None:
+            return self
+        with instance._lock:
+            if self._name not in instance.__dict__:
+                # Found there first from now on, because this class has no __set__.
+                instance.__dict__[self._name] = self._make(instance)
+        kept: Value = instance.__dict__[self._name]
+        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +134,12 @@ class Segmentation:
         """(n + 1, 3) colors of the classes, row 0 black for no data: ``palette[classes]``."""
         return self.decision.palette
 
-    @cached_property
+    @_kept_property
     def classes(self) -> da.Array:
         """Class of every pixel: the image's shape without its channel axis, 1..n, 0 = no data."""
         return self.image.in_own_order(self.color_count.pixels().classes(self._lookup))
 
-    @cached_property
+    @_kept_property
     def recolored(self) -> da.Array:
         """``palette[classes]``, lazily: (..., 3) uint8; for gray input three times the same."""
         import dask
@@ -129,7 +154,7 @@ class Segmentation:
             meta=np.empty((0,) * (classes.ndim + 1), np.uint8),
         )
 
-    @cached_property
+    @_kept_property
     def regions(self) -> da.Array:
         """Connected regions of equal class: 1..N in raster order of first pixels, 0 = none.
 
@@ -140,7 +165,7 @@ class Segmentation:
         classes = pixels.classes(self._lookup).rechunk(pixels.tiling.chunks)
         return self.image.in_own_order(self._find_regions().lazy_labels(classes))
 
-    @cached_property
+    @_kept_property
     def region_table(self) -> NDArray[np.void]:
         """One row per region: number, class, area, bounding box, centroid, means, ...
 
@@ -155,7 +180,7 @@ class Segmentation:
 
         return make_region_table(self._find_regions(), self.color_count.pixels(), self._lookup)
 
-    @cached_property
+    @_kept_property
     def _lookup(self) -> NDArray[Any]:
         return self.decision.lookup(self.color_table)
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from napari_pixseg.errors import ClusterLost, ParameterError, PixsegError
+from napari_pixseg.execution.worker_task import threads_of_task
 
 _LOOK_SECONDS = 0.1
 
@@ -33,7 +34,7 @@ def active_client() -> Any:
 
     Importing distributed only to ask would cost half a second.
     """
-    if "distributed" not in sys.modules:
+    if "distributed" not in sys.modules or threads_of_task() is not None:
         return None
     from dask.base import get_scheduler
     from distributed import Client

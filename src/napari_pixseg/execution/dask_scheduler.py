@@ -16,20 +16,23 @@ from dask.callbacks import Callback
 
 from napari_pixseg.execution.allocator import FreedMemory
 from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.worker_task import threads_of_task
 
 
 def find_scheduler() -> Any:
-    """Return the scheduler that Dask would use.
+    """Return the scheduler that Dask would use, unless this is a task of a worker.
 
     Dask's own function imports distributed to ask for its client, even if a scheduler is named.
     """
-    if "distributed" in sys.modules:
+    is_in_task = threads_of_task() is not None
+    if "distributed" in sys.modules and not is_in_task:
         return get_scheduler() or dask.threaded.get
     wanted = dask.config.get("scheduler", None)
     if wanted is None:
         return dask.threaded.get
     local = named_schedulers.get(wanted.lower()) if isinstance(wanted, str) else None
-    return local or get_scheduler()
+    # A worker's configuration names its cluster.
+    return local or (dask.threaded.get if is_in_task else get_scheduler())
 
 
 def uses_threads_of_process() -> bool:
@@ -44,8 +47,10 @@ def compute_keys(graph: dict[Any, Any], wanted: Any, progress: TileProgress) -> 
     """
     get = find_scheduler()
     local = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
-    callbacks = progress.as_argument() if get in local else {}
-    return get(graph, wanted, **callbacks)
+    options: dict[str, Any] = progress.as_argument() if get in local else {}
+    if get is dask.threaded.get and (threads := threads_of_task()) is not None:
+        options["num_workers"] = threads
+    return get(graph, wanted, **options)
 
 
 class TileProgress:

@@ -7,6 +7,7 @@ from typing import Any
 
 from napari_pixseg.errors import ParameterError, TooLarge
 from napari_pixseg.execution.dask_cluster import active_client, number_of_workers
+from napari_pixseg.execution.worker_task import threads_of_task
 from napari_pixseg.sources.image import Image
 
 # Measured on images of noise, where every pixel is a color and a region of its own.
@@ -78,6 +79,8 @@ def threads_of_worker() -> int:
     client = active_client()
     if client is not None:
         return max((threads for threads, _ in number_of_workers(client)), default=1)
+    if (of_task := threads_of_task()) is not None:
+        return of_task
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
         return 1
     return int(dask.config.get("num_workers", None) or CPU_COUNT)

@@ -70,7 +70,7 @@ def main(processes, path, folder):
             numbers = range(TASKS)
             futures = client.map(work, [path] * TASKS, [str(there)] * TASKS, numbers, pure=False)
             assert client.gather(futures) == [expected[work]] * TASKS, work.__name__
-    print("done")
+    sys.stdout.write("done\n")
 
 
 if __name__ == "__main__":

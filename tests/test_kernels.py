@@ -122,7 +122,7 @@ def test_a_level_written_along_is_what_building_it_gives(monkeypatch, shape, red
 @pytest.mark.parametrize("grid", [(1, 1), (5, 7), (2, 3, 4), (2, 3, 1, 9), (40, 40)])
 def test_tiles_in_nested_order_fill_squares_one_after_the_other(grid):
     tiling = Tiling(tuple(16 * n for n in grid), (16,) * len(grid), (8,) * len(grid))
-    order = tiling.nested()
+    order = tiling.nested_order()
     assert sorted(order) == list(range(len(tiling)))
     positions = [tiling.position(number) for number in order]
     for side in (2, 4, 8):
@@ -137,10 +137,10 @@ def test_gathered_chunks_are_handed_on_at_once_and_few_wait():
     for side in (256, 1024):
         tiling = Tiling((side, side), (16, 16), (8, 8))
         gathering, waiting, seen = downsample.Gathering(), 0, 0
-        for number in tiling.nested():
-            part = downsample.halved(tiling.slices(number))
+        for number in tiling.nested_order():
+            part = downsample.halve_slices(tiling.slices(number))
             for level in (2, 3, 4):
-                part, shape = downsample.halved(part), (side >> level,) * 2
+                part, shape = downsample.halve_slices(part), (side >> level,) * 2
                 block = np.ones([p.stop - p.start for p in part], np.uint8)
                 for there, whole in gathering.add(level, part, block, (8, 8), shape):
                     assert whole.shape == tuple(p.stop - p.start for p in there)

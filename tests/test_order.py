@@ -59,7 +59,7 @@ def test_few_tiles_are_begun_before_the_earlier_ones_are_done(blocks, workers, m
 
 def test_without_dask_they_come_in_order_too(monkeypatch):
     monkeypatch.setattr(scheduler, "dask_is_wanted", lambda: False)
-    order = TILES.nested()
+    order = TILES.nested_order()
     log = Log(order)
     assert (
         run_tiles(TileSource.from_numbers(lambda n: n, TILES).in_order(order), log, "test") == order

@@ -47,11 +47,11 @@ def tilings(draw):
 @given(tilings(), st.integers(1, 500), st.randoms(use_true_random=False))
 def test_all_tiles_in_any_order_give_the_strided_image(plan, most, shuffled):
     packed, overview = packed_of(plan.shape), Overview(plan.shape, most)
-    regions = list(plan.regions())
-    shuffled.shuffle(regions)
-    for region in regions:
+    boxes = [plan.slices(number) for number in range(len(plan))]
+    shuffled.shuffle(boxes)
+    for box in boxes:
         assert not overview.is_complete or overview.stride > 1
-        overview.add(region, packed[region])
+        overview.add(box, packed[box])
     assert overview.is_complete
     for factor in (1, 2, 4):
         stride = overview.stride * factor
@@ -237,7 +237,8 @@ def test_many_threads_fill_and_read_it():
     with ThreadPoolExecutor(6) as pool:
         watchers = [pool.submit(monitor) for _ in range(2)]
         try:
-            list(pool.map(lambda part: overview.add(part, packed[part]), plan.regions()))
+            boxes = map(plan.slices, range(len(plan)))
+            list(pool.map(lambda box: overview.add(box, packed[box]), boxes))
         finally:
             done.set()
         for watcher in watchers:

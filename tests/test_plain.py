@@ -218,7 +218,7 @@ def test_results_are_merged_in_order_whatever_the_number_of_threads(
     no_dask, monkeypatch, fan_in, cores
 ):
     monkeypatch.setattr(scheduler, "FAN_IN", fan_in)
-    monkeypatch.setattr(local_threads, "_cores", lambda: cores)
+    monkeypatch.setattr(local_threads, "_count_cores", lambda: cores)
     sizes = []
 
     def merge(parts):
@@ -239,7 +239,7 @@ def test_results_are_merged_in_order_whatever_the_number_of_threads(
 @pytest.mark.parametrize("cores", [1, 3])
 @pytest.mark.parametrize("who", ["tile", "listener", "cancel"])
 def test_after_an_error_no_tile_begins_and_none_is_at_work(no_dask, monkeypatch, cores, who):
-    monkeypatch.setattr(local_threads, "_cores", lambda: cores)
+    monkeypatch.setattr(local_threads, "_count_cores", lambda: cores)
     began, at_work, cancel = [], set(), threading.Event()
 
     def function(_, number):

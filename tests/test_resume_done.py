@@ -12,7 +12,7 @@ from napari_pixseg.classification import intensity_window, pixels
 from napari_pixseg.errors import Cancelled
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import pyramid as ngff
-from napari_pixseg.export.completed_tiles import done_tiles
+from napari_pixseg.export.completed_tiles import find_done_tiles
 from napari_pixseg.export.output_location import (
     COLORS_NAME,
     MANIFEST_NAME,
@@ -225,10 +225,10 @@ def test_a_tile_is_done_when_all_of_its_chunks_have_bytes(tmp_path):
         config={"write_empty_chunks": True},
     )  # fmt: skip
     tiling = Tiling((20, 20), (8, 8), (4, 4))
-    assert done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == frozenset()
+    assert find_done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == frozenset()
     array[...] = 0
     everything = frozenset(range(9))
-    assert done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == everything
+    assert find_done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == everything
     (folder / "a/c/0/1/1").unlink()
     (folder / "a/c/0/4/4").write_bytes(b"")
-    assert done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == everything - {0, 8}
+    assert find_done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == everything - {0, 8}

@@ -38,7 +38,7 @@ def made(rng, axes, channels, largest, kind):
     )
 
 
-def row_builder(axes, channels):
+def make_row_builder(axes, channels):
     tiling = Tiling((1 << 40,) * len(axes), (1,) * len(axes), (1,) * len(axes))
     return RegionRowBuilder(Layout(tiling, axes), channels, {"x": 0.5, "y": 2.0})
 
@@ -56,39 +56,42 @@ def test_measures_on_disk_become_the_same_rows(
     tmp_path_factory, seed, axes, channels, size, kind, start, length
 ):
     rng = np.random.default_rng(seed)
-    maker, tally = row_builder(axes, channels), made(rng, len(axes), channels, SIZES[size], kind)
+    row_builder, measures = (
+        make_row_builder(axes, channels),
+        made(rng, len(axes), channels, SIZES[size], kind),
+    )
     # Some come as whole tiles do, some are chosen, some of the last are not there.
     tile_of = rng.integers(0, 4, COUNT)
     stop = min(start + length, COUNT + 1)
     location = OutputLocation(str(tmp_path_factory.mktemp("store")))
-    with temporary_rows(maker, location) as rows:
+    with temporary_rows(row_builder, location) as rows:
         for tile in range(3):
-            rows.put(tally, np.flatnonzero(tile_of == tile))
+            rows.put(measures, np.flatnonzero(tile_of == tile))
         # In steps that are shorter than groups, and longer.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rows_module, "_AT_ONCE", 1 + seed)
             found = rows.read_group(start, stop)
     assert not list(location.local_path.iterdir())
     wanted = np.arange(start, stop) - 1
-    expected, put = maker.make_rows(tally, wanted), tile_of[wanted] < 3
-    assert list(found) == list(maker.dtype.names)
+    expected, put = row_builder.make_rows(measures, wanted), tile_of[wanted] < 3
+    assert list(found) == list(row_builder.dtype.names)
     for name, column in expected.items():
-        assert found[name].dtype == maker.dtype[name]
+        assert found[name].dtype == row_builder.dtype[name]
         np.testing.assert_array_equal(found[name][put], column[put])
 
 
 def test_regions_far_from_the_corner_of_a_large_image_take_four_bytes_for_each_measure(tmp_path):
     near, far = made(np.random.default_rng(0), 2, 3, SIZES["small"], "unsigned"), 1 << 31
     sums = near.sums + far * near.areas[:, np.newaxis]
-    tally = replace(near, low=near.low + far, high=near.high + far, sums=sums)
-    assert sums.min() > 1 << 32 or tally.areas.min() < 2
-    maker = row_builder("yx", 3)
-    with temporary_rows(maker, OutputLocation(str(tmp_path))) as rows:
-        rows.put(tally, np.arange(COUNT))
+    measures = replace(near, low=near.low + far, high=near.high + far, sums=sums)
+    assert sums.min() > 1 << 32 or measures.areas.min() < 2
+    row_builder = make_row_builder("yx", 3)
+    with temporary_rows(row_builder, OutputLocation(str(tmp_path))) as rows:
+        rows.put(measures, np.arange(COUNT))
         (file,) = (tmp_path / ROWS_NAME).iterdir()
         assert file.stat().st_size == COUNT * 4 * (3 + 3 * 2 + 3)
         found = rows.read_group(1, COUNT + 1)
-    for name, column in maker.make_rows(tally).items():
+    for name, column in row_builder.make_rows(measures).items():
         np.testing.assert_array_equal(found[name], column)
 
 
@@ -97,14 +100,16 @@ def test_a_parquet_file_holds_all_rows_in_order_whenever_they_come(group, tmp_pa
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr(table_module, "_ROWS_PER_GROUP", group)
     rng, late = np.random.default_rng(0), np.array([1, 7, 8, 14, 15, 50, COUNT]) - 1
-    maker, tally = row_builder("yx", 3), made(rng, 2, 3, SIZES["large"], "unsigned")
+    row_builder, measures = make_row_builder("yx", 3), made(rng, 2, 3, SIZES["large"], "unsigned")
     tile_of = rng.integers(0, 3, COUNT)
     tile_of[late] = -1
-    with temporary_rows(maker, OutputLocation(str(tmp_path))) as rows:
+    with temporary_rows(row_builder, OutputLocation(str(tmp_path))) as rows:
         for tile in (2, 0, 1, 3):
-            rows.put(tally, np.flatnonzero(tile_of == tile))
-        write_parquet(tmp_path / "table.parquet", rows, maker.make_rows(tally, late), COUNT)
+            rows.put(measures, np.flatnonzero(tile_of == tile))
+        write_parquet(
+            tmp_path / "table.parquet", rows, row_builder.make_rows(measures, late), COUNT
+        )
     found = parquet.read_table(tmp_path / "table.parquet")
-    for name, column in maker.make_rows(tally).items():
-        assert found[name].to_numpy().dtype == maker.dtype[name]
+    for name, column in row_builder.make_rows(measures).items():
+        assert found[name].to_numpy().dtype == row_builder.dtype[name]
         np.testing.assert_array_equal(found[name].to_numpy(), column)

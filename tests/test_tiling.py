@@ -42,14 +42,14 @@ def partitions(slices, length):
 @given(plans())
 def test_tiles_hold_every_pixel_exactly_once(plan):
     image, tiles = plan
-    regions = list(tiles.regions())
-    assert len(regions) == len(tiles) == math.prod(tiles.grid)
-    bounds = [tuple((part.start, part.stop) for part in region) for region in regions]
-    assert len(set(bounds)) == len(regions)
+    boxes = [tiles.slices(number) for number in range(len(tiles))]
+    assert len(boxes) == len(tiles) == math.prod(tiles.grid)
+    bounds = [tuple((part.start, part.stop) for part in box) for box in boxes]
+    assert len(set(bounds)) == len(boxes)
     for axis, length in enumerate(image.shape):
-        assert partitions([region[axis] for region in regions], length)
+        assert partitions([box[axis] for box in boxes], length)
         assert sum(tiles.chunks[axis]) == length
-    volumes = (math.prod(b - a for a, b in region) for region in bounds)
+    volumes = (math.prod(b - a for a, b in box) for box in bounds)
     assert sum(volumes) == math.prod(image.shape)
 
 

@@ -50,6 +50,7 @@ def resolve_window(
     dtype = image.dtype
     if isinstance(window, tuple):
         return window
+    # Bytes need no window, so every table and look-up works on them as they are.
     if dtype == np.uint8 and window != "minmax":
         return None
     if dtype.kind == "b":
@@ -62,12 +63,13 @@ def resolve_window(
     return quantile_window(tile_source, dtype, image.color_channels, monitor)
 
 
+# The stage's name in progress events.
 STAGE = "range"
 
 # The default window leaves out one pixel in a thousand at each end.
 _TAIL = 1000
 
-# Each pass counts in 2 ** 16 bins.
+# Each pass counts in 2^16 bins, so a 16-bit image needs one pass, and bins stay in the cache.
 _BITS = 16
 
 
@@ -140,6 +142,7 @@ def quantile_window(
         bins = run_tiles(tile_source(), _CountBins(searches), STAGE, monitor, _add_bins)
         if ranks is None:
             total = int(bins[0][0].sum())
+            # Nearest ranks, counted from 1 and rounded up: whole numbers, hence exact.
             ranks = [(-(-total // _TAIL), -(-(_TAIL - 1) * total // _TAIL))] * channels
         ranks, searches = _narrow_searches(ranks, searches, bins)
     return tuple((float(low.low), float(high.low)) for low, high in searches)
@@ -188,6 +191,7 @@ class _CountBins:
         channel_bins = []
         for channel, (first, second) in enumerate(self.searches):
             samples = np.ascontiguousarray(rows[:, channel])
+            # In the first pass both ends search the whole range, so one count serves both.
             bins = first.count(samples)
             channel_bins.append([bins, bins if second == first else second.count(samples)])
         return channel_bins

@@ -1,4 +1,7 @@
-"""Giving memory back to the system that this process no longer uses."""
+"""Gives memory back to the system that this process no longer uses.
+
+Everything here speaks to glibc's allocator. With another C library nothing happens.
+"""
 
 from __future__ import annotations
 
@@ -9,59 +12,70 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+# Numbers of mallopt's parameters, from glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
-
-# The largest that glibc takes: tiles come from what earlier ones have left.
+# Smaller arrays come from the heap, so a tile reuses what earlier tiles have freed.
+# This is the largest threshold that glibc accepts.
 _MAPPED_FROM = 1 << 25
 
-
+# Free bytes at the top of the heap that glibc keeps rather than returns.
 _KEPT = 1 << 28
 
-
-# Two threads need less, tiles of colors and their outputs.
+# Freed bytes that are tolerated before they are given back. Two threads at work on color tiles
+# and their outputs stay below this.
 _SPARE = 112 << 20
 
+# What a picture of eight megapixels takes. Until it is used, this is only a range of addresses.
+_AHEAD = 192 << 20
 
-# What a picture of eight megapixels takes: addresses, until they are used.
-_AHEAD, _USUAL_PAD = 192 << 20, 1 << 17
+# glibc's own default, set again once the heap has grown.
+_USUAL_PAD = 1 << 17
+
+# From Linux's mman.h.
+_MADV_HUGEPAGE = 14
+
+# Size of a huge page on x86-64 and on most 64-bit ARM systems.
+_HUGE_PAGE = 1 << 21
 
 
-# Of Linux's mman.h, and the size that its processors have.
-_MADV_HUGEPAGE, _HUGE_PAGE = 14, 1 << 21
+def give_back_memory() -> None:
+    """Return freed memory to the system.
 
-
-def give_back() -> None:
-    """Return what was freed: glibc keeps the arenas of threads, hundreds of megabytes of tiles."""
-    trim = _trim()
+    Otherwise glibc keeps it for later: hundreds of megabytes of tiles in the arenas of threads.
+    """
+    trim = _find_trim()
     if trim is not None:
         trim(0)
 
 
 class FreedMemory:
-    """Gives memory back during a run when what was freed piles up.
+    """Gives memory back during a run when too much freed memory piles up.
 
-    Tiles of changing sizes cut the memory up, so that less and less of what is free can be used
-    again. Giving all of it back after each tile would cost a tenth of the time.
+    Tiles of different sizes fragment the heap, so less and less of the free memory can be used
+    again. Giving it back after every tile would cost a tenth of the time.
     """
 
     def __init__(self) -> None:
-        self._least = _resident()
+        self._least = _resident_bytes()
 
     def check(self) -> None:
-        """Look, after a tile, whether too much is held."""
-        held = _resident()
+        """Give memory back if too much is held; called after each tile."""
+        held = _resident_bytes()
         self._least = min(self._least, held)
         if held > self._least + _SPARE:
-            give_back()
-            # What is still there is in use: not to be looked for again and again.
-            self._least = max(self._least, _resident() - _SPARE // 2)
+            give_back_memory()
+            # What remains is in use. Without this line every later tile would trim in vain.
+            self._least = max(self._least, _resident_bytes() - _SPARE // 2)
 
 
-def _resident() -> int:
-    """Bytes of this process that are in memory; 0 where that is not known."""
+def _resident_bytes() -> int:
+    """Return how many bytes of this process are in memory; 0 where that is not known."""
     try:
+        # The second number is the resident pages. Unbuffered, as this runs after every tile.
         with open("/proc/self/statm", "rb", buffering=0) as file:
             return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError:
@@ -70,13 +84,14 @@ def _resident() -> int:
 
 @cache
 def share_arenas() -> None:
-    """Let threads that begin from now on take memory from where others have freed it.
+    """Let threads that start from now on reuse the memory that other threads have freed.
 
-    glibc gives each thread an arena of its own, and keeps in each what was freed there: with
-    zarr's and Dask's threads a third of the peak of a run. And it returns each large array at
-    once to the system, which has to clear its pages for the next. For the whole process, once.
+    By default glibc gives each thread its own arena and keeps there what the thread freed. With
+    the threads of zarr and Dask that was a third of a run's peak. It also returns each large
+    array to the system at once, which must then clear the pages of the next one. The setting
+    holds for the whole process, so it is made once.
     """
-    library = _glibc()
+    library = _load_glibc()
     if library is not None:
         with suppress(AttributeError):
             library.mallopt(_M_ARENA_MAX, 1)
@@ -85,42 +100,45 @@ def share_arenas() -> None:
 
 
 def prepare_heap() -> None:
-    """Let the arrays of a small picture lie in huge pages, and take each other's place.
+    """Put the arrays of a small picture in huge pages, and let them reuse each other's memory.
 
-    A process that ends after one picture spends a tenth of its time on the first use of its
-    memory, 4 KiB by 4 KiB. For programs at their start; with another C library nothing happens.
+    A process that ends after one picture spends a tenth of its time on touching its memory for
+    the first time, in steps of 4 KiB. Call this at the start of a program.
     """
     share_arenas()
-    library = _glibc()
+    library = _load_glibc()
     if library is None:
         return
     with suppress(AttributeError):
+        # The default result type, a 32-bit int, would cut addresses off.
         library.malloc.restype = library.sbrk.restype = ctypes.c_void_p
+        # The padding makes this one allocation grow the heap by all that the picture will need.
         library.mallopt(_M_TOP_PAD, _AHEAD)
         first = library.malloc(ctypes.c_size_t(_HUGE_PAGE))
         library.mallopt(_M_TOP_PAD, _USUAL_PAD)
+        # Huge pages begin at multiples of their size.
         start = -(-(first or 0) // _HUGE_PAGE) * _HUGE_PAGE
         ahead = (library.sbrk(0) or 0) - start
-        # Otherwise the heap could not grow, and this came from elsewhere.
+        # Otherwise the heap could not grow, and the allocation came from somewhere else.
         if _AHEAD // 2 < ahead < 2 * _AHEAD:
             library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(ahead), _MADV_HUGEPAGE)
         library.free(ctypes.c_void_p(first))
 
 
 @cache
-def _trim() -> Callable[[int], int] | None:
-    library = _glibc()
+def _find_trim() -> Callable[[int], int] | None:
+    library = _load_glibc()
     if library is None:
         return None
     try:
         trim: Callable[[int], int] = library.malloc_trim
     except AttributeError:
-        # Another C library, such as musl.
+        # This is another C library, such as musl.
         return None
     return trim
 
 
-def _glibc() -> ctypes.CDLL | None:
+def _load_glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None
     try:

@@ -17,15 +17,15 @@ class Cost:
     Attributes
     ----------
     pixels : int
-        Pixels of the image, channels not counted.
+        Pixels of the image. A pixel with three channels counts once.
     bytes : int
         Size of the samples in memory.
     seconds : float
         Rough time of a run that writes classes and picture.
     memory : int
-        Peak memory of the process in bytes, regions not asked for.
+        Peak memory of the process in bytes, without regions.
     workers : int
-        Threads these figures are for.
+        Number of threads that these figures assume.
     """
 
     pixels: int
@@ -43,6 +43,7 @@ def estimate(image: Image, tiling: Tiling, workers: int) -> Cost:
     """Estimate time and memory of a run, from rates measured once."""
     pixels = math.prod(tiling.shape)
     sample = image.dtype.itemsize * image.color_channels
+    # More workers than tiles do not help.
     busy = min(workers, len(tiling))
     seconds = pixels / (_PIXELS_PER_SECOND_AND_WORKER * busy)
     memory = peak_memory(image, tiling.tile_pixels, busy)

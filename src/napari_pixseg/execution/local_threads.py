@@ -1,7 +1,7 @@
-"""Tiles on threads of this process, while nobody has asked for Dask.
+"""Runs tiles on threads of this process, as long as nobody has asked for Dask.
 
-Importing Dask takes as long as segmenting a picture. Where it is loaded, or told by
-its configuration how to run, it runs the tiles.
+Importing Dask takes as long as segmenting a picture. If Dask is loaded already, or configured
+by the user, then Dask runs the tiles.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
-
+# Where Dask looks for its configuration.
 _DASK_FOLDERS = ("/etc/dask", "~/.config/dask")
 
 
 def dask_is_wanted() -> bool:
-    """Whether Dask has a say: it is loaded, or configured from outside."""
+    """Return whether Dask is to run the tiles: it is loaded, or the user has configured it."""
     if "dask" in sys.modules or any(name.startswith("DASK_") for name in os.environ):
         return True
     return any(os.path.isdir(os.path.expanduser(folder)) for folder in _DASK_FOLDERS)
@@ -27,27 +27,31 @@ def dask_is_wanted() -> bool:
 def map_ordered(
     work: Callable[[int], Result], numbers: Sequence[int]
 ) -> Generator[Result, None, None]:
-    """Yield ``work(number)`` in order; one thread for each core works ahead.
+    """Yield ``work(number)`` in order, while one thread for each core works ahead.
 
-    Once it is closed, by an error or by hand, no work begins, and what did is waited for.
+    When the generator is closed, or ended by an error, no further work begins, and it waits for
+    the work that has begun.
     """
-    threads = min(_cores(), len(numbers))
+    threads = min(_count_cores(), len(numbers))
     if threads <= 1:
+        # One core gains nothing from a pool, and a single tile nothing from its import.
         yield from map(work, numbers)
         return
+    # Loaded only here, because small pictures are one tile.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(work, numbers)
 
 
-def _cores() -> int:
+def _count_cores() -> int:
+    # A container or a batch system may allow fewer cores than the machine has.
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 class MergeTree(Generic[Result]):
-    """Merges results as they come, so that those of all tiles never meet in one place.
+    """Merges results as they arrive, so that the results of all tiles are never held at once.
 
     Parameters
     ----------
@@ -58,7 +62,9 @@ class MergeTree(Generic[Result]):
     """
 
     def __init__(self, merge: Callable[[list[Result]], Result], fan_in: int) -> None:
-        self._merge, self._fan_in = merge, fan_in
+        self._merge = merge
+        self._fan_in = fan_in
+        # Level n holds results that were each merged from fan_in ** n tiles.
         self._levels: list[list[Result]] = []
 
     def add(self, result: Result, level: int = 0) -> None:
@@ -67,14 +73,15 @@ class MergeTree(Generic[Result]):
             self._levels.append([])
         self._levels[level].append(result)
         if len(self._levels[level]) == self._fan_in:
-            full, self._levels[level] = self._levels[level], []
+            full = self._levels[level]
+            self._levels[level] = []
             self.add(self._merge(full), level + 1)
 
     def result(self) -> Result:
         """Return what all results merge to."""
         rest: list[Result] = []
         for level in self._levels:
-            # Higher levels hold what came earlier.
+            # Higher levels hold earlier results, and merging must keep the order of the tiles.
             rest = [self._merge([*level, *rest])] if level or rest else []
         (whole,) = rest
         return whole

@@ -1,4 +1,4 @@
-"""What a worker needs at most, said before the run."""
+"""How much memory a worker may need at most, known before the run."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from napari_pixseg.execution.dask_cluster import active_client, number_of_worker
 from napari_pixseg.execution.worker_task import threads_of_task
 from napari_pixseg.sources.image import Image
 
-# Measured on images of noise, where every pixel is a color and a region of its own.
+# All figures are bytes. They were measured on images of noise, where every pixel is a color and
+# a region of its own, so usual pictures stay well below them.
+
+# Python, NumPy, Dask and zarr once they are loaded.
 _BASE = 300 << 20
 
-
+# One color counter, of which each thread may have its own.
 _COUNTERS = 64 << 20
 
-
+# For each distinct color: the table, its merge, and the look-up.
 _PER_COLOR = 40
 
-
+# For each pixel of a tile, besides its samples: packed colors, classes, and the outputs.
 _PER_PIXEL = 16
-
 
 # Peak of the pass that makes the table, in a tile where every pixel is a region.
 BYTES_PER_MEASURED_COMPONENT = 150
 
-
+# A pixel of noise is a run and a component of its own.
 _PER_PIXEL_OF_REGIONS = 30 + BYTES_PER_MEASURED_COMPONENT
 
-
-# A worker keeps the rows of a tile until they are fetched.
+# A worker of a cluster keeps the rows of a tile until they are fetched.
 _PER_ROW = 110
 
-
+# There are no more byte colors than this.
 _COLORS = 1 << 24
 
 
@@ -53,13 +54,13 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
     Returns
     -------
     int
-        For the worst content, noise; usual pictures need less than half. Not in it are the
-        step that joins the seams of all tiles, which depends on how many regions cross them,
-        and the region table, which waits on disk.
+        For the worst content, which is noise; usual pictures need less than half. Two things
+        are not in it: the step that joins the seams of all tiles, because it depends on how
+        many regions cross them, and the region table, because it waits on disk.
     """
     pixels = math.prod(image.shape)
     sample = image.dtype.itemsize * image.color_channels
-    # A chunk is decoded as a whole, even for a tile that is a part of it.
+    # A chunk is decoded as a whole, even where a tile is only a part of it.
     decoded = max(tile_pixels, math.prod(image.chunks or (0,))) * sample
     per_thread = _COUNTERS + decoded + tile_pixels * (2 * sample + _PER_PIXEL)
     total = _BASE + min(pixels, _COLORS) * _PER_COLOR + threads * per_thread
@@ -72,12 +73,14 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
 
 
 def threads_of_worker() -> int:
-    """Tiles that one process of the scheduler that Dask is set to works on at a time."""
+    """Return how many tiles one process of Dask's scheduler works on at a time."""
+    # This asks Dask for its settings; runs without a memory limit do without it.
     import dask
     from dask.system import CPU_COUNT
 
     client = active_client()
     if client is not None:
+        # The worker with the most threads needs the most memory.
         return max((threads for threads, _ in number_of_workers(client)), default=1)
     if (of_task := threads_of_task()) is not None:
         return of_task
@@ -86,8 +89,8 @@ def threads_of_worker() -> int:
     return int(dask.config.get("num_workers", None) or CPU_COUNT)
 
 
-def bytes_of(limit: Any) -> int | None:
-    """Read a limit such as 2_000_000_000 or "4GiB"; None is none.
+def parse_memory_limit(limit: Any) -> int | None:
+    """Read a limit such as 2_000_000_000 or "4GiB"; None means no limit.
 
     Raises
     ------
@@ -98,11 +101,12 @@ def bytes_of(limit: Any) -> int | None:
     from dask.utils import parse_bytes
 
     try:
-        # parse_bytes takes a unit alone, and nothing at all, for one of it.
-        named = not isinstance(limit, str) or any(digit in limit for digit in "0123456789")
-        number = int(parse_bytes(limit)) if named else 0
+        # parse_bytes reads "GiB", and even "", as one of it. A limit must have a number.
+        has_number = not isinstance(limit, str) or any(digit in limit for digit in "0123456789")
+        number = int(parse_bytes(limit)) if has_number else 0
     except (ValueError, TypeError, AttributeError, OverflowError):
         number = 0
+    # True is an int in Python, but a mistake here.
     if number <= 0 or isinstance(limit, bool):
         raise ParameterError(
             f"memory_limit = {limit!r} is no amount of memory; give bytes, or text such as '4GiB'."
@@ -116,9 +120,9 @@ def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, region
     Raises
     ------
     TooLarge
-        Naming both amounts, and what would help.
+        With both amounts, and what would help.
     """
-    allowed = bytes_of(limit)
+    allowed = parse_memory_limit(limit)
     if allowed is None:
         return
     threads = min(threads_of_worker(), tiles)
@@ -127,6 +131,7 @@ def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, region
         return
     from dask.utils import format_bytes
 
+    # The remedies are tried in this order: the first that suffices changes the result least.
     alone = peak_memory(image, tile_pixels, 1, regions)
     remedy = f"set the limit to {format_bytes(need)}"
     if threads > 1 and alone <= allowed:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.errors import Cancelled, NotAnImage
-from napari_pixseg.execution.allocator import FreedMemory, give_back, share_arenas
+from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
 from napari_pixseg.execution.dask_cluster import ClusterRun, active_client, tell_client
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
 from napari_pixseg.execution.progress import RunMonitor
@@ -202,7 +202,7 @@ def _run_on_threads(
         return results if tree is None else tree.result()
     finally:
         if len(numbers) > _FEW_TILES:
-            give_back()
+            give_back_memory()
 
 
 def tile_graph(
@@ -277,7 +277,7 @@ def compute_graph(
         raise
     finally:
         if len(keys) > _FEW_TILES:
-            give_back()
+            give_back_memory()
 
 
 def _compute_on_cluster(

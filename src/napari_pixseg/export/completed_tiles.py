@@ -1,6 +1,6 @@
-"""What is done already: a tile's part of an array is, if all of its chunks are there.
+"""Which tiles an earlier run finished: those whose chunks are all there.
 
-No journal is needed: chunks are written whole, empty ones too, and each
+No journal is needed, because chunks are written whole, empty ones as well, and each chunk
 belongs to one tile.
 """
 
@@ -17,42 +17,46 @@ from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export.output_location import OutputLocation
 
 
-def done_tiles(
+def find_done_tiles(
     location: OutputLocation, array: zarr.Array[Any], axes: str, tiling: Tiling
 ) -> frozenset[int]:
-    """List an array's chunks once; return the numbers of the tiles that have all of theirs.
+    """Return the numbers of the tiles that have all their chunks.
 
     Parameters
     ----------
     location : OutputLocation
         The store.
     array : zarr.Array
-        With its default names of chunks, ``c/0/0``.
+        An array with zarr's default chunk names, such as ``c/0/0``.
     axes : str
-        Axes of the array; c, if there, is not tiled.
+        Axes of the array. The axis c, if there is one, is not tiled.
     tiling : Tiling
-        Over the other axes.
+        Tiles over the other axes.
     """
+    # A shard is one file with many chunks. The store is listed once, not asked for each chunk.
     chunks = array.shards or array.chunks
-    present = _present(location, array, chunks)
+    present = _find_present_chunks(location, array, chunks)
     channel = axes.find("c")
     if channel >= 0:
+        # A pixel is there when all its channels are.
         present = np.all(present, axis=(channel,))
         chunks = chunks[:channel] + chunks[channel + 1 :]
     return frozenset(
-        number for number in range(len(tiling)) if present[_chunks_of(tiling, number, chunks)].all()
+        number
+        for number in range(len(tiling))
+        if present[_chunks_of_tile(tiling, number, chunks)].all()
     )
 
 
-def _present(
+def _find_present_chunks(
     location: OutputLocation, array: zarr.Array[Any], chunks: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     grid = tuple(math.ceil(n / size) for n, size in zip(array.shape, chunks, strict=True))
     present = np.zeros(grid, np.bool_)
     for name, size in location.child(f"{array.path}/c").list_files():
         parts = name.split("/")
-        # What is left of a write that was interrupted has another name; a file of no bytes
-        # is what a crash of the whole machine may leave.
+        # An interrupted write leaves a file with another name. A crash of the whole machine may
+        # leave a file without bytes.
         if size and len(parts) == len(grid) and all(part.isdecimal() for part in parts):
             index = tuple(int(part) for part in parts)
             if all(i < n for i, n in zip(index, grid, strict=True)):
@@ -60,6 +64,6 @@ def _present(
     return present
 
 
-def _chunks_of(tiling: Tiling, number: int, chunks: tuple[int, ...]) -> tuple[slice, ...]:
+def _chunks_of_tile(tiling: Tiling, number: int, chunks: tuple[int, ...]) -> tuple[slice, ...]:
     pairs = zip(tiling.slices(number), chunks, strict=True)
     return tuple(slice(part.start // size, math.ceil(part.stop / size)) for part, size in pairs)

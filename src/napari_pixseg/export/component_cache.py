@@ -18,7 +18,7 @@ from numcodecs import Blosc
 from napari_pixseg.algorithm.components import Components
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.classification.tile import Tile
-from napari_pixseg.export.output_location import KEPT_NAME, OutputLocation
+from napari_pixseg.export.output_location import COMPONENTS_NAME, OutputLocation
 
 # In the order of the file. The sums, if there are any, come last.
 _COLUMNS = ("shape", "lines", "sizes", "first_runs", "starts", "numbers", "values")
@@ -59,7 +59,7 @@ class ComponentCache:
 
     def numbers(self) -> frozenset[int]:
         """Return the numbers of the tiles that are there."""
-        names = self.location.child(KEPT_NAME).list_names()
+        names = self.location.child(COMPONENTS_NAME).list_names()
         return frozenset(int(name) for name in names if name.isdecimal())
 
     def load(self, number: int) -> Tile:
@@ -75,10 +75,10 @@ class ComponentCache:
 
     def clear(self) -> None:
         """Remove all tiles."""
-        self.location.child(KEPT_NAME).remove()
+        self.location.child(COMPONENTS_NAME).remove()
 
     def _file(self, number: int) -> OutputLocation:
-        return self.location.child(f"{KEPT_NAME}/{number}")
+        return self.location.child(f"{COMPONENTS_NAME}/{number}")
 
 
 def _save_array(file: IO[bytes], column: AnyArray) -> None:

@@ -1,4 +1,4 @@
-"""Coarser levels of a pyramid, made of tiles while they are in memory."""
+"""Makes the coarser levels of a pyramid from tiles while these are in memory."""
 
 from __future__ import annotations
 
@@ -14,61 +14,72 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.kernels import compiled as kernels
 from napari_pixseg.slices import Index, PixelSlices, cut_along_chunks
 
+# Halves the last two axes of a block.
 Reduce = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def nearest(block: NDArray[Any]) -> NDArray[Any]:
-    """Halve y and x by taking every other pixel: labels must not be mixed."""
+    """Halve y and x by taking every other pixel. For labels, whose mean would mean nothing."""
     return block[..., ::2, ::2]
 
 
 def area_mean(block: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Halve y and x by the mean of 2 x 2 pixels, rounded half up; fewer at odd ends."""
+    """Halve y and x by the mean of 2 x 2 pixels, or of fewer at odd ends, rounded half up."""
     *outer, rows, columns = block.shape
     result = np.empty((*outer, math.ceil(rows / 2), math.ceil(columns / 2)), np.uint8)
+    # The compiled kernel takes one memory layout only.
     planes = np.require(block, requirements=["C", "W"]).reshape(-1, rows, columns)
     kernels.halve_planes(planes, result.reshape(-1, *result.shape[-2:]))
     return result
 
 
-def halved(region: PixelSlices) -> PixelSlices:
-    """Where a region that begins at even pixels is in the next level."""
-    *outer, rows, columns = region
+def halve_slices(slices: PixelSlices) -> PixelSlices:
+    """Return where a box that begins at even pixels lies in the next level."""
+    *outer, rows, columns = slices
     half = [slice(part.start // 2, math.ceil(part.stop / 2)) for part in (rows, columns)]
     return (*outer, *half)
 
 
 class TileHalf:
-    """A tile's part of the next level, made of the tile's own parts."""
+    """A tile's part of the next level, put together from reduced parts of the tile."""
 
-    def __init__(self, region: PixelSlices, reduce: Reduce) -> None:
-        self.region, self._reduce = region, reduce
+    def __init__(self, slices: PixelSlices, reduce: Reduce) -> None:
+        self.slices = slices
+        self._reduce = reduce
+        # Allocated with the first part, which shows the data type and the channels.
         self.block: NDArray[Any] = np.empty(0)
 
     def add(self, inner: PixelSlices, block: NDArray[Any]) -> None:
-        """Put in what becomes of a part of the tile."""
+        """Reduce a part of the tile and put it in its place."""
         half = self._reduce(block)
         if not self.block.size:
             outer = half.shape[: half.ndim - len(inner)]
-            sizes = [part.stop - part.start for part in self.region]
+            sizes = [part.stop - part.start for part in self.slices]
             self.block = np.empty((*outer, *sizes), half.dtype)
-        there: tuple[Any, ...] = (..., *halved(inner))
+        there: tuple[Any, ...] = (..., *halve_slices(inner))
         self.block[there] = half
 
 
 @dataclass
 class _Chunk:
-    """A chunk of which some pixels are still missing."""
+    """A chunk that still lacks some pixels.
+
+    Attributes
+    ----------
+    block : ndarray
+    missing : int
+        How many pixels it still lacks.
+    """
 
     block: NDArray[Any]
     missing: int
 
 
 class Gathering:
-    """Chunks that several tiles have a part in, put together in the process that has them all.
+    """Puts together chunks that several tiles have a part in, in the process that has all tiles.
 
-    That spares reading a level to make the next. Chunks that are complete are handed on; with
-    tiles in the order of :meth:`Tiling.nested` few are waiting at a time, however large the image.
+    No level is then read again to make the next one. Complete chunks are handed on. With tiles in
+    the order of :meth:`Tiling.nested_order` few chunks wait at a time, however large the image.
     """
 
     def __init__(self) -> None:
@@ -76,21 +87,26 @@ class Gathering:
         self._waiting: dict[tuple[int, Index], _Chunk] = {}
 
     def add(
-        self, level: int, region: PixelSlices, block: NDArray[Any], chunks: Index, shape: Index
+        self, level: int, slices: PixelSlices, block: NDArray[Any], chunks: Index, shape: Index
     ) -> Iterator[tuple[PixelSlices, NDArray[Any]]]:
-        """Take a part of a level; yield where those chunks are that are complete with it, and them.
+        """Take a part of a level, and yield the chunks that it completes.
 
         Parameters
         ----------
         level : int
-        region : tuple of slice
-            Of the part; no pixel is given twice.
+        slices : tuple of slice
+            Where the part lies. No pixel may be given twice.
         block : ndarray
-            Its pixels, with other axes first if there are any.
+            Pixels of the part, with further axes first if there are any.
         chunks, shape : tuple of int
-            Of the level, without these.
+            Chunk size and shape of the level, without the further axes.
+
+        Yields
+        ------
+        slices, block
+            Where a complete chunk lies, and its pixels.
         """
-        for index, inside, there in cut_along_chunks(region, chunks):
+        for index, inside, there in cut_along_chunks(slices, chunks):
             taken: tuple[Any, ...] = (..., *there)
             put: tuple[Any, ...] = (..., *inside)
             bounds = [
@@ -100,13 +116,15 @@ class Gathering:
                 chunk = self._waiting.get((level, index))
                 if chunk is None:
                     sizes = [stop - start for start, stop in bounds]
-                    outer = block.shape[: block.ndim - len(region)]
+                    outer = block.shape[: block.ndim - len(slices)]
                     chunk = _Chunk(np.empty((*outer, *sizes), block.dtype), math.prod(sizes))
                     self._waiting[level, index] = chunk
                 chunk.block[put] = block[taken]
+                # Counting is enough to know a chunk complete, as no pixel comes twice.
                 chunk.missing -= math.prod(piece.stop - piece.start for piece in inside)
                 complete = not chunk.missing
                 if complete:
                     del self._waiting[level, index]
+            # Outside the lock: whoever takes the chunk writes it before asking for the next.
             if complete:
                 yield tuple(slice(*bound) for bound in bounds), chunk.block

@@ -31,7 +31,7 @@ MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "pixseg-run.json"
 # Only an unfinished store holds these four.
 COLORS_NAME = "pixseg-colors.npy"
-KEPT_NAME = "pixseg-components"
+COMPONENTS_NAME = "pixseg-components"
 ROWS_NAME = "pixseg-rows"
 TABLE_NAME = "regions.parquet"
 LOCK_NAME = "pixseg-run.lock"

@@ -17,7 +17,7 @@ from napari_pixseg.execution.scheduler import runs_here
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.export import ngff_metadata
 from napari_pixseg.export import pyramid as ngff
-from napari_pixseg.export.completed_tiles import done_tiles
+from napari_pixseg.export.completed_tiles import find_done_tiles
 from napari_pixseg.export.downsample import Gathering, Reduce
 from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.export.recolor import Painter
@@ -82,7 +82,7 @@ class StoreArrays:
         if pyramid is None or not (self.resumes or pyramid.writes_along(level)):
             return frozenset()
         tiling = pyramid.level_tiling(level)
-        return done_tiles(self.location, pyramid.levels[level], pyramid.axes, tiling)
+        return find_done_tiles(self.location, pyramid.levels[level], pyramid.axes, tiling)
 
     def build(self, pyramid: ngff.Pyramid, reduce: Reduce, stage: str, monitor: RunMonitor) -> None:
         """Make the coarser levels of a pyramid that are not there yet."""
@@ -94,7 +94,7 @@ class StoreArrays:
 
     @cached_property
     def _order(self) -> Sequence[int] | None:
-        return self.color_count.tiling.nested() if self._gathers else None
+        return self.color_count.tiling.nested_order() if self._gathers else None
 
     @property
     def _gathers(self) -> bool:
@@ -118,7 +118,7 @@ class StoreArrays:
             return replace(made, gathering=Gathering())
         if not (self.resumes and made.writes_along(1)):
             return made
-        along = done_tiles(self.location, made.levels[1], made.axes, made.half_tiling)
+        along = find_done_tiles(self.location, made.levels[1], made.axes, made.half_tiling)
         return replace(made, made_along=along)
 
     def _create_group(self, path: str, metadata: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from napari_pixseg.endpoint.request_parameters import single, understood
 from napari_pixseg.errors import ParameterError, PixsegError, status_of
 from napari_pixseg.parameters import AXES, ColorSpace, Parameters
 from napari_pixseg.segmentation import open_segmentation
+from napari_pixseg.sources.read_options import ReadOptions
 
 finite = some.floats(-1e300, 1e300)
 intervals = some.tuples(finite, finite).map(lambda pair: tuple(sorted(pair)))
@@ -275,9 +276,10 @@ def test_what_is_shown_can_be_typed(values):
 
 def test_the_arguments_of_segment_are_the_parameters_and_their_defaults():
     arguments = list(inspect.signature(segment).parameters.values())[1:]
-    described = Parameters.descriptions()
-    assert [argument.name for argument in arguments] == list(described)
-    assert [argument.default for argument in arguments] == [i.default for i in described.values()]
+    wanted = {name: info.default for name, info in Parameters.descriptions().items()}
+    # How the input is read comes after what is done with it.
+    wanted |= {field.name: field.default for field in fields(ReadOptions)}
+    assert [(one.name, one.default) for one in arguments] == list(wanted.items())
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from napari_pixseg.export.manifest import Manifest, attached_manifest
 from napari_pixseg.interruption import INTERRUPTION
 from napari_pixseg.parameter_kinds import Choice, Kind
 from napari_pixseg.parameters import ParameterInfo, Parameters
+from napari_pixseg.sources.read_options import ReadOptions
 from napari_pixseg.terminal import PROGRESS, ProgressDisplay, choose_display
 
 _log = logging.getLogger("napari_pixseg")
@@ -137,6 +138,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     info = commands.add_parser("info", help="say what an input is and what a run would cost")
     info.add_argument("input", metavar="INPUT")
+    _add_read_options(info)
     _add_parameters(info, _parameters_of_input())
     info.set_defaults(command=_run_info)
     add_serve(commands)
@@ -169,6 +171,7 @@ def _add_segment(commands: Any) -> None:
         metavar="BYTES",
         help="refuse a run if one worker may need more, for example 4GiB",
     )
+    _add_read_options(parser)
     add("--scheduler", default="", metavar="ADDRESS", help="run on a Dask cluster, tcp://host:8786")
     _add_progress(parser)
     add_endpoint(parser)
@@ -182,6 +185,18 @@ def _add_progress(parser: argparse.ArgumentParser) -> None:
         help="how to tell on standard error how far a run is; lines: one every 30 s; json: one "
         "object a line, for programs (default: bar on a terminal, else lines)",
     )
+
+
+def _add_read_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    often = "how often to read again what a network spoils (default %(default)s)"
+    add("--retries", type=int, default=ReadOptions.retries, metavar="N", help=often)
+    missing = "take a zarr of which no chunk exists as an image of its fill value"
+    add("--allow-missing", action="store_true", help=missing)
+
+
+def _given_read_options(options: argparse.Namespace) -> ReadOptions:
+    return ReadOptions(options.retries, options.allow_missing)
 
 
 def _parameters_of_input() -> dict[str, ParameterInfo]:
@@ -251,7 +266,7 @@ def _segment_here(options: argparse.Namespace, display: ProgressDisplay) -> Mani
     from napari_pixseg.segmentation import open_segmentation
 
     parameters = _given_parameters(options)
-    segmentation = open_segmentation(options.input, parameters)
+    segmentation = open_segmentation(options.input, parameters, _given_read_options(options))
     outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
     with connected(options.scheduler), INTERRUPTION.cancel_run() as cancel:
         return segmentation.export(
@@ -283,7 +298,8 @@ def _run_info(options: argparse.Namespace) -> None:
 
     given = {name: getattr(options, name) for name in _parameters_of_input()}
     parameters = Parameters(**given)
-    image = open_image(options.input, parameters.axes, parameters.channels)
+    reading = _given_read_options(options)
+    image = open_image(options.input, parameters.axes, parameters.channels, reading)
     tiling = plan_tiles(image)
     cost = estimate(image, tiling, os.cpu_count() or 1)
     least, most = (

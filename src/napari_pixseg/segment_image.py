@@ -7,6 +7,7 @@ from typing import Any
 
 from napari_pixseg.parameters import Background, ColorSpace, Parameters, Semantics, Window
 from napari_pixseg.segmentation import Segmentation, open_segmentation
+from napari_pixseg.sources.read_options import ReadOptions
 
 
 # Written out for editors and type checkers; the defaults have one home, and a test compares names.
@@ -24,6 +25,8 @@ def segment(
     connectivity: int = Parameters.connectivity,
     background: Background | int | Sequence[int] = Parameters.background,
     min_size: int = Parameters.min_size,
+    retries: int = ReadOptions.retries,
+    allow_missing: bool = ReadOptions.allow_missing,
 ) -> Segmentation:
     """Segment an image of any size by its colors.
 
@@ -55,6 +58,11 @@ def segment(
         One to three members of axis c.
     connectivity, background, min_size
         How regions are made of classes; the page of the parameters says more.
+    retries : int
+        How often a read that a network or a server spoils is tried again, with growing
+        pauses. After that the run ends as unreachable, and can be resumed.
+    allow_missing : bool
+        Whether to take a zarr of which no chunk exists as an image of its fill value.
 
     Returns
     -------
@@ -64,7 +72,7 @@ def segment(
     ------
     ParameterError
         If a parameter is out of range or does not fit the image.
-    InputNotFound, NotAnImage
+    InputNotFound, NotAnImage, TooLarge, Unavailable
         If the source cannot be opened.
 
     Examples
@@ -87,4 +95,4 @@ def segment(
         background=background,  # type: ignore[arg-type]
         min_size=min_size,
     )
-    return open_segmentation(source, parameters)
+    return open_segmentation(source, parameters, ReadOptions(retries, allow_missing))

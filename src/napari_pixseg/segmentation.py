@@ -32,6 +32,7 @@ from napari_pixseg.export.preconditions import (
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.result_warnings import result_warnings
 from napari_pixseg.sources.image import Image, open_image
+from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
-def open_segmentation(source: object, parameters: Parameters) -> Segmentation:
+def open_segmentation(
+    source: object, parameters: Parameters, options: ReadOptions = DEFAULT_OPTIONS
+) -> Segmentation:
     """Do what :func:`napari_pixseg.segment` does, with the parameters as one object."""
-    image = open_image(source, parameters.axes, parameters.channels)
+    image = open_image(source, parameters.axes, parameters.channels, options)
     check_parameters(image, parameters)
     return Segmentation(ColorCount(image, plan_tiles(image), parameters), parameters)
 

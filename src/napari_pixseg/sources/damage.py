@@ -7,13 +7,27 @@ agree on what is missing.
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 
 import numpy as np
 
-from napari_pixseg.errors import CorruptInput, NotAnImage, PixsegError
+from napari_pixseg.errors import (
+    CorruptInput,
+    InputNotFound,
+    NotAnImage,
+    PixsegError,
+    Unavailable,
+)
 from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, cut_along_chunks, move_box
+from napari_pixseg.sources.missing_codecs import describe_missing_codec
+from napari_pixseg.sources.network_faults import (
+    denied_input,
+    describe_fault,
+    is_denied,
+    is_passing,
+)
 from napari_pixseg.sources.source import ChunkedArray, Source, is_masked
 
 
@@ -37,6 +51,8 @@ def read_box(source: Source, box: PixelSlices, missing: Set[ChunkIndex] = frozen
     ------
     CorruptInput
         If another chunk cannot be decoded.
+    Unavailable, InputNotFound, NotAnImage
+        If the input cannot be read, which says nothing about its content.
     """
     if missing and any(index in missing for index, *_ in _chunks_of_box(source, box)):
         return _read_masked(source, box, missing)
@@ -61,8 +77,7 @@ def _damage_reported(source: Source, box: PixelSlices) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_damage(source, error):
-            raise
+        _raise_unless_damage(source, error)
         damaged = damaged_chunks(source, box)
         if not damaged:
             raise
@@ -74,9 +89,8 @@ def damaged_chunks(source: Source, box: PixelSlices) -> list[ChunkIndex]:
     # Few boxes are damaged: only after a failure is it worth reading chunk by chunk.
     try:
         source.array[box]
-    except Exception as error:
-        if not _is_damage(source, error):
-            raise
+    except Exception as error:  # noqa: BLE001 - codecs raise anything
+        _raise_unless_damage(source, error)
         chunks = _chunks_of_box(source, box)
         return [index for index, chunk, _ in chunks if not _is_readable(source, chunk)]
     return []
@@ -139,11 +153,57 @@ def _box_of_chunk(index: ChunkIndex, sizes: tuple[int, ...], shape: tuple[int, .
 def _is_readable(source: Source, box: PixelSlices) -> bool:
     try:
         source.array[box]
-    except Exception as error:
-        if not _is_damage(source, error):
-            raise
+    except Exception as error:  # noqa: BLE001 - codecs raise anything
+        _raise_unless_damage(source, error)
         return False
     return True
+
+
+def _raise_unless_damage(source: Source, error: Exception) -> None:
+    """Raise what ended a read, in words for people, unless a codec failed on what was read."""
+    failure = _failure_of_read(source, error)
+    if failure is not None:
+        raise failure from (error if _is_local(source) else None)
+    if not _is_damage(source, error):
+        raise error
+
+
+def _failure_of_read(source: Source, error: BaseException) -> PixsegError | None:
+    """Return the error for an input that could not be read, or not be understood for lack of code.
+
+    None stands for damage, and for errors that already are what they should be.
+    """
+    # Arrays in files wrap what their decoder raised.
+    if isinstance(error, NotAnImage) and error.__context__ is not None:
+        return _failure_of_read(source, error.__context__)
+    if isinstance(error, (PixsegError, MemoryError)):
+        return None
+    filename = getattr(error, "filename", None)
+    shown = (
+        os.path.normpath(str(filename))
+        if filename and _is_local(source)
+        else source.uri or source.name
+    )
+    if is_denied(error):
+        return denied_input(shown)
+    if (missing := describe_missing_codec(error)) is not None:
+        return NotAnImage(f"{source.name} {missing}")
+    # Libraries report damaged content, too, with an OSError, but then the system has no number.
+    has_number = isinstance(error, OSError) and error.errno is not None
+    if isinstance(error, FileNotFoundError):
+        return InputNotFound(f"{shown} is not there any more; put it back, and run again.")
+    if not (is_passing(error) or has_number):
+        return None
+    reason = " ".join(f"{error}".split()).rstrip(".") if _is_local(source) else ""
+    return Unavailable(
+        f"{shown} cannot be read ({reason or describe_fault(error)}): see to the disk or the "
+        "connection, and finish the run with resume (resume=True, --resume)."
+    )
+
+
+def _is_local(source: Source) -> bool:
+    """Whether errors may be quoted: those about a remote input may hold a URL with its secrets."""
+    return source.uri is None or source.uri.startswith("file:")
 
 
 def _is_damage(source: Source, error: BaseException) -> bool:
@@ -160,9 +220,7 @@ def _is_damage(source: Source, error: BaseException) -> bool:
 
 def _describe_damage(source: Source, index: ChunkIndex, error: BaseException) -> str:
     cause = error.__context__ if isinstance(error, NotAnImage) else error
-    # The text of an error about a remote input may quote a URL with its secrets.
-    is_local = source.uri is None or source.uri.startswith("file:")
-    reason = f"{cause}".rstrip(".") if is_local and f"{cause}" else type(cause).__name__
+    reason = f"{cause}".rstrip(".") if _is_local(source) and f"{cause}" else type(cause).__name__
     (name, box), *_ = missing_parts(source, {index})
     pixels = ", ".join(f"{part.start}:{part.stop}" for part in box)
     return (

@@ -18,6 +18,7 @@ from napari_pixseg.parameters import AXES
 from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, SampleType, box_at_origin
 from napari_pixseg.sources.damage import read_box, read_chunks
 from napari_pixseg.sources.open import open_source
+from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from napari_pixseg.sources.source import ChunkedArray, Source
 
 if TYPE_CHECKING:
@@ -213,7 +214,10 @@ def _pick_channels(array: _AnyArray, members: tuple[int, ...] | None) -> _AnyArr
 
 
 def open_image(
-    source: object, axes: str | None = None, channels: Sequence[int] | None = None
+    source: object,
+    axes: str | None = None,
+    channels: Sequence[int] | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
 ) -> Image:
     """Open anything that can be segmented; read its metadata, but no pixels.
 
@@ -225,6 +229,7 @@ def open_image(
         One letter of ``t c z y x`` for each dimension; by default what metadata say, or a guess.
     channels : sequence of int, optional
         One to three indices along axis c.
+    options : ReadOptions, optional
 
     Returns
     -------
@@ -237,7 +242,7 @@ def open_image(
     ParameterError
         If axes or channels do not fit the image.
     """
-    opened = open_source(source)
+    opened = open_source(source, options)
     array = opened.array
     resolved, axes_notes = _resolve_axes(opened, axes)
     members, alpha, notes = _resolve_channels(array.shape, resolved, channels, opened)

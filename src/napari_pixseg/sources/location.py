@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import re
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from napari_pixseg.errors import InputNotFound, NotAnImage
+from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
+from napari_pixseg.sources.network_faults import (
+    denied_input,
+    is_passing,
+    is_unconnected,
+    read_again,
+)
+from napari_pixseg.sources.read_options import DEFAULT_RETRIES
+from napari_pixseg.sources.retrying_file import RetryingFile
 from napari_pixseg.sources.urls import (
     join_url,
     path_of_link,
@@ -23,6 +32,9 @@ from napari_pixseg.sources.urls import (
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+AnswerT = TypeVar("AnswerT")
+
 
 # JSON has these values, and they can be hashed.
 Identity: TypeAlias = dict[str, "str | int"]
@@ -52,11 +64,14 @@ class Location:
         The same as an absolute URI without user, password and signed query.
     is_url : bool
         Whether ``address`` is a URL.
+    retries : int
+        How often a read that the network spoils is tried again.
     """
 
     address: str = field(repr=False)
     uri: str
     is_url: bool = False
+    retries: int = DEFAULT_RETRIES
 
     @property
     def local_path(self) -> str | None:
@@ -89,6 +104,9 @@ class Location:
     @property
     def parent(self) -> Location:
         """The directory above."""
+        return replace(self._parent(), retries=self.retries)
+
+    def _parent(self) -> Location:
         if not self.is_url:
             return locate(os.path.dirname(self.address))
         links = split_links(self.address)
@@ -116,7 +134,7 @@ class Location:
             return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
         try:
             filesystem, path = self.filesystem()
-            info = filesystem.info(path)
+            info = self.ask(lambda: filesystem.info(path))
         except Exception as error:  # noqa: BLE001 - every protocol has its own
             raise self.unreachable(error) from None
         return _identity_of(info)
@@ -131,9 +149,22 @@ class Location:
         if not self.is_url:
             return open(self.address, "rb")
         try:
-            return self._open_remote()
+            # Opening costs requests of its own, which may fail as well.
+            file = self.ask(lambda: RetryingFile(self._open_remote, self.retries, self.shown))
         except Exception as error:  # noqa: BLE001 - every protocol has its own
             raise self.unreachable(error) from None
+        return cast("IO[bytes]", file)
+
+    def ask(self, question: Callable[[], AnswerT]) -> AnswerT:
+        """Ask the server for something, again where the network fails.
+
+        Raises
+        ------
+        Unavailable
+            If the network failed in all attempts. Where no server is reached at all there is one
+            attempt, because the address is most likely wrong; its error is raised as it is.
+        """
+        return read_again(question, self.retries, self.shown, is_unconnected)
 
     def head(self, size: int = 512) -> bytes | None:
         """Return the first bytes, or None where there is no file.
@@ -148,8 +179,7 @@ class Location:
                 with open(self.address, "rb") as file:
                     return file.read(size)
             filesystem, path = self.filesystem()
-            with filesystem.open(path, "rb", block_size=_BLOCK) as file:
-                return bytes(file.read(size))
+            return self.ask(lambda: _first_bytes(filesystem, path, size))
         except (FileNotFoundError, IsADirectoryError):
             return None
         except Exception as error:  # noqa: BLE001 - every protocol has its own
@@ -165,15 +195,15 @@ class Location:
 
     def unreachable(self, error: Exception) -> Exception:
         """Return an error that may be shown, in place of one that may quote secrets."""
+        if isinstance(error, PixsegError):
+            return error
         if isinstance(error, ImportError):
             is_s3 = self.uri.startswith("s3:")
             missing = "s3fs; install napari-pixseg[s3]" if is_s3 else str(error).rstrip(".")
             return InputNotFound(f"{self.shown} needs a package that is missing: {missing}.")
         if not self.is_url:
             if isinstance(error, PermissionError):
-                return InputNotFound(
-                    f"{self.shown} may not be read by this user; see to its permissions."
-                )
+                return denied_input(self.shown)
             reason = error.strerror if isinstance(error, OSError) else None
             return NotAnImage(f"{self.shown} cannot be read: {reason or error}.")
         if isinstance(error, ValueError) and "Protocol not known" in str(error):
@@ -194,21 +224,25 @@ class Location:
             file.seek(-1, os.SEEK_END)
             file.read(1)
             file.seek(0)
-        except (ValueError, OSError, TypeError):
+        except Exception as error:
             file.close()
+            if is_passing(error) or not isinstance(error, (ValueError, OSError, TypeError)):
+                raise
             return _download(filesystem, path)
         # A file in an archive is closed with its file system, so this must live as long.
         weakref.finalize(file, _keep_alive, filesystem)
         return file
 
 
-def locate(path: str | os.PathLike[str]) -> Location:
+def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Location:
     """Return the location a path or URL names, made absolute.
 
     Parameters
     ----------
     path : str or path-like
         ``file://`` URLs become local paths; ``~`` is the user's home.
+    retries : int
+        How often a read that the network spoils is tried again.
     """
     text = os.fspath(path)
     if not isinstance(text, str):
@@ -218,7 +252,7 @@ def locate(path: str | os.PathLike[str]) -> Location:
     if found := _URL.match(text):
         # Schemes may be written in any case, but fsspec knows them in lower case.
         text = found.group().lower() + text[found.end() :]
-        return Location(text, public_uri(text), is_url=True)
+        return Location(text, public_uri(text), is_url=True, retries=retries)
     if not text or "\0" in text:
         raise InputNotFound(f"{text!r} is not a path: give the path or URL of an image.")
     absolute = os.path.abspath(os.path.expanduser(text))
@@ -238,6 +272,11 @@ def _identity_of(info: dict[str, object]) -> Identity:
         for key, value in identity.items()
         if value is not None
     }
+
+
+def _first_bytes(filesystem: AbstractFileSystem, path: str, size: int) -> bytes:
+    with filesystem.open(path, "rb", block_size=_BLOCK) as file:
+        return bytes(file.read(size))
 
 
 def _keep_alive(_filesystem: object) -> None:

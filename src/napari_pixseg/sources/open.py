@@ -10,6 +10,7 @@ import numpy as np
 from napari_pixseg.errors import InputNotFound, NotAnImage
 from napari_pixseg.slices import Samples, SampleType
 from napari_pixseg.sources.location import Location, locate
+from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from napari_pixseg.sources.source import (
     ACCEPTED,
     Source,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_source(source: object) -> Source:
+def open_source(source: object, options: ReadOptions = DEFAULT_OPTIONS) -> Source:
     """Open an image; read its metadata, but no pixels.
 
     Parameters
@@ -36,6 +37,7 @@ def open_source(source: object) -> Source:
         0.5 give level 0. A TIFF file gives level 0 of its first series. Pictures are what
         Pillow reads. Arrays are NumPy, Dask, zarr, or anything with ``shape``, ``dtype``,
         ``ndim`` and ``__getitem__``.
+    options : ReadOptions, optional
 
     Returns
     -------
@@ -47,12 +49,14 @@ def open_source(source: object) -> Source:
         There is nothing at the path or URL, or the server cannot be reached.
     NotAnImage
         What was given is no image, or no image of integers or floats.
+    Unavailable
+        The server failed in all attempts.
     """
     if isinstance(source, Source):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return check_source(_open_location(locate(source)))
-    return check_source(_open_object(source))
+        return check_source(_open_location(locate(source, options.retries)))
+    return check_source(_open_object(source, options))
 
 
 def _open_location(location: Location) -> Source:
@@ -124,7 +128,7 @@ def _missing_input(location: Location) -> Exception:
     return InputNotFound(f"{location.shown} does not exist: check the path.")
 
 
-def _open_object(source: Any) -> Source:
+def _open_object(source: Any, options: ReadOptions) -> Source:
     if is_masked(source):
         raise NotAnImage("A masked array was given: fill it first (NaN means no data).")
     if isinstance(source, np.ndarray):
@@ -134,7 +138,7 @@ def _open_object(source: Any) -> Source:
     if isinstance_if_loaded(source, "zarr", "Array", "Group"):
         from napari_pixseg.sources import zarr_store
 
-        return zarr_store.source_of_node(source)
+        return zarr_store.source_of_node(source, retries=options.retries)
     if isinstance_if_loaded(source, "PIL.Image", "Image"):
         from napari_pixseg.sources import raster
 

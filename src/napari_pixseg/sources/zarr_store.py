@@ -9,18 +9,23 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
-from napari_pixseg.errors import NotAnImage
+from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import ChunkIndex
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.location import Identity, Location, locate
+from napari_pixseg.sources.missing_codecs import describe_missing_codec
+from napari_pixseg.sources.network_faults import denied_input, is_passing, is_unconnected
+from napari_pixseg.sources.read_options import DEFAULT_RETRIES
+from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.source import Source, axes_of_names
-from napari_pixseg.sources.urls import public_uri
 from napari_pixseg.sources.zarr_chunks import ZarrArray, with_fast_local_io
 
 if TYPE_CHECKING:
@@ -69,7 +74,8 @@ def is_store(location: Location) -> bool:
         filesystem, path = location.filesystem()
     except Exception as error:  # noqa: BLE001 - every protocol has its own
         raise location.unreachable(error) from None
-    return any(_is_document(filesystem, f"{path.rstrip('/')}/{name}") for name in _DOCUMENTS)
+    paths = [f"{path.rstrip('/')}/{name}" for name in _DOCUMENTS]
+    return any(location.ask(partial(_is_document, filesystem, path)) for path in paths)
 
 
 def open_store(location: Location) -> Source:
@@ -119,7 +125,7 @@ def coarser_levels(location: Location) -> list[Source]:
     return sources
 
 
-def source_of_node(node: _Node, name: str | None = None) -> Source:
+def source_of_node(node: _Node, name: str | None = None, retries: int = DEFAULT_RETRIES) -> Source:
     """Return the source of an open zarr array or group.
 
     Parameters
@@ -127,33 +133,46 @@ def source_of_node(node: _Node, name: str | None = None) -> Source:
     node : zarr.Array or zarr.Group
     name : str, optional
         Name for messages; by default that of the node or its store.
+    retries : int
+        How often a read that the network spoils is tried again.
     """
     uri = _uri_of_node(node)
     name = name or node.basename or (locate(uri).name if uri else "array")
     if isinstance(node, zarr.Array):
-        return _source_of_array(node, name, uri)
+        return _source_of_array(with_retries(node, retries), name, uri)
     image = _find_image_group(node)
     if image is not None:
-        return _source_of_level_0(node, image, name, uri)
-    array = _find_only_array(node, name)
+        return _source_of_level_0(node, image, name, uri, retries)
+    array = with_retries(_find_only_array(node, name), retries)
     return replace(_source_of_array(array, name, uri), identity=_hash_metadata(node, array))
 
 
 def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
     try:
         return isinstance(json.loads(filesystem.cat_file(path)), dict)
-    except Exception:  # noqa: BLE001 - missing, forbidden, or a web page that says so
+    except Exception as error:
+        # A server that fails says nothing about the document.
+        if is_passing(error) and not is_unconnected(error):
+            raise
+        # It is missing, forbidden, or a web page that says so.
         return False
 
 
 def _open_node(location: Location) -> _Node:
     try:
         if location.is_url:
-            store: FsspecStore | LocalStore = FsspecStore.from_url(location.address, read_only=True)
+            remote = location.ask(lambda: FsspecStore.from_url(location.address, read_only=True))
+            store: Store = RetryingStore(remote, location.retries)
         else:
             store = LocalStore(location.address, read_only=True)
         return zarr.open(store, mode="r")
+    except PixsegError:
+        raise
     except Exception as error:  # noqa: BLE001 - metadata can be wrong in any way
+        if isinstance(error, PermissionError):
+            raise denied_input(location.shown) from None
+        if (missing := describe_missing_codec(error)) is not None:
+            raise NotAnImage(f"{location.shown} {missing}") from None
         reason = location.describe_cause(error)
         message = f"{location.shown} has zarr metadata that cannot be read: {reason}."
         raise NotAnImage(message) from None
@@ -165,9 +184,8 @@ def _uri_of_node(node: _Node) -> str | None:
     if isinstance(store, LocalStore):
         return locate(os.path.join(store.root, path)).uri
     if isinstance(store, FsspecStore):
-        url = store.fs.unstrip_protocol(f"{store.path.rstrip('/')}/{path}".rstrip("/"))
-        return public_uri(url)
-    return None
+        store = RetryingStore(store, 0)
+    return store.uri_of(path) if isinstance(store, RetryingStore) else None
 
 
 def _hash_metadata(*nodes: _Node) -> Identity:
@@ -202,7 +220,9 @@ def _local_fingerprint(place: StorePath) -> FileFingerprint | None:
     return FileFingerprint(os.path.join(place.store.root, place.path))
 
 
-def _source_of_level_0(root: zarr.Group, image: zarr.Group, name: str, uri: str | None) -> Source:
+def _source_of_level_0(
+    root: zarr.Group, image: zarr.Group, name: str, uri: str | None, retries: int
+) -> Source:
     multiscale = _first_multiscale(image) or {}
     try:
         level = multiscale["datasets"][0]
@@ -213,7 +233,7 @@ def _source_of_level_0(root: zarr.Group, image: zarr.Group, name: str, uri: str 
         raise NotAnImage(f"{name} is an OME-Zarr image whose level 0 is missing.")
     nodes = (root, array) if image is root else (root, image, array)
     opened = replace(
-        _source_of_array(array, name, uri),
+        _source_of_array(with_retries(array, retries), name, uri),
         identity=_hash_metadata(*nodes),
         kind="ome-zarr",
         is_multiscale=True,

@@ -1,0 +1,37 @@
+"""How an input is read: what is tried again, and what is taken on trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_pixseg.errors import ParameterError
+
+DEFAULT_RETRIES = 5
+
+_MOST_RETRIES = 100
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of reading that change no result; they travel to workers with what they are for.
+
+    Attributes
+    ----------
+    retries : int
+        How often a read that the network spoils is tried again, with growing pauses.
+    allow_missing : bool
+        Whether a zarr of which no chunk exists is taken as an image of its fill value.
+    """
+
+    retries: int = DEFAULT_RETRIES
+    allow_missing: bool = False
+
+    def __post_init__(self) -> None:
+        is_count = isinstance(self.retries, int) and not isinstance(self.retries, bool)
+        if not is_count or not 0 <= self.retries <= _MOST_RETRIES:
+            raise ParameterError(
+                f"retries = {self.retries!r} is no number of attempts; give 0 to {_MOST_RETRIES}."
+            )
+
+
+DEFAULT_OPTIONS = ReadOptions()

@@ -31,6 +31,7 @@ ORDER = (
     "regions",
     "export",
     "result_warnings",
+    "kept_property",
     "segmentation",
     "segment_image",
     "endpoint",

@@ -82,7 +82,12 @@ def test_what_it_reads_and_writes_is_what_zarr_does(tmp_path_factory, case, form
 
 
 def contents(folder):
-    return {name: (folder / name).read_bytes() for name in files(folder)}
+    return {name: without_time((folder / name).read_bytes()) for name in files(folder)}
+
+
+def without_time(content):
+    """Drop the time that gzip puts into its header: two writers may see different seconds."""
+    return content[:4] + content[8:] if content.startswith(b"\x1f\x8b") else content
 
 
 def files(folder):

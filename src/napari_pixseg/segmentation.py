@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from napari_pixseg.export.preconditions import (
     check_on_error,
     check_outputs,
 )
+from napari_pixseg.kept_property import kept_property
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.result_warnings import result_warnings
 from napari_pixseg.sources.image import Image, open_image
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from napari_pixseg.regions.regions import Regions
 
 
-Value = TypeVar("Value")
-
-
 def open_segmentation(
     source: object, parameters: Parameters, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Segmentation:
@@ -50,29 +48,6 @@ def open_segmentation(
     image = open_image(source, parameters.axes, parameters.channels, options)
     check_parameters(image, parameters)
     return Segmentation(ColorCount(image, plan_tiles(image), parameters), parameters)
-
-
-class _kept_property(Generic[Value]):  # noqa: N801 - it is used like `property`
-    """A property that is made on first access, under the lock of its own segmentation.
-
-    In Python 3.11, all instances share the lock of :func:`functools.cached_property`: while one
-    waits for a cluster, tasks in the same process that ask another hold the threads it waits for.
-    """
-
-    def __init__(self, make: Callable[[Any], Value]) -> None:
-        self._make = make
-        self._name = make.__name__
-        self.__doc__ = make.__doc__
-
-    def __get__(self, instance: Segmentation, owner: type | None = None) -> Value:
-        if instance is None:
-            return self
-        with instance._lock:
-            if self._name not in instance.__dict__:
-                # Found there first from now on, because this class has no __set__.
-                instance.__dict__[self._name] = self._make(instance)
-        kept: Value = instance.__dict__[self._name]
-        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,27 +112,20 @@ class Segmentation:
         """(n + 1, 3) colors of the classes, row 0 black for no data: ``palette[classes]``."""
         return self.decision.palette
 
-    @_kept_property
+    @kept_property
     def classes(self) -> da.Array:
         """Class of every pixel: the image's shape without its channel axis, 1..n, 0 = no data."""
         return self.image.in_own_order(self.color_count.pixels().classes(self._lookup))
 
-    @_kept_property
+    @kept_property
     def recolored(self) -> da.Array:
         """``palette[classes]``, lazily: (..., 3) uint8; for gray input three times the same."""
-        import dask
+        # Loads Dask, which a segmentation that is only decided does without.
+        from napari_pixseg.classification.recolored import recolor_lazily
 
-        classes = self.classes
-        return classes.map_blocks(
-            _recolor,
-            dask.delayed(_Palette(self.palette), pure=False),
-            dtype=np.uint8,
-            chunks=(*classes.chunks, (3,)),
-            new_axis=classes.ndim,
-            meta=np.empty((0,) * (classes.ndim + 1), np.uint8),
-        )
+        return recolor_lazily(self.classes, self.palette)
 
-    @_kept_property
+    @kept_property
     def regions(self) -> da.Array:
         """Connected regions of equal class: 1..N in raster order of first pixels, 0 = none.
 
@@ -168,7 +136,7 @@ class Segmentation:
         classes = pixels.classes(self._lookup).rechunk(pixels.tiling.chunks)
         return self.image.in_own_order(self._find_regions().lazy_labels(classes))
 
-    @_kept_property
+    @kept_property
     def region_table(self) -> NDArray[np.void]:
         """One row per region: number, class, area, bounding box, centroid, means, ...
 
@@ -183,7 +151,7 @@ class Segmentation:
 
         return make_region_table(self._find_regions(), self.color_count.pixels(), self._lookup)
 
-    @_kept_property
+    @kept_property
     def _lookup(self) -> NDArray[Any]:
         return self.decision.lookup(self.color_table)
 
@@ -363,15 +331,3 @@ class Segmentation:
         image = without_damage(self.image, tiling, monitor)
         color_count = ColorCount(image, tiling, self.color_count.parameters)
         return Segmentation(color_count, self.parameters)
-
-
-class _Palette:
-    """Wraps a palette, so that Dask passes it on as one object."""
-
-    def __init__(self, colors: NDArray[np.uint8]) -> None:
-        self.colors = colors
-
-
-def _recolor(classes: NDArray[Any], palette: _Palette) -> NDArray[np.uint8]:
-    colors: NDArray[np.uint8] = palette.colors[classes]
-    return colors

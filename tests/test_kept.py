@@ -132,6 +132,7 @@ def test_a_kept_tile_comes_back_as_it_was(tmp_path_factory, seed, dtype, large):
     samples = rng.integers(0, 256, (*classes.shape, 3), np.uint8)
     totals = sum_samples(components, [((0, 0, 0, 0), samples)]) * (2**31 if large else 1)
     location = ComponentCache(OutputLocation(str(tmp_path_factory.mktemp("kept"))))
+    location.begin()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept_module, "_SHORT", 1)
         for number, sums in ((3, totals), (5, None)):

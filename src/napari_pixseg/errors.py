@@ -52,6 +52,10 @@ class OutputConflict(PixsegError, FileExistsError):
     status = 409
 
 
+class OutputLost(OutputConflict):
+    """The output was moved, replaced or changed by others while it was written."""
+
+
 class InputChanged(PixsegError, RuntimeError):
     """The input has changed since its colors were counted."""
 

@@ -35,7 +35,8 @@ def find_done_tiles(
     """
     # A shard is one file with many chunks. The store is listed once, not asked for each chunk.
     chunks = array.shards or array.chunks
-    present = _find_present_chunks(location, array, chunks)
+    grid = tuple(math.ceil(n / size) for n, size in zip(array.shape, chunks, strict=True))
+    present = find_present_chunks(location.child(array.path), grid)
     channel = axes.find("c")
     if channel >= 0:
         # A pixel is there when all its channels are.
@@ -48,12 +49,10 @@ def find_done_tiles(
     )
 
 
-def _find_present_chunks(
-    location: OutputLocation, array: zarr.Array[Any], chunks: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    grid = tuple(math.ceil(n / size) for n, size in zip(array.shape, chunks, strict=True))
+def find_present_chunks(array: OutputLocation, grid: tuple[int, ...]) -> NDArray[np.bool_]:
+    """List an array's chunks once; return for each place of its grid whether a chunk is there."""
     present = np.zeros(grid, np.bool_)
-    for name, size in location.child(f"{array.path}/c").list_files():
+    for name, size in array.child("c").list_files():
         parts = name.split("/")
         # An interrupted write leaves a file with another name. A crash of the whole machine may
         # leave a file without bytes.

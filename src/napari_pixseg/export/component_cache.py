@@ -73,6 +73,11 @@ class ComponentCache:
         components = Components((t, z, y, x), *columns)
         return Tile(components.shape, components=components, component_sums=sums)
 
+    def begin(self) -> None:
+        """Make the folder, empty: tiles that a killed run has left need not be whole."""
+        self.clear()
+        self.location.child(COMPONENTS_NAME).local_path.mkdir()
+
     def clear(self) -> None:
         """Remove all tiles."""
         self.location.child(COMPONENTS_NAME).remove()

@@ -15,7 +15,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from napari_pixseg.errors import CorruptInput, NoSpace, ParameterError, PixsegError, status_of
+from napari_pixseg.errors import (
+    CorruptInput,
+    NoSpace,
+    OutputLost,
+    ParameterError,
+    PixsegError,
+    status_of,
+)
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.lock import only_writer
 from napari_pixseg.export.manifest import Manifest, attach_manifest, new_id, utc_now
@@ -182,4 +189,10 @@ def _export_picture(
     manifest = replace(manifest, details={**manifest.details, **decided, **finished})
     if not request.blob:
         location.sidecar().write_bytes(manifest.to_json().encode())
+    if not location.is_file():
+        location.sidecar().remove()
+        raise OutputLost(
+            f"{location.uri} was moved away or removed while it was written, so it is not "
+            "finished; run again."
+        )
     return manifest

@@ -48,7 +48,9 @@ class StoreWriter:
 
     def write(self, outputs: Sequence[str]) -> dict[str, Any]:
         """Write the outputs; return what the manifest is to say of them."""
-        arrays = StoreArrays(self.location, self.color_count, self.classes, self.resumes)
+        arrays = StoreArrays(
+            self.location, self.color_count, self.classes, self.resumes, self.monitor
+        )
         painter = Painter.for_image(self.color_count.image, self.classes)
         picture = arrays.create_picture(painter) if "recolored" in outputs else None
         labels = arrays.create_labels(outputs, picture is not None)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.local_filesystem import LocalFiles
@@ -196,8 +196,16 @@ class OutputLocation:
         except FileNotFoundError:
             return None
 
+    def open(self) -> IO[bytes]:
+        """Open the file for reading at any position."""
+        filesystem, path = self._filesystem_and_path
+        if self.is_local:
+            return open(path, "rb")
+        file: IO[bytes] = filesystem.open(path, "rb")
+        return file
+
     def write_bytes(self, content: bytes) -> None:
-        """Write a file completely or not at all."""
+        """Write a file completely or not at all, into a folder that is there."""
         filesystem, path = self._filesystem_and_path
         if not self.is_local:
             filesystem.pipe_file(path, content)
@@ -209,10 +217,12 @@ class OutputLocation:
 
     @contextmanager
     def new_file(self) -> Iterator[Path]:
-        """Yield a local path to write to; when it is complete, it becomes this file."""
+        """Yield a local path to write to; when it is complete, it becomes this file.
+
+        Its folder must be there. Where it was moved away, making it anew would hide that.
+        """
         filesystem, path = self._filesystem_and_path
         if self.is_local:
-            self.local_path.parent.mkdir(parents=True, exist_ok=True)
             partial = self.partial_path()
         else:
             # Local outputs do without the import.

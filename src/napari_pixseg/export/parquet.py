@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from napari_pixseg.export.measurement_spill import RowFiles
+from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.regions.region_rows import Columns, put_rows
 
 _ROWS_PER_GROUP = 1 << 17
@@ -44,6 +45,8 @@ def write_parquet(
     encodings = {pa.int32(): _INTEGERS, pa.int64(): _INTEGERS, pa.float64(): _REALS}
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
     options["write_batch_size"] = _ROWS_PER_GROUP
+    # A crash of the machine may cut a file, which a resumed run notices by them.
+    options["write_page_checksum"] = True
     options["column_encoding"] = {
         name: encodings[kind] for name, kind in kinds.items() if kind in encodings
     }
@@ -62,6 +65,27 @@ def write_parquet(
             check()
             columns = [_arrow_array(group[name], kind) for name, kind in kinds.items()]
             writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
+
+
+def count_rows(location: OutputLocation) -> int | None:
+    """Return how many rows a table has by its own account; None if there is none to be read."""
+    try:
+        with location.open() as file:
+            return int(pq.read_metadata(file).num_rows)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+
+
+def is_whole(location: OutputLocation) -> bool:
+    """Whether a table is there and agrees with its checksums, which means to read all of it."""
+    try:
+        with location.open() as file:
+            table = pq.ParquetFile(file, page_checksum_verification=True)
+            for group in range(table.num_row_groups):
+                table.read_row_group(group)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _make_one_ahead(make: Callable[[int], Columns], starts: Sequence[int]) -> Iterator[Columns]:

@@ -19,6 +19,7 @@ import zarr
 import zarr.storage
 from numpy.typing import NDArray
 from zarr.abc.store import Store
+from zarr.codecs import BytesCodec, ZstdCodec
 
 from napari_pixseg.errors import OutputConflict
 from napari_pixseg.execution.progress import RunMonitor
@@ -33,6 +34,17 @@ from napari_pixseg.sources.zarr_chunks import whole_chunks, with_fast_local_io
 
 # Pixels. A pyramid ends where a level fits a screen.
 COARSEST_SIDE = 512
+
+
+# Spelled out, because users may have set other defaults for all of zarr. With the checksum a chunk
+# that a crash of the machine left incomplete cannot be decoded; without it, one in three can.
+_FORMAT: dict[str, Any] = {
+    "zarr_format": 3,
+    "filters": (),
+    "serializer": BytesCodec(endian="little"),
+    "compressors": (ZstdCodec(level=0, checksum=True),),
+    "chunk_key_encoding": {"name": "default", "separator": "/"},
+}
 
 
 @dataclass(frozen=True)
@@ -223,15 +235,16 @@ class Pyramid:
 
 def _create_array(store: Store, path: str, resumes: bool, **described: Any) -> zarr.Array[Any]:
     """Create an array, or open the one that a run left unfinished."""
+    described |= _FORMAT
     if resumes:
         # zarr completes the metadata when it makes an array, so one is made for comparison.
         wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
         with suppress(FileNotFoundError):
-            found = zarr.open_array(store, path=path, mode="r+")
+            found = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
             _refuse_other(path, found.metadata, wanted.metadata)
             return found
     # A chunk of zeros is written as well, because a missing chunk means that its tile is not done.
-    config: Any = {"write_empty_chunks": True}
+    config: Any = {"write_empty_chunks": True, "order": "C"}
     return zarr.create_array(store, name=path, config=config, **described)
 
 
@@ -296,8 +309,8 @@ def create_group(store: Store, path: str, ome: dict[str, Any], resumes: bool = F
     attributes = {"ome": {"version": VERSION, **ome}}
     if resumes:
         with suppress(FileNotFoundError):
-            found = zarr.open_group(store, path=path, mode="r+").attrs.asdict()
+            found = zarr.open_group(store, path=path, mode="r+", zarr_format=3).attrs.asdict()
             # Through JSON, which turns tuples into lists, as the stored attributes have them.
             _refuse_other(path, found, json.loads(json.dumps(attributes)))
             return
-    zarr.create_group(store, path=path, attributes=attributes)
+    zarr.create_group(store, path=path, attributes=attributes, zarr_format=3)

@@ -5,6 +5,7 @@ PNG and JPEG are painted in memory. TIFF is written one row of tiles at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,14 +173,17 @@ class _TiffTiles:
         height = self.tiling.tile[-2]
         planes = list(np.ndindex(*self.tiling.shape[:-2]))
         starts = range(0, self.tiling.shape[-2], height)
-        total = len(planes) * len(starts)
+        total = self.count_strips()
         for done, (plane, start) in enumerate((p, s) for p in planes for s in starts):
             self.monitor.tell(STAGE, done, total)
             self.monitor.check()
             yield from self._strip_tiles(
                 plane, slice(start, min(start + height, self.tiling.shape[-2]))
             )
-        self.monitor.tell(STAGE, total, total)
+
+    def count_strips(self) -> int:
+        """Return the number of strips, the steps of the stage."""
+        return math.prod(self.tiling.shape[:-2]) * self.tiling.grid[-2]
 
     def _strip_tiles(self, plane: tuple[int, ...], rows: slice) -> Iterator[NDArray[np.uint8]]:
         outer = tuple(slice(index, index + 1) for index in plane)
@@ -211,10 +215,11 @@ def _write_tiff(
     axes = "".join(_NGFF_TO_TIFF[axis] for axis in painter.image.label_axes)
     gray = color_channels(painter.image) == 1
     samples = (painter.channels,) if painter.channels > 1 else ()
+    tiles = _TiffTiles(classes, painter, tiling, monitor)
     tifffile.imwrite(
         path,
         ome=is_ome,
-        data=iter(_TiffTiles(classes, painter, tiling, monitor)),
+        data=iter(tiles),
         shape=(*tiling.shape, *samples),
         dtype=np.uint8,
         bigtiff=int(np.prod(tiling.shape)) * painter.channels > 1 << 31,
@@ -226,6 +231,8 @@ def _write_tiff(
         metadata={"axes": axes + "S" * len(samples), **_pixel_size(painter, is_ome)},
         **_tiff_resolution(painter),
     )
+    # tifffile takes no more tiles than there are, so the iterator never gets behind its last one.
+    monitor.tell(STAGE, tiles.count_strips(), tiles.count_strips())
 
 
 def _pixel_size(painter: Painter, is_ome: bool) -> JsonObject:

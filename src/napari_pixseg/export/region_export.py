@@ -22,7 +22,7 @@ from napari_pixseg.export import downsample
 from napari_pixseg.export.component_cache import ComponentCache
 from napari_pixseg.export.measurement_spill import RowFiles, temporary_rows
 from napari_pixseg.export.output_location import TABLE_NAME, OutputLocation
-from napari_pixseg.export.parquet import write_parquet
+from napari_pixseg.export.parquet import is_whole, write_parquet
 from napari_pixseg.export.pyramid import Pyramid
 from napari_pixseg.export.store_arrays import StoreArrays
 from napari_pixseg.export.tile_writer import TileWriter, refuse_other_counts
@@ -77,8 +77,7 @@ class RegionExport:
         """Write all tiles and the regions; return what the manifest is to say of the regions."""
         cache = self._component_cache()
         if cache is not None:
-            # Tiles that a killed run has left need not be whole.
-            cache.clear()
+            cache.begin()
         regions, tiles = self._find_regions(writer, lookup, cache)
         self.reached("regions")
         details = self._write_regions(regions, tiles, writer.picture is not None, build_pyramids)
@@ -141,7 +140,7 @@ class RegionExport:
             build_pyramids()
 
         # The table is written whole, so it is of use only if all labels are there.
-        if len(done) == len(labels.tiling) and self.arrays.resumes and table.is_file():
+        if len(done) == len(labels.tiling) and self.arrays.resumes and is_whole(table):
             build()
         else:
             self._measure_and_label(regions, tiles, _LabelWriter(labels, done), table, build)

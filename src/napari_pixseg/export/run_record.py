@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from napari_pixseg.errors import OutputConflict, status_of
+from napari_pixseg.errors import OutputConflict, OutputLost, status_of
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
 from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
 
@@ -59,19 +59,28 @@ class RunRecord:
         Raises
         ------
         OutputConflict
-            If another run took the output, which can happen only on an object store.
+            If another run took the output, or it is no longer where it was.
         """
         with self._lock:
             self._values |= changes
+            self.refuse_to_share()
             if not self._location.is_local:
-                self.refuse_to_share()
                 self._values["beat"] = utc_now()
-            self._exists = True
             self._location.write_bytes(json.dumps(self._values, indent=2).encode())
+            self._exists = True
 
     def refuse_to_share(self) -> None:
-        """Raise OutputConflict if another run took the output after this one began."""
+        """Raise OutputConflict if another run took the output after this one began.
+
+        OutputLost, if the record that this run wrote is not there: somebody moved the output.
+        """
         other = (load_record(self._store) or {}).get("id")
+        if other is None and self._exists:
+            raise OutputLost(
+                f"{self._store.uri} was moved away, removed or replaced while it was written, so "
+                "it is not finished; put it back and run again with resume (resume=True, "
+                "--resume), or run anew."
+            )
         if other is not None and other not in self._expected:
             raise OutputConflict(
                 f"{self._store.uri} was taken by another run meanwhile, so this one stops; "

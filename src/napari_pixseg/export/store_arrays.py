@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,8 +14,9 @@ from numpy.typing import DTypeLike
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.execution.progress import RunMonitor
-from napari_pixseg.execution.scheduler import runs_here
+from napari_pixseg.execution.scheduler import run_tiles, runs_here
 from napari_pixseg.execution.tile_source import TileSource
+from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import ngff_metadata
 from napari_pixseg.export import pyramid as ngff
 from napari_pixseg.export.completed_tiles import find_done_tiles
@@ -34,12 +36,15 @@ class StoreArrays:
     classes : Classes
     resumes : bool
         Whether a part of it may be there already, made by a run that was the same.
+    monitor : RunMonitor
+        Hears which chunks of an earlier run are checked.
     """
 
     location: OutputLocation
     color_count: ColorCount
     classes: Classes
     resumes: bool
+    monitor: RunMonitor
 
     def create_picture(self, painter: Painter) -> ngff.Pyramid:
         """Create the root's picture."""
@@ -81,8 +86,7 @@ class StoreArrays:
         """List the tiles of a level that an earlier run wrote, or that came with finer ones."""
         if pyramid is None or not (self.resumes or pyramid.writes_along(level)):
             return frozenset()
-        tiling = pyramid.level_tiling(level)
-        return find_done_tiles(self.location, pyramid.levels[level], pyramid.axes, tiling)
+        return self._list_whole_tiles(pyramid, level, pyramid.level_tiling(level))
 
     def build(self, pyramid: ngff.Pyramid, reduce: Reduce, stage: str, monitor: RunMonitor) -> None:
         """Make the coarser levels of a pyramid that are not there yet."""
@@ -118,8 +122,43 @@ class StoreArrays:
             return replace(made, gathering=Gathering())
         if not (self.resumes and made.writes_along(1)):
             return made
-        along = find_done_tiles(self.location, made.levels[1], made.axes, made.half_tiling)
-        return replace(made, made_along=along)
+        return replace(made, made_along=self._list_whole_tiles(made, 1, made.half_tiling))
+
+    def _list_whole_tiles(
+        self, pyramid: ngff.Pyramid, level: int, tiling: Tiling
+    ) -> frozenset[int]:
+        """List the tiles whose chunks are there and, where a crash may have cut them, whole.
+
+        A file system may lose the end of a file, or all of it, when the machine loses power. The
+        checksum in each chunk shows that. Object stores take an object whole or not at all.
+        """
+        done = find_done_tiles(self.location, pyramid.levels[level], pyramid.axes, tiling)
+        if not (done and self.resumes and self.location.is_local):
+            return done
+        numbers = sorted(done)
+        tiles = TileSource.from_numbers(_IsReadable(pyramid, level, tiling), tiling).only(numbers)
+        readable = run_tiles(tiles, _give_block, "check", self.monitor)
+        return frozenset(itertools.compress(numbers, readable))
 
     def _create_group(self, path: str, metadata: dict[str, Any]) -> None:
         ngff.create_group(self.location.open_store(), path, metadata, self.resumes)
+
+
+@dataclass(frozen=True)
+class _IsReadable:
+    """Whether all chunks of a tile can be decoded."""
+
+    pyramid: ngff.Pyramid
+    level: int
+    tiling: Tiling
+
+    def __call__(self, number: int) -> bool:
+        try:
+            self.pyramid.read(self.level, self.tiling.slices(number))
+        except (RuntimeError, ValueError, OSError):
+            return False
+        return True
+
+
+def _give_block(block: bool, _number: int) -> bool:
+    return block

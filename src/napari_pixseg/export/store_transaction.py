@@ -15,6 +15,7 @@ from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.errors import ClassError, OutputConflict
 from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.export.color_table_cache import restore_colors, save_colors
+from napari_pixseg.export.completeness import StoreContents, remove_torn_metadata
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.lock import Lock
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
@@ -28,6 +29,7 @@ from napari_pixseg.export.output_location import (
     OutputLocation,
 )
 from napari_pixseg.export.preconditions import list_contents
+from napari_pixseg.export.pyramid import level_shapes
 from napari_pixseg.export.run_record import (
     RunRecord,
     load_record,
@@ -72,6 +74,7 @@ class StoreTransaction:
             refuse_other_run(self.location, resumed, self.manifest.details)
         if wants_resume:
             self.location.remove_partial_files()
+            remove_torn_metadata(self.location)
         record = RunRecord(self.location, self.manifest, before)
         try:
             with record.keep_beating(), ThreadPoolExecutor(1) as beside:
@@ -84,6 +87,9 @@ class StoreTransaction:
         except BaseException as error:
             self.location.wait_for_writers()
             record.record_end(error)
+            if isinstance(error, OSError):
+                # Where the output was moved away, that says more than which file was not found.
+                record.refuse_to_share()
             raise
         return self._commit_manifest(record, details)
 
@@ -163,14 +169,31 @@ class StoreTransaction:
                 # A killed worker leaves the file it was writing, while the run goes on.
                 self.location.remove_partial_files()
             record.write(**{"pass": "done", "state": "finished"})
+            self._contents(details).refuse_gaps()
             # A kill right after the manifest would leave the lock in a finished store,
             # so the lock goes first.
             self.lock.release()
-            self.location.child(MANIFEST_NAME).write_bytes(manifest.to_json().encode())
+            written = self.location.child(MANIFEST_NAME)
+            written.write_bytes(manifest.to_json().encode())
+            try:
+                # Perhaps the output was moved away, and the manifest lies where it had been.
+                record.refuse_to_share()
+            except OutputConflict:
+                written.remove()
+                raise
         except BaseException as error:
             record.record_end(error)
             raise
         return manifest
+
+    def _contents(self, details: JsonObject) -> StoreContents:
+        regions = details.get("regions")
+        return StoreContents(
+            self.location,
+            details["outputs"],
+            len(level_shapes(self.segmentation.color_count.tiling.shape)),
+            None if regions is None else regions["count"],
+        )
 
 
 def _known_results(before: JsonObject | None) -> JsonObject:

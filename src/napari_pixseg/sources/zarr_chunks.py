@@ -169,6 +169,9 @@ class ChunkFiles(ChunkedArray):
             try:
                 _write_file(partial, content)
             except FileNotFoundError:
+                # The folder of the array holds its metadata. Where it is not, as after a move or
+                # on a worker with a disk of its own, nobody would find the chunk: this fails.
+                os.stat(self.folder)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 _write_file(partial, content)
             os.replace(partial, path)

@@ -1,0 +1,134 @@
+"""What an output must hold before it counts as finished: looked up in listings, never assumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_pixseg.errors import OutputConflict, OutputLost
+from napari_pixseg.export.completed_tiles import find_present_chunks
+from napari_pixseg.export.manifest import JsonObject
+from napari_pixseg.export.output_location import TABLE_NAME, OutputLocation
+
+_METADATA = "zarr.json"
+
+
+@dataclass(frozen=True)
+class StoreContents:
+    """What a finished store holds.
+
+    Chunks of the fill value are written like all others, so every chunk must be there.
+
+    Attributes
+    ----------
+    location : OutputLocation
+    outputs : sequence of str
+        Names from :data:`~napari_pixseg.export.preconditions.OUTPUTS`.
+    levels : int
+        Levels of each pyramid.
+    regions : int or None
+        Rows of the region table; None if there is none.
+    """
+
+    location: OutputLocation
+    outputs: Sequence[str]
+    levels: int
+    regions: int | None
+
+    def refuse_gaps(self) -> None:
+        """Refuse a store that is not whole, before it is finished.
+
+        Raises
+        ------
+        OutputLost
+        """
+        if gap := self.find_gap():
+            raise OutputLost(
+                f"{self.location.uri} is not finished, because {gap}: it was changed, moved or "
+                "written elsewhere during the run; leave it alone, and run again with resume "
+                "(resume=True, --resume)."
+            )
+
+    def refuse_gaps_of_finished(self) -> None:
+        """Refuse to take a store for finished that is no longer whole.
+
+        Raises
+        ------
+        OutputConflict
+        """
+        if gap := self.find_gap():
+            raise OutputConflict(
+                f"{self.location.uri} has a manifest but is not whole, because {gap}; ask to "
+                "overwrite it (overwrite=True, --overwrite)."
+            )
+
+    def find_gap(self) -> str | None:
+        """Return what is missing, in words; None if everything is there.
+
+        Each level of each array is listed once, and no pixel is read.
+        """
+        pyramids = [f"labels/{name}/" for name in ("classes", "regions") if name in self.outputs]
+        groups = ["", "labels/", *pyramids] if pyramids else [""]
+        if "recolored" in self.outputs:
+            pyramids.append("")
+        for group in groups:
+            if _read_metadata(self.location, group) is None:
+                return f"{group}{_METADATA} is missing or cannot be read"
+        arrays = (f"{pyramid}{level}" for pyramid in pyramids for level in range(self.levels))
+        gaps = (self._find_gap_of_array(array) for array in arrays)
+        return next(filter(None, gaps), None) or self._find_gap_of_table()
+
+    def _find_gap_of_array(self, path: str) -> str | None:
+        metadata = _read_metadata(self.location, f"{path}/")
+        try:
+            assert metadata is not None
+            shape = metadata["shape"]
+            chunks = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+            grid = tuple(math.ceil(n / size) for n, size in zip(shape, chunks, strict=True))
+        except (AssertionError, KeyError, TypeError, ValueError):
+            return f"{path}/{_METADATA} is missing or cannot be read"
+        missing = np.argwhere(~find_present_chunks(self.location.child(path), grid))
+        if not len(missing):
+            return None
+        first = "/".join(map(str, missing[0]))
+        return (
+            f"{len(missing)} of the {math.prod(grid)} chunks of {path} are missing or empty, such "
+            f"as c/{first}"
+        )
+
+    def _find_gap_of_table(self) -> str | None:
+        if self.regions is None:
+            return None
+        # Outputs without regions do without pyarrow.
+        from napari_pixseg.export.parquet import count_rows
+
+        rows = count_rows(self.location.child(TABLE_NAME))
+        if rows is None:
+            return f"{TABLE_NAME} is missing or cannot be read"
+        if rows != self.regions:
+            return f"{TABLE_NAME} has {rows} rows, not one for each of the {self.regions} regions"
+        return None
+
+
+def _read_metadata(location: OutputLocation, folder: str) -> JsonObject | None:
+    content = location.child(f"{folder}{_METADATA}").read_bytes()
+    try:
+        metadata = json.loads(content or b"null")
+    except ValueError:
+        return None
+    return metadata if isinstance(metadata, dict) else None
+
+
+def remove_torn_metadata(location: OutputLocation) -> None:
+    """Remove documents of groups and arrays that a crash of the machine left incomplete."""
+    if not location.is_local:
+        return
+    for folder in ("", "*/", "labels/*/", "labels/*/*/"):
+        for path in location.local_path.glob(f"{folder}{_METADATA}"):
+            inside = path.relative_to(location.local_path).parent.as_posix()
+            if _read_metadata(location, f"{inside}/") is None:
+                path.unlink()

@@ -168,7 +168,8 @@ class Segmentation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know before trusting the result, guesses about the input first."""
-        return result_warnings(self.image, self.parameters, len(self.table))
+        found = result_warnings(self.image, self.parameters, len(self.table))
+        return self.color_count.absence + found
 
     def update(self, **changes: Any) -> Segmentation:
         """Decide anew on the same color table; no pixel that was counted is read again.

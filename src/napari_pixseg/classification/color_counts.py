@@ -15,11 +15,13 @@ from napari_pixseg.classification.intensity_window import resolve_window
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
 from napari_pixseg.classification.pixels import Observer, Pixels, reads_directly
 from napari_pixseg.errors import RecountNeeded
+from napari_pixseg.execution.dask_cluster import union_over_workers
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.parameters import ColorSpace, Interval, Parameters
 from napari_pixseg.sources.image import Image
+from napari_pixseg.sources.source import ChunkCensus
 
 
 @dataclass
@@ -32,6 +34,8 @@ class ColorCount:
     _pixels: Pixels | None = field(default=None, init=False)
     _table: ColorTable | None = field(default=None, init=False)
     _fingerprint: str | None = field(default=None, init=False)
+    _census: ChunkCensus | None = field(default=None, init=False, repr=False)
+    _absence: tuple[str, ...] = field(default=(), init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def pixels(self, monitor: RunMonitor | None = None) -> Pixels:
@@ -54,7 +58,9 @@ class ColorCount:
                 try:
                     pixels = self.pixels(monitor)
                     self._note_fingerprint()
-                    self._table = pixels.count(monitor, observer)
+                    table = pixels.count(monitor, observer)
+                    self._end_census()
+                    self._table = table
                 except BaseException:
                     # The input may be mended before the next attempt.
                     self._pixels = None
@@ -67,7 +73,8 @@ class ColorCount:
             if self._table is None:
                 self._pixels = self._pixels_with(Encoding(window, self._encoding_space()))
                 self._table = table
-                self._fingerprint = self._current_fingerprint()
+                self._fingerprint = self._begin_census()
+                self._end_census()
 
     @property
     def input_fingerprint(self) -> str | None:
@@ -89,8 +96,29 @@ class ColorCount:
 
         That is not done when pixels are merely asked for: a preview of some tiles need not wait.
         """
-        if self._fingerprint is None:
-            self._fingerprint = self._current_fingerprint()
+        if self._fingerprint is None or self._census is None:
+            self._fingerprint = self._begin_census()
+
+    def _begin_census(self) -> str | None:
+        """Return the fingerprint of the files; count chunks in the same walk over them."""
+        self._census = census = self.image.source.chunk_census()
+        if census is not None:
+            census.begin()
+        fingerprint = self.image.source.fingerprint
+        if census is None or fingerprint is None:
+            return self._current_fingerprint()
+        return fingerprint(census.see)
+
+    def _end_census(self) -> None:
+        if self._census is not None:
+            unfound = union_over_workers(self._census.missing_here)
+            self._absence = self._census.end(unfound, self.image.allows_absence)
+            self._census = None
+
+    @property
+    def absence(self) -> tuple[str, ...]:
+        """Sentences about chunks of the input that did not exist when the colors were counted."""
+        return self._absence
 
     def _current_fingerprint(self) -> str | None:
         fingerprint = self.image.source.fingerprint

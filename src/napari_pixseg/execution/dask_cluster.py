@@ -238,6 +238,15 @@ def _what_was_lost(error: Exception, client: Any) -> str | None:
     return None
 
 
+def union_over_workers(find: Callable[[], frozenset[str]]) -> frozenset[str]:
+    """Return what a function finds in this process and, on a cluster, in those of its workers."""
+    found = find()
+    client = active_client()
+    if client is None:
+        return found
+    return found.union(*client.run(find, on_error="ignore").values())
+
+
 def number_of_workers(client: Any) -> Sequence[tuple[int, int]]:
     """Return threads and memory limit, in bytes, of each worker; 0 for no limit."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()

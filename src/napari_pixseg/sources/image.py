@@ -54,6 +54,8 @@ class Image:
         What was guessed or left out, in sentences for people.
     missing : frozenset of chunk indices
         Damaged chunks of the source, which are not read; their pixels have no data.
+    allows_absence : bool
+        Whether an image of which no chunk exists is taken as its fill value.
     """
 
     source: Source
@@ -62,6 +64,7 @@ class Image:
     alpha: int | None
     notes: tuple[str, ...]
     missing: frozenset[ChunkIndex] = frozenset()
+    allows_absence: bool = False
 
     @property
     def dtype(self) -> SampleType:
@@ -243,10 +246,14 @@ def open_image(
         If axes or channels do not fit the image.
     """
     opened = open_source(source, options)
+    if not options.allow_missing:
+        opened.refuse_absence()
     array = opened.array
     resolved, axes_notes = _resolve_axes(opened, axes)
     members, alpha, notes = _resolve_channels(array.shape, resolved, channels, opened)
-    return Image(opened, resolved, members, alpha, (*opened.notes, *axes_notes, *notes))
+    notes = (*opened.notes, *axes_notes, *notes)
+    allows_absence = options.allow_missing
+    return Image(opened, resolved, members, alpha, notes, allows_absence=allows_absence)
 
 
 def _resolve_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...]]:

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import zarr
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.core.array import AsyncArray
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import FsspecStore, StorePath, WrapperStore
 
 from napari_pixseg.sources.network_faults import (
@@ -21,6 +21,19 @@ from napari_pixseg.sources.network_faults import (
 )
 from napari_pixseg.sources.urls import public_uri
 from napari_pixseg.sources.zarr_chunks import ZarrArray
+
+# Keys that were looked for and not found, for each store; enough for a warning that counts them.
+_missing: dict[str, set[str]] = {}
+
+
+_MOST_MISSING = 1 << 20
+
+
+_METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
+
+
+# A listing of a web page would be made of its links, and a cache does not know the whole.
+_UNLISTED = ("http", "https", "simplecache", "filecache", "blockcache")
 
 
 class RetryingStore(WrapperStore[FsspecStore]):
@@ -53,6 +66,18 @@ class RetryingStore(WrapperStore[FsspecStore]):
         path = f"{self._store.path.rstrip('/')}/{key}".rstrip("/")
         return public_uri(self._store.fs.unstrip_protocol(path))
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether the server tells what there is."""
+        filesystem = getattr(self._store.fs, "sync_fs", self._store.fs)
+        protocol = filesystem.protocol
+        protocols = (protocol,) if isinstance(protocol, str) else protocol
+        return not any(one in _UNLISTED for one in protocols)
+
+    async def get_head(self, key: str) -> Buffer | None:
+        """Read the first byte of a value; None where there is none."""
+        return await self.get(key, default_buffer_prototype(), RangeByteRequest(0, 1))
+
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
@@ -68,7 +93,10 @@ class RetryingStore(WrapperStore[FsspecStore]):
         waiting = pauses(self.retries)
         while True:
             try:
-                return await self._store.get(key, prototype, byte_range)
+                found = await self._store.get(key, prototype, byte_range)
+                if found is None and not key.endswith(_METADATA):
+                    self._note_missing(key)
+                return found
             except Exception as error:
                 if not (is_denied(error) or is_passing(error)):
                     raise
@@ -80,6 +108,11 @@ class RetryingStore(WrapperStore[FsspecStore]):
             if pause is None:
                 raise unreachable_input(self.uri_of(key), fault, self.retries)
             await asyncio.sleep(pause)
+
+    def _note_missing(self, key: str) -> None:
+        keys = _missing.setdefault(self.uri_of(""), set())
+        if len(keys) < _MOST_MISSING:
+            keys.add(key)
 
     async def get_partial_values(
         self,
@@ -95,6 +128,16 @@ class RetryingStore(WrapperStore[FsspecStore]):
         # The wrapped store would answer by itself, without another attempt.
         async for answer in Store._get_many(self, requests):
             yield answer
+
+
+def missing_keys(uri: str) -> frozenset[str]:
+    """Return the keys that this process looked for in a store and did not find."""
+    return frozenset(_missing.get(uri, ()))
+
+
+def forget_missing_keys(uri: str) -> None:
+    """Forget what was not found in a store: it may be there now."""
+    _missing.pop(uri, None)
 
 
 def with_retries(array: ZarrArray, retries: int) -> ZarrArray:

@@ -22,6 +22,38 @@ ACCEPTED = (
 _AXIS_OF_NAME = {"time": "t", "channel": "c", "channels": "c", "depth": "z"}
 
 
+class ChunkCensus(ABC):
+    """Counts, once for each count of colors, the chunks that exist."""
+
+    @abstractmethod
+    def see(self, name: str) -> None:
+        """Hear the name of a file that was found while the input's files were listed."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Forget what was counted; the files are about to be listed, and the pixels to be read."""
+
+    @abstractmethod
+    def missing_here(self) -> frozenset[str]:
+        """Return the names of chunks that this process looked for and did not find."""
+
+    @abstractmethod
+    def end(self, unfound: frozenset[str], is_allowed: bool) -> tuple[str, ...]:
+        """Return warnings about missing chunks.
+
+        Parameters
+        ----------
+        unfound : frozenset of str
+            What all processes looked for and did not find.
+        is_allowed : bool
+            Whether all of them may be missing.
+
+        Raises
+        ------
+        InputNotFound
+        """
+
+
 class ChunkedArray(ABC):
     """An array that hands out its storage chunks as they are decoded, without a copy."""
 
@@ -82,7 +114,7 @@ class Source:
     alpha_last: bool = False
     kind: str = "array"
     name: str = "array"
-    fingerprint: Callable[[], str] | None = None
+    fingerprint: Callable[..., str] | None = None
     notes: tuple[str, ...] = ()
     is_in_memory: bool = False
     is_multiscale: bool = False
@@ -99,6 +131,18 @@ class Source:
         if self.chunks is None or self.is_dask:
             return None
         return tuple(int(length) for length in self.chunks)
+
+    def refuse_absence(self) -> None:
+        """Refuse an input of which nothing exists but metadata; only zarr arrays can be so.
+
+        Raises
+        ------
+        InputNotFound
+        """
+
+    def chunk_census(self) -> ChunkCensus | None:
+        """Return what counts the chunks that exist; None where every part of the array does."""
+        return None
 
     def describe_chunk(self, index: ChunkIndex) -> str:
         """Return what people call one of the `decoded_chunks`, such as its file."""

@@ -19,6 +19,7 @@ from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import ChunkIndex
+from napari_pixseg.sources.chunk_presence import ZarrCensus, refuse_absence
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.location import Identity, Location, locate
 from napari_pixseg.sources.missing_codecs import describe_missing_codec
@@ -52,6 +53,14 @@ class ZarrSource(Source):
     def decoded_chunks(self) -> tuple[int, ...]:
         """Shape of the chunks; in a sharded array, of those inside the shards."""
         return tuple(int(length) for length in self.array.chunks)
+
+    def refuse_absence(self) -> None:
+        """Refuse an array of which no chunk exists."""
+        refuse_absence(self.array, self.uri or self.name)
+
+    def chunk_census(self) -> ZarrCensus:
+        """Return what counts the chunks that exist."""
+        return ZarrCensus(self.array, self.uri or self.name)
 
     def describe_chunk(self, index: ChunkIndex) -> str:
         """Return the key of the file in the store that has a chunk."""

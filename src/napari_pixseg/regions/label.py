@@ -24,6 +24,7 @@ from napari_pixseg.regions.rules import Rules, resolve_background
 from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.open import open_source
+from napari_pixseg.sources.read_options import ReadOptions
 
 
 def label_regions(
@@ -92,7 +93,9 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
             f"What are the dimensions of {source.name}, shape {tuple(source.array.shape)}? "
             "Give axes with one letter of t, z, y, x for each, for example axes='tzyx'."
         )
-    image = open_image(source, axes or source.axes or guess)
+    # A map of the background alone may have no chunk: zarr leaves out what is the fill value.
+    reading = ReadOptions(allow_missing=True)
+    image = open_image(source, axes or source.axes or guess, options=reading)
     if image.channels is not None:
         raise NotAnImage(
             f"{image.source.name} has channels (axes {image.axes!r}); a class map has one number "

@@ -15,7 +15,7 @@ from typing import Any
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
 from napari_pixseg.errors import InputNotFound
 from napari_pixseg.sources.retrying_store import (
@@ -209,7 +209,7 @@ class ZarrCensus(ChunkCensus):
         else:
             total = self._names.total
             presence = ChunkPresence(max(total - len(unfound), 0), total)
-        if presence.present == 0 and not is_allowed:
+        if presence.present == 0 and not is_allowed and not _is_complete(self._array):
             raise absent_chunks(self._names, presence.other_name, self._shown)
         return presence.warn()
 
@@ -225,7 +225,7 @@ def refuse_absence(array: ZarrArray, shown: str) -> None:
     InputNotFound
     """
     names = ChunkNames.of_array(array)
-    if _exists(array, names.first):
+    if _is_complete(array) or _exists(array, names.first):
         return
     listed = _listed_names(array)
     if listed is None:
@@ -259,6 +259,11 @@ def absent_chunks(names: ChunkNames, other_name: str | None, shown: str) -> Inpu
         f"named like {names.first}; see whether they were copied, or, if all pixels are meant to "
         "be the fill value, use allow_missing=True (--allow-missing)."
     )
+
+
+def _is_complete(array: ZarrArray) -> bool:
+    """Whether a chunk that does not exist was left out on purpose: nothing else can be lost."""
+    return isinstance(array.store_path.store, MemoryStore)
 
 
 def _exists(array: ZarrArray, name: str) -> bool:

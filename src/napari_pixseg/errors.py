@@ -106,6 +106,10 @@ class ClusterLost(Unavailable):
     """The Dask scheduler or its workers are gone; the output can be resumed."""
 
 
+class ClusterUnfit(Unavailable):
+    """A worker of the Dask cluster cannot take part: it has another disk, or another version."""
+
+
 class NoSpace(PixsegError, OSError):
     """The output's device is full or cannot be written."""
 

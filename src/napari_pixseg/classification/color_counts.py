@@ -15,7 +15,7 @@ from napari_pixseg.classification.intensity_window import resolve_window
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
 from napari_pixseg.classification.pixels import Observer, Pixels, reads_directly
 from napari_pixseg.errors import RecountNeeded
-from napari_pixseg.execution.dask_cluster import union_over_workers
+from napari_pixseg.execution.dask_cluster import active_client, union_over_workers
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
@@ -36,6 +36,7 @@ class ColorCount:
     _fingerprint: str | None = field(default=None, init=False)
     _census: ChunkCensus | None = field(default=None, init=False, repr=False)
     _absence: tuple[str, ...] = field(default=(), init=False)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def pixels(self, monitor: RunMonitor | None = None) -> Pixels:
@@ -91,11 +92,27 @@ class ColorCount:
         if self._fingerprint != self._current_fingerprint():
             raise input_changed()
 
+    def check_cluster(self) -> None:
+        """Refuse an active cluster whose workers cannot read this image; once for a client.
+
+        Raises
+        ------
+        ClusterUnfit, ClusterLost, NotAnImage
+        """
+        client = active_client()
+        if client is not None and client.id not in self._checked:
+            # Loads distributed, which few runs need.
+            from napari_pixseg.execution.worker_checks import refuse_unfit_workers
+
+            refuse_unfit_workers(client, self.image.source)
+            self._checked.add(client.id)
+
     def _note_fingerprint(self) -> None:
         """Take the fingerprint of the files before they are read, for a window or to be counted.
 
         That is not done when pixels are merely asked for: a preview of some tiles need not wait.
         """
+        self.check_cluster()
         if self._fingerprint is None or self._census is None:
             self._fingerprint = self._begin_census()
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from napari_pixseg.errors import ClusterLost, ParameterError, PixsegError
+from napari_pixseg.errors import ClusterLost, ClusterUnfit, ParameterError, PixsegError
+from napari_pixseg.execution.admission import current_admission
 from napari_pixseg.execution.worker_task import threads_of_task
 
 _LOOK_SECONDS = 0.1
@@ -27,6 +28,8 @@ _CONNECT_SECONDS = 10
 # A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
 # hang. What it writes late is a whole chunk, of the same bytes as a resumed run's.
 _PATIENCE_SECONDS = 120
+# Network file systems show the token of a worker that joined late after a while.
+_TOKEN_SECONDS = 10
 
 
 def active_client() -> Any:
@@ -115,6 +118,9 @@ class ClusterRun:
         self._client, self._name, self._tell, self._check = client, name, tell, check
         self._done: set[int] = set()
         self._told = 0
+        self._admission = current_admission()
+        # Tokens of workers that joined late, and until when they must be seen.
+        self._joined: dict[str, float] = {}
 
     def compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
         """Compute keys of a graph; results in the shape of ``wanted``.
@@ -151,9 +157,23 @@ class ClusterRun:
         self._tell_done()
         return results
 
-    def _hear(self, event: tuple[float, int]) -> None:
+    def _hear(self, event: tuple[float, int | str]) -> None:
         # On the client's own thread; a tile that was computed twice is one.
-        self._done.add(event[1])
+        if isinstance(event[1], str):
+            self._joined[event[1]] = time.monotonic() + _TOKEN_SECONDS
+        else:
+            self._done.add(event[1])
+
+    def _confirm_joined(self) -> None:
+        """Look for the tokens of workers that joined late."""
+        for token, end in list(self._joined.items()):
+            if self._admission is None or self._admission.confirm(token):
+                del self._joined[token]
+            elif time.monotonic() > end:
+                raise ClusterUnfit(
+                    "A worker that joined late writes where the client does not see it; give an "
+                    "output on a disk that all workers share, or a URL, and continue with resume."
+                )
 
     def _tell_done(self) -> None:
         for number in range(self._told, len(self._done)):
@@ -180,6 +200,7 @@ class ClusterRun:
         while not finished.wait(_LOOK_SECONDS):
             self._check()
             self._tell_done()
+            self._confirm_joined()
             self._refuse_lost()
 
     def _refuse_lost(self) -> None:
@@ -203,8 +224,8 @@ class ClusterRun:
         return any(busy.values())
 
 
-def tell_client(topic: str, number: int) -> None:
-    """Tell the client, from a worker, that a tile is done."""
+def tell_client(topic: str, number: int | str) -> None:
+    """Tell the client, from a worker, that a tile is done, or that it joined with a token."""
     from distributed import get_worker
 
     get_worker().log_event(topic, number)

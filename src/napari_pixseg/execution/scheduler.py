@@ -6,12 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.errors import Cancelled, NotAnImage
+from napari_pixseg.execution.admission import admit_once, current_admission
 from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
 from napari_pixseg.execution.dask_cluster import ClusterRun, active_client, tell_client
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
@@ -57,11 +59,13 @@ class _TileTask:
         self._tiling = tile_source.tiling
         self._function = function
         self._topic = topic
+        self._admission = None if topic is None else current_admission()
         self.at_work = _AtWork()
 
     def run_on_block(self, block: Any, number: int) -> Any:
         """Work on a tile that Dask computed."""
         self._refuse_other_shape(block, number)
+        self._enter()
         with self.at_work:
             for step in self._steps:
                 block = step(block, number)
@@ -70,8 +74,14 @@ class _TileTask:
     def run_on_number(self, number: int) -> Any:
         """Read a tile and work on it."""
         assert self._read is not None
+        self._enter()
         with self.at_work:
             return self._function(self._read(number), number)
+
+    def _enter(self) -> None:
+        """Let a worker that joined late prove what the others have."""
+        if self._admission is not None and self._topic is not None:
+            admit_once(self._admission, partial(tell_client, self._topic))
 
     def tell_client(self, number: int) -> None:
         """Tell the client that a tile is done, if it listens."""

@@ -32,6 +32,7 @@ from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_targe
 from napari_pixseg.export.raster import write_picture
 from napari_pixseg.export.recolor import Painter
 from napari_pixseg.export.run_record import load_record
+from napari_pixseg.export.shared_output import shared_output
 from napari_pixseg.sources.urls import public_uri
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -100,6 +101,8 @@ def _export_once(
             check_target(
                 segmentation.image, location, request.outputs, request.policy, request.blob
             )
+            # Workers are looked at before anything is written.
+            segmentation.color_count.check_cluster()
             with only_writer(location, is_store) as lock:
                 # Another run may have ended between the check and the lock.
                 refuse_existing(location, request.policy)
@@ -107,7 +110,10 @@ def _export_once(
                     # Imports zarr, which a picture does not need.
                     from napari_pixseg.export.store_transaction import StoreTransaction
 
-                    return StoreTransaction(segmentation, location, manifest, request, lock).run()
+                    with shared_output(location, manifest.id):
+                        return StoreTransaction(
+                            segmentation, location, manifest, request, lock
+                        ).run()
                 return _export_picture(segmentation, location, manifest, request)
     except Exception as error:
         answer = replace(manifest, status=status_of(error), link=None, error=str(error))

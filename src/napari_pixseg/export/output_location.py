@@ -35,6 +35,8 @@ COMPONENTS_NAME = "pixseg-components"
 ROWS_NAME = "pixseg-rows"
 TABLE_NAME = "regions.parquet"
 LOCK_NAME = "pixseg-run.lock"
+# How names begin of files by which processes of a cluster prove that they see the same output.
+TOKEN_PREFIX = "pixseg-check-"
 # How long wait_for_writers() waits at most; a chunk takes much less.
 _SETTLE_SECONDS = 5.0
 # Names that zarr and new_file() give to files that they are going to rename.

@@ -13,6 +13,7 @@ from napari_pixseg.export.output_location import (
     MANIFEST_NAME,
     PICTURES,
     RECORD_NAME,
+    TOKEN_PREFIX,
     OutputLocation,
 )
 from napari_pixseg.export.raster import refuse_format
@@ -161,12 +162,10 @@ def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> N
 
 
 def list_contents(location: OutputLocation) -> list[str]:
-    """Return the names in a store, without the lock and half-written run records."""
-    partial_record = f".{RECORD_NAME}."
+    """Return the names in a store, without the lock, tokens and half-written run records."""
+    passing = (f".{RECORD_NAME}.", TOKEN_PREFIX)
     return [
-        name
-        for name in location.list_names()
-        if name != LOCK_NAME and not name.startswith(partial_record)
+        name for name in location.list_names() if name != LOCK_NAME and not name.startswith(passing)
     ]
 
 

@@ -37,6 +37,7 @@ from napari_pixseg.export.run_record import (
     refuse_other_run,
     unreadable_record,
 )
+from napari_pixseg.export.shared_output import remove_tokens
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ class StoreTransaction:
             self.segmentation.color_count.refuse_change()
             for name in (COLORS_NAME, ROWS_NAME):
                 self.location.child(name).remove()
+            # Also those that a killed client left in a store that is finished now.
+            remove_tokens(self.location)
             if active_client() is not None:
                 # A killed worker leaves the file it was writing, while the run goes on.
                 self.location.remove_partial_files()

@@ -54,6 +54,7 @@ def read_box(source: Source, box: PixelSlices, missing: Set[ChunkIndex] = frozen
     Unavailable, InputNotFound, NotAnImage
         If the input cannot be read, which says nothing about its content.
     """
+    source.prove_input()
     if missing and any(index in missing for index, *_ in _chunks_of_box(source, box)):
         return _read_masked(source, box, missing)
     with _damage_reported(source, box):
@@ -67,6 +68,7 @@ def read_chunks(
 
     See :meth:`ChunkedArray.read_chunks`.
     """
+    source.prove_input()
     with _damage_reported(source, box):
         return array.read_chunks(box)
 

@@ -62,6 +62,11 @@ class FileArray(ABC, Generic[OpenedT]):
         """Number of dimensions."""
         return len(self.shape)
 
+    @property
+    def location(self) -> Location:
+        """The file."""
+        return self._location
+
     def __getitem__(self, key: object) -> Samples:
         full_key = expand_key(key, self.ndim)
         try:

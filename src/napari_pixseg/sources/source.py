@@ -12,12 +12,16 @@ import numpy as np
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples
+from napari_pixseg.sources.input_evidence import InputEvidence
 from napari_pixseg.sources.location import Identity
 
 ACCEPTED = (
     "accepted are zarr and OME-Zarr stores, TIFF files, pictures such as PNG or JPEG, "
     "URLs of these, and NumPy, Dask, zarr or similar arrays"
 )
+
+# Kept beside the fields of a source, because they are not a part of what it is.
+_EVIDENCE, _UNPROVEN = "_evidence", "_unproven"
 
 _AXIS_OF_NAME = {"time": "t", "channel": "c", "channels": "c", "depth": "z"}
 
@@ -118,6 +122,30 @@ class Source:
     notes: tuple[str, ...] = ()
     is_in_memory: bool = False
     is_multiscale: bool = False
+
+    def __getstate__(self) -> dict[str, object]:
+        """Send along what another process has to see before it reads."""
+        return {**self.__dict__, _EVIDENCE: self.evidence(), _UNPROVEN: True}
+
+    def evidence(self) -> InputEvidence:
+        """Return what every process that reads this input must see; found once."""
+        if _EVIDENCE not in self.__dict__:
+            found = InputEvidence.of(self.array, self.fingerprint, self.uri)
+            self.__dict__[_EVIDENCE] = found
+        kept: InputEvidence = self.__dict__[_EVIDENCE]
+        return kept
+
+    def prove_input(self) -> None:
+        """Compare, before the first read in another process, what it sees with what was seen.
+
+        Raises
+        ------
+        ClusterUnfit
+        """
+        if _UNPROVEN in self.__dict__:
+            self.evidence().refuse_difference()
+            # Another thread may have been here meanwhile.
+            self.__dict__.pop(_UNPROVEN, None)
 
     @property
     def is_dask(self) -> bool:

@@ -1,0 +1,130 @@
+"""What is asked of the workers of a cluster before a run begins."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from napari_pixseg import __version__
+from napari_pixseg.errors import ClusterLost, ClusterUnfit, NotAnImage
+from napari_pixseg.sources.input_evidence import InputEvidence, other_input
+from napari_pixseg.sources.source import Source
+
+# Sent as text: a worker without this package could not load a function of it.
+_VERSION = (
+    "(lambda found: found and __import__('napari_pixseg').__version__)"
+    "(__import__('importlib.util', fromlist=['*']).find_spec('napari_pixseg'))"
+)
+
+
+def refuse_unfit_workers(client: Any, source: Source) -> None:
+    """Refuse a cluster of which a worker cannot do what the client wants.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    source : Source
+        The input, which every worker must see.
+
+    Raises
+    ------
+    ClusterUnfit
+        If a worker has no such package, another version of it, or another disk.
+    NotAnImage
+        If the input cannot be sent to workers.
+    """
+    _refuse_unsendable(source)
+    refuse_versions(client)
+    seen = ask_workers(client, _see_input, source.evidence())
+    for address, (host, shown) in seen.items():
+        if shown is not None:
+            raise other_input(name_worker(address, host), shown)
+
+
+def ask_workers(client: Any, function: Any, *arguments: object) -> Mapping[str, Any]:
+    """Call a function on every worker; return what they answer, by address.
+
+    A worker that dies meanwhile does not answer.
+
+    Raises
+    ------
+    ClusterLost
+        If the scheduler is gone.
+    """
+    try:
+        answers: dict[str, Any] = client.run(function, *arguments, on_error="return")
+    except Exception as error:
+        raise ClusterLost(
+            "The Dask scheduler does not answer; start the cluster again, and run again."
+        ) from error
+    return {
+        address: answer
+        for address, answer in answers.items()
+        if not isinstance(answer, OSError)  # of the connection
+    }
+
+
+def refuse_versions(client: Any) -> None:
+    """Refuse a scheduler or workers with another version of this package, or without it.
+
+    Raises
+    ------
+    ClusterUnfit
+        Naming one of them and both versions.
+    """
+    answers = ask_workers(client, eval, _VERSION)
+    for address, found in answers.items():
+        _refuse_version(f"The worker {address}", found)
+    # A scheduler takes graphs apart, and needs the classes in them.
+    _refuse_version("The Dask scheduler", client.run_on_scheduler(eval, _VERSION))
+
+
+def _refuse_version(who: str, found: object) -> None:
+    if found == __version__:
+        return
+    has = f"napari-pixseg {found}" if isinstance(found, str) else "no napari-pixseg"
+    raise ClusterUnfit(
+        f"{who} has {has}, but this process has napari-pixseg {__version__}; install the same "
+        "version everywhere, and run again."
+    )
+
+
+def name_worker(address: str, host: str) -> str:
+    """Return what people call a worker."""
+    return f"{address} on {host}"
+
+
+async def _see_input(evidence: InputEvidence) -> tuple[str, str | None]:
+    """Return the worker's host, and a file of the input that it sees otherwise."""
+    # The worker's event loop must not wait for a slow disk.
+    return socket.gethostname(), await asyncio.to_thread(evidence.find_difference)
+
+
+def _refuse_unsendable(source: Source) -> None:
+    """Refuse an array that cannot be pickled, as those of open files cannot."""
+    from distributed.protocol.pickle import dumps
+
+    buffers: list[object] = []
+    try:
+        # Pixels in memory are not copied, only counted among the buffers.
+        dumps(source.array, buffer_callback=buffers.append)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise NotAnImage(
+            f"{_describe_array(source)} cannot be sent to the workers of a cluster "
+            f"({type(error).__name__} when pickled); give the path of its file or store, a Dask "
+            "array that opens the file in its tasks, or run without the Dask client."
+        ) from error
+
+
+def _describe_array(source: Source) -> str:
+    wrapped = getattr(source.array, "_wrapped", source.array)
+    return f"An object of type {type(wrapped).__name__}"
+
+
+def describe_workers(workers: Iterable[str]) -> str:
+    """List a few workers by address."""
+    names = sorted(workers)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,148 @@
+"""What every process that reads an input must see alike, wherever it runs.
+
+A worker of a cluster may have another disk at the same path: an empty one, where zarr would find
+no chunk and give zeros. So some files are looked at in every process before the first pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from napari_pixseg.errors import ClusterUnfit, PixsegError
+from napari_pixseg.sources.file_fingerprint import FileFingerprint
+from napari_pixseg.sources.location import Location, locate
+
+_METADATA = ("zarr.json", ".zarray")
+# Metadata are smaller, and so are the parts of a picture's file that differ from another's.
+_HEAD_BYTES = 1 << 16
+
+
+class _Part(Protocol):
+    """A file of an input."""
+
+    @property
+    def shown(self) -> str:
+        """Its place, as a message may name it."""
+
+    def look(self) -> str:
+        """Return what it looks like from this process."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """A local file, or one that a URL names."""
+
+    location: Location
+
+    @property
+    def shown(self) -> str:
+        return self.location.shown
+
+    def look(self) -> str:
+        """Return its size and a hash of its first bytes."""
+        try:
+            head = self.location.head(_HEAD_BYTES)
+            size = None if head is None else self.location.identity().get("size")
+        except (PixsegError, OSError):
+            return "unreadable"
+        return "nothing" if head is None else f"{size} {hashlib.sha256(head).hexdigest()}"
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The metadata of a zarr array in a store that is not a local folder."""
+
+    array: Any
+    shown: str
+
+    def look(self) -> str:
+        """Return a hash of the document."""
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.sync import sync
+
+        path = self.array.store_path
+        for name in _METADATA:
+            try:
+                found = sync((path / name).get(default_buffer_prototype()))
+            except Exception as error:  # noqa: BLE001 - every protocol has its own
+                return f"unreadable ({type(error).__name__})"
+            if found is not None:
+                return hashlib.sha256(found.to_bytes()).hexdigest()
+        return "nothing"
+
+
+@dataclass(frozen=True)
+class InputEvidence:
+    """Some files of an input, and what they look like to the process that opened it.
+
+    Attributes
+    ----------
+    looks : tuple of (part, text)
+    """
+
+    looks: tuple[tuple[_Part, str], ...] = ()
+
+    @classmethod
+    def of(cls, array: object, fingerprint: object, uri: str | None) -> InputEvidence:
+        """Look at an opened input, given its array and what its source knows of its files."""
+        return cls(tuple((part, part.look()) for part in _parts_of(array, fingerprint, uri)))
+
+    def find_difference(self) -> str | None:
+        """Return a file that looks different from this process; None where all are the same."""
+        return next((part.shown for part, look in self.looks if part.look() != look), None)
+
+    def refuse_difference(self) -> None:
+        """Refuse to read where the input is not what the run began with.
+
+        Raises
+        ------
+        ClusterUnfit
+        """
+        if (shown := self.find_difference()) is not None:
+            raise other_input(f"process {os.getpid()} on {socket.gethostname()}", shown)
+
+
+def other_input(worker: str, shown: str) -> ClusterUnfit:
+    """Return the error about a worker that does not see the input."""
+    return ClusterUnfit(
+        f"The worker {worker} does not see the input's {shown} as the client does; give a path on "
+        "a disk that all of them share, or a URL, and run again."
+    )
+
+
+def _parts_of(array: object, fingerprint: object, uri: str | None) -> Iterator[_Part]:
+    if isinstance(fingerprint, FileFingerprint):
+        path = fingerprint.path
+        if os.path.isfile(path):
+            yield _File(locate(path))
+            return
+        documents = (os.path.join(path, name) for name in _METADATA)
+        yield from (_File(locate(name)) for name in documents if os.path.isfile(name))
+        if (chunk := _find_chunk(path)) is not None:
+            yield _File(locate(chunk))
+    elif isinstance(location := getattr(array, "location", None), Location):
+        yield _File(location)
+    elif hasattr(array, "store_path") and uri is not None:
+        yield _Document(array, uri)
+
+
+def _find_chunk(folder: str) -> str | None:
+    """Return any file in a folder of chunks, without a listing of all of them."""
+    try:
+        entries = os.scandir(folder)
+    except OSError:
+        return None
+    with entries:
+        for entry in entries:
+            # What lies there and is no chunk is as good, unless it is hidden.
+            if entry.name.startswith(".") or entry.name in _METADATA:
+                continue
+            found = _find_chunk(entry.path) if entry.is_dir() else entry.path
+            if found is not None:
+                return found
+    return None

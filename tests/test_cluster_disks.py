@@ -1,0 +1,250 @@
+"""Workers with another disk, another version or no package are refused before a run begins."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cluster_tools
+import pytest
+from resume_tools import ALL, content, make_small, picture, same, segmented
+from resume_tools import source as zarr_source
+
+import napari_pixseg
+from napari_pixseg import cli
+from napari_pixseg.errors import ClusterUnfit, NotAnImage
+from napari_pixseg.execution.dask_cluster import connected
+
+pytest.importorskip("distributed")
+MOUNT = 'mount -t tmpfs none "$0" && exec "$@"'
+
+
+class PrivateCluster(cluster_tools.Cluster):
+    """Workers that are started now see an empty folder of their own at a path."""
+
+    def __init__(self, folder, private, workers=1):
+        self.private = private
+        super().__init__(folder, workers)
+
+    def _worker(self):
+        if self.private is None:
+            return (), self._host
+        return ("unshare", "-rm", "sh", "-c", MOUNT, str(self.private)), self._host
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    make_small(monkeypatch.setattr)
+
+
+@pytest.fixture
+def private(tmp_path):
+    """A folder that workers see empty."""
+    may = shutil.which("unshare") is not None and (
+        subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
+    )
+    if not may:
+        pytest.skip("NOT TESTED: mount namespaces need unshare and a kernel that lets users.")
+    folder = tmp_path / "private"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts clusters that end with the test."""
+    started = []
+
+    def start_cluster(*arguments):
+        (tmp_path / "cluster").mkdir(exist_ok=True)
+        started.append(PrivateCluster(tmp_path / "cluster", *arguments))
+        return started[-1]
+
+    yield start_cluster
+    for cluster in started:
+        cluster.close()
+
+
+def test_an_output_that_a_worker_does_not_see_is_refused_and_nothing_is_left(
+    start, private, tmp_path, capsys
+):
+    path = zarr_source(tmp_path)
+    cluster = start(private)
+    output = private / "out.ome.zarr"
+    arguments = ["segment", str(path), str(output), "--axes=yxc", "--ct=0"]
+    assert cli.main([*arguments, "--scheduler", cluster.address]) == 1
+    said = capsys.readouterr()
+    assert '"status": 503' in said.out
+    assert "The worker tcp://127.0.0.1:" in said.err
+    assert f"does not see the output {output.as_uri()}" in said.err
+    assert "Traceback" not in said.err
+    assert not list(private.iterdir())
+    # An earlier output stays as it is.
+    segmented(path).export(output, ALL)
+    before = content(output)
+    with connected(cluster.address), pytest.raises(ClusterUnfit, match="does not see the output"):
+        segmented(path).export(output, ALL, overwrite=True)
+    assert content(output) == before
+
+
+def test_an_input_that_a_worker_does_not_see_is_refused_and_nothing_is_left(
+    start, private, tmp_path
+):
+    path = zarr_source(private)
+    output = tmp_path / "out.ome.zarr"
+    cluster = start(private)
+    with connected(cluster.address):
+        sentence = rf"worker tcp://127.*does not see the input's {path}.*give a path on a disk"
+        with pytest.raises(ClusterUnfit, match=sentence):
+            segmented(path).export(output, ALL)
+        assert not output.exists()
+        with pytest.raises(ClusterUnfit, match=sentence):
+            _ = segmented(path).table
+
+
+@pytest.mark.parametrize("what", ["input", "output"])
+def test_a_worker_that_joins_late_proves_the_same_before_its_first_tile(
+    what, start, private, tmp_path
+):
+    path = zarr_source(private if what == "input" else tmp_path)
+    output = (private if what == "output" else tmp_path) / "out.ome.zarr"
+    cluster = start(None)
+    joined = []
+
+    def join(_step):
+        if not joined:
+            joined.append(True)
+            cluster.private = private
+            cluster.want(2)
+
+    with connected(cluster.address) as client:
+        client.run(cluster_tools.slow_down, 0.3)
+        with pytest.raises(ClusterUnfit, match=f"does not see the {what}"):
+            segmented(path).export(output, ALL, on_event=join)
+    assert not (output / "manifest.json").exists()
+    assert not [name for name in os.listdir(output) if "check" in name]
+    segmented(path).export(output, ALL, resume=True)
+    same(output, in_one_process(path, tmp_path))
+
+
+def in_one_process(path, folder):
+    expected = folder / "threads" / "out.ome.zarr"
+    segmented(path).export(expected, ALL)
+    return expected
+
+
+def test_a_worker_that_joins_late_and_sees_everything_takes_part(start, tmp_path):
+    path = zarr_source(tmp_path)
+    output = tmp_path / "out.ome.zarr"
+    cluster = start(None)
+    joined = []
+
+    def join(_step):
+        if not joined:
+            joined.append(True)
+            cluster.want(2)
+
+    with connected(cluster.address) as client:
+        client.run(cluster_tools.slow_down, 0.1)
+        segmented(path).export(output, ALL, on_event=join)
+        admitted = client.run(_runs_admitted)
+    assert sorted(admitted.values()) == [1, 1]
+    same(output, in_one_process(path, tmp_path))
+
+
+def _runs_admitted():
+    from napari_pixseg.execution import admission
+
+    return len(admission._admitted)
+
+
+# Versions ----------------------------------------------------------------------------
+
+
+class OtherVersion(cluster_tools.Cluster):
+    """Workers have only what lies in another folder first on their path."""
+
+    def __init__(self, folder, first):
+        self._first = first
+        super().__init__(folder, 1)
+
+    def _worker(self):
+        paths = [str(self._first), *sys.path]
+        return ("env", f"PYTHONPATH={os.pathsep.join(paths)}"), self._host
+
+
+PACKAGES = {
+    "0.0.9": ('__version__ = "0.0.9"\n', "has napari-pixseg 0.0.9, but this process has"),
+    # Stands for an environment without the package, which shares its folder with ours here.
+    "none": ("raise ModuleNotFoundError('none')\n", "has no napari-pixseg, but this process has"),
+}
+
+
+@pytest.mark.parametrize("version", PACKAGES)
+def test_a_worker_with_another_version_or_none_is_named_with_both(version, tmp_path):
+    text, said = PACKAGES[version]
+    package = tmp_path / "first" / "napari_pixseg"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(text)
+    output = tmp_path / "out.ome.zarr"
+    cluster = OtherVersion(tmp_path, package.parent)
+    try:
+        with connected(cluster.address):
+            sentence = f"The worker tcp://127.*{said} napari-pixseg {napari_pixseg.__version__}"
+            with pytest.raises(ClusterUnfit, match=sentence):
+                segmented(zarr_source(tmp_path)).export(output, ALL)
+            with pytest.raises(ClusterUnfit, match=sentence):
+                _ = segmented(zarr_source(tmp_path)).table
+    finally:
+        cluster.close()
+    assert not output.exists()
+
+
+# What cannot be sent ------------------------------------------------------------------
+
+
+class OpenFile:
+    """An array of a library whose open files cannot be pickled, such as h5py."""
+
+    def __init__(self):
+        self._pixels = picture()
+        self.shape, self.dtype, self.ndim = self._pixels.shape, self._pixels.dtype, 3
+
+    def __getitem__(self, key):
+        return self._pixels[key]
+
+    def __reduce__(self):
+        raise TypeError("h5py objects cannot be pickled")
+
+
+def test_an_array_that_cannot_be_pickled_is_one_sentence_with_a_client(start, tmp_path):
+    output = tmp_path / "out.ome.zarr"
+    sentence = r"type OpenFile cannot be sent to the workers .* give the path of its file"
+    with connected(start(None).address):
+        with pytest.raises(NotAnImage, match=sentence):
+            segmented(OpenFile()).export(output, ALL)
+        with pytest.raises(NotAnImage, match=sentence):
+            _ = segmented(OpenFile()).table
+    assert not output.exists()
+    # This machine's threads need no pickle.
+    segmented(OpenFile()).export(output, ALL)
+
+
+def test_what_is_asked_of_workers_is_asked_once_for_a_run(start, tmp_path, monkeypatch):
+    from distributed import Client
+
+    asked = []
+    run = Client.run
+
+    def count(self, function, *arguments, **options):
+        asked.append((function, time.perf_counter()))
+        return run(self, function, *arguments, **options)
+
+    with connected(start(None, 2).address):
+        monkeypatch.setattr(Client, "run", count)
+        segmented(zarr_source(tmp_path)).export(tmp_path / "out.ome.zarr", ALL)
+    # The version, the input, the output.
+    assert len(asked) == 3
+    assert not list(Path(tmp_path).rglob("pixseg-check-*"))

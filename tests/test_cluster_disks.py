@@ -4,18 +4,23 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cluster_tools
 import pytest
+import zarr
 from resume_tools import ALL, content, make_small, picture, same, segmented
 from resume_tools import source as zarr_source
 
 import napari_pixseg
 from napari_pixseg import cli
-from napari_pixseg.errors import ClusterUnfit, NotAnImage
+from napari_pixseg.errors import ClusterLost, ClusterUnfit, NotAnImage, ParameterError
 from napari_pixseg.execution.dask_cluster import connected
+from napari_pixseg.execution.memory_estimate import name_small_workers
+from napari_pixseg.sources.image import open_image
 
 pytest.importorskip("distributed")
 MOUNT = 'mount -t tmpfs none "$0" && exec "$@"'
@@ -230,6 +235,72 @@ def test_an_array_that_cannot_be_pickled_is_one_sentence_with_a_client(start, tm
     assert not output.exists()
     # This machine's threads need no pickle.
     segmented(OpenFile()).export(output, ALL)
+
+
+# Addresses, memory, lost schedulers ---------------------------------------------------
+
+
+def test_a_server_of_another_kind_is_one_sentence_within_the_time_limit(monkeypatch):
+    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._CONNECT_SECONDS", 1)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        sentence = pytest.raises(ParameterError, match="No Dask scheduler answers at")
+        with sentence, connected(f"tcp://127.0.0.1:{server.server_port}"):
+            pytest.fail("connected to a web server")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_run_whose_workers_are_all_paused_ends_with_the_remedy(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._PAUSED_SECONDS", 1)
+    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._LOOK_AT_WORKERS_SECONDS", 0.2)
+    path = zarr_source(tmp_path)
+    output = tmp_path / "out.ome.zarr"
+    with connected(start(None).address) as client:
+        client.run(cluster_tools.slow_down, 0.1)
+        with pytest.raises(ClusterLost, match=r"paused for 1 s, .* fewer threads, and continue"):
+            segmented(path).export(output, on_event=lambda _step: client.run(_stay_paused))
+        assert not (output / "manifest.json").exists()
+
+
+def _stay_paused(dask_worker):
+    from distributed.core import Status
+
+    # Its own look at the memory would let it go on.
+    dask_worker.periodic_callbacks.pop("memory_monitor", None)
+    dask_worker.memory_manager.memory_monitor = None
+    dask_worker.status = Status.paused
+
+
+def test_workers_that_may_be_too_small_are_named_before_the_run(start, tmp_path, caplog):
+    array = zarr.create_array(
+        tmp_path / "wide.zarr", shape=(5000, 5000, 3), chunks=(5000, 5000, 3), dtype="uint8"
+    )
+    image = open_image(array, "yxc")
+    with connected(start(None).address):
+        name_small_workers(image, 5000 * 5000, 1, regions=True)
+    assert "The worker tcp://127.0.0.1:" in caplog.text
+    assert "has 2.00 GiB of memory, but may need" in caplog.text
+
+
+def test_a_lost_scheduler_leaves_no_traceback_on_standard_error(start, tmp_path):
+    path = zarr_source(tmp_path)
+    output = tmp_path / "out.ome.zarr"
+    cluster = start(None)
+    with connected(cluster.address) as client:
+        client.run(cluster_tools.slow_down, 1)
+    arguments = ("segment", path, output, "--axes=yxc", "--scheduler", cluster.address)
+    with cluster_tools.command(0, *arguments) as command:
+        end = time.monotonic() + cluster_tools.START_SECONDS
+        while not (output / "pixseg-run.json").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        cluster.kill_scheduler()
+        _, said = command.communicate(timeout=120)
+    assert command.returncode == 1
+    assert "The connection to the Dask scheduler was lost" in said
+    assert "Traceback" not in said
 
 
 def test_what_is_asked_of_workers_is_asked_once_for_a_run(start, tmp_path, monkeypatch):

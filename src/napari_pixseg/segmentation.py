@@ -16,7 +16,7 @@ from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.classification.parameter_checks import check_parameters
 from napari_pixseg.errors import ParameterError
-from napari_pixseg.execution.memory_estimate import refuse_memory
+from napari_pixseg.execution.memory_estimate import name_small_workers, refuse_memory
 from napari_pixseg.execution.progress import Listener, RunMonitor
 from napari_pixseg.execution.scheduler import compute_array
 from napari_pixseg.execution.tiling import plan_tiles
@@ -304,6 +304,9 @@ class Segmentation:
             tile_pixels,
             len(self.color_count.tiling),
             "regions" in outputs,
+        )
+        name_small_workers(
+            self.image, tile_pixels, len(self.color_count.tiling), "regions" in outputs
         )
         policy = ExistingOutputPolicy(overwrite, resume)
         monitor = RunMonitor(on_event, cancel)

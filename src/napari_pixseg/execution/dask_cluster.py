@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, ParameterError, PixsegError
 from napari_pixseg.execution.admission import current_admission
+from napari_pixseg.execution.scheduler_address import refuse_other_server
 from napari_pixseg.execution.worker_task import threads_of_task
 
 _LOOK_SECONDS = 0.1
@@ -28,6 +29,9 @@ _CONNECT_SECONDS = 10
 # A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
 # hang. What it writes late is a whole chunk, of the same bytes as a resumed run's.
 _PATIENCE_SECONDS = 120
+# Workers pause at 80 % of their memory, and go on when they have got rid of some.
+_PAUSED_SECONDS = 60.0
+_LOOK_AT_WORKERS_SECONDS = 5.0
 # Network file systems show the token of a worker that joined late after a while.
 _TOKEN_SECONDS = 10
 
@@ -71,8 +75,9 @@ def connected(address: str) -> Iterator[Any]:
             "the scheduler out to run on this machine."
         ) from None
     try:
+        refuse_other_server(address, _CONNECT_SECONDS)
         client = _client(Client, address)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ParameterError(
             f"No Dask scheduler answers at {address!r}; check the address, for example "
             "tcp://192.0.2.1:8786, or leave it out to run on this machine."
@@ -118,6 +123,8 @@ class ClusterRun:
         self._client, self._name, self._tell, self._check = client, name, tell, check
         self._done: set[int] = set()
         self._told = 0
+        self._next_look = 0.0
+        self._paused_since: float | None = None
         self._admission = current_admission()
         # Tokens of workers that joined late, and until when they must be seen.
         self._joined: dict[str, float] = {}
@@ -201,7 +208,26 @@ class ClusterRun:
             self._check()
             self._tell_done()
             self._confirm_joined()
+            self._refuse_paused()
             self._refuse_lost()
+
+    def _refuse_paused(self) -> None:
+        """End a run that waits for workers which are all paused, and stay so."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_AT_WORKERS_SECONDS
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        if not workers or any(worker["status"] != "paused" for worker in workers):
+            self._paused_since = None
+        elif self._paused_since is None:
+            self._paused_since = now
+        elif now - self._paused_since >= _PAUSED_SECONDS:
+            raise ClusterLost(
+                f"All workers of the cluster have been paused for {_PAUSED_SECONDS:.0f} s, because "
+                "their memory is full; give each more memory or fewer threads, and continue with "
+                "resume."
+            )
 
     def _refuse_lost(self) -> None:
         if self._client.status not in ("running", "connecting"):
@@ -268,7 +294,10 @@ def union_over_workers(find: Callable[[], frozenset[str]]) -> frozenset[str]:
     return found.union(*client.run(find, on_error="ignore").values())
 
 
-def number_of_workers(client: Any) -> Sequence[tuple[int, int]]:
-    """Return threads and memory limit, in bytes, of each worker; 0 for no limit."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return [(int(w["nthreads"]), int(w["memory_limit"] or 0)) for w in workers]
+def memory_limits(client: Any) -> Mapping[str, tuple[int, int]]:
+    """Return threads and memory limit, in bytes, of each worker by address; 0 for no limit."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {
+        address: (int(worker["nthreads"]), int(worker["memory_limit"] or 0))
+        for address, worker in workers.items()
+    }

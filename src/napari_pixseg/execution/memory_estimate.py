@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 from napari_pixseg.errors import ParameterError, TooLarge
-from napari_pixseg.execution.dask_cluster import active_client, number_of_workers
+from napari_pixseg.execution.dask_cluster import active_client, memory_limits
 from napari_pixseg.execution.worker_task import threads_of_task
 from napari_pixseg.sources.image import Image
+
+_log = logging.getLogger("napari_pixseg")
 
 # All figures are bytes. They were measured on images of noise, where every pixel is a color and
 # a region of its own, so usual pictures stay well below them.
@@ -81,7 +84,7 @@ def threads_of_worker() -> int:
     client = active_client()
     if client is not None:
         # The worker with the most threads needs the most memory.
-        return max((threads for threads, _ in number_of_workers(client)), default=1)
+        return max((threads for threads, _ in memory_limits(client).values()), default=1)
     if (of_task := threads_of_task()) is not None:
         return of_task
     if dask.config.get("scheduler", None) in ("sync", "synchronous", "single-threaded"):
@@ -112,6 +115,33 @@ def parse_memory_limit(limit: Any) -> int | None:
             f"memory_limit = {limit!r} is no amount of memory; give bytes, or text such as '4GiB'."
         )
     return number
+
+
+def name_small_workers(image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:
+    """Log, before a run on a cluster, which workers may be too small for it.
+
+    It is not refused, because usual pictures need less than half of what noise does.
+    """
+    client = active_client()
+    if client is None:
+        return
+    small = {}
+    for address, (threads, limit) in memory_limits(client).items():
+        need = peak_memory(image, tile_pixels, min(threads, tiles), regions)
+        if 0 < limit < need:
+            small[address] = (limit, need)
+    if not small:
+        return
+    from dask.utils import format_bytes
+
+    address = min(small)
+    limit, need = small[address]
+    others = "" if len(small) == 1 else f" (and {len(small) - 1} other workers as well)"
+    _log.warning(
+        f"The worker {address} has {format_bytes(limit)} of memory{others}, but may need "
+        f"{format_bytes(need)} if the image is noise; should workers pause or die, give each more "
+        "memory or fewer threads, and continue with resume."
+    )
 
 
 def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from napari_pixseg import __version__
@@ -121,10 +121,3 @@ def _refuse_unsendable(source: Source) -> None:
 def _describe_array(source: Source) -> str:
     wrapped = getattr(source.array, "_wrapped", source.array)
     return f"An object of type {type(wrapped).__name__}"
-
-
-def describe_workers(workers: Iterable[str]) -> str:
-    """List a few workers by address."""
-    names = sorted(workers)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -37,6 +37,7 @@ ORDER = (
     "endpoint",
     "demo",
     "terminal",
+    "info_command",
     "cli",
     "__main__",
     "plugin.layer_types",

@@ -10,7 +10,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -291,47 +291,14 @@ def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
 
 
 def _run_info(options: argparse.Namespace) -> None:
-    from napari_pixseg.execution.cost_estimate import estimate
-    from napari_pixseg.execution.memory_estimate import peak_memory, threads_of_worker
-    from napari_pixseg.execution.tiling import plan_tiles
-    from napari_pixseg.sources.image import open_image
+    from napari_pixseg.info_command import describe_input
 
     given = {name: getattr(options, name) for name in _parameters_of_input()}
-    parameters = Parameters(**given)
     reading = _given_read_options(options)
-    image = open_image(options.input, parameters.axes, parameters.channels, reading)
-    tiling = plan_tiles(image)
-    cost = estimate(image, tiling, os.cpu_count() or 1)
-    least, most = (
-        peak_memory(image, tiling.tile_pixels, min(threads_of_worker(), len(tiling)), regions)
-        for regions in (False, True)
-    )
-    source = image.source
-    scale = [
-        f"{axis} {size:g} {source.units.get(axis, '')}".strip()
-        for axis, size in source.scale.items()
-    ]
-    lines = {
-        "name": source.name,
-        "kind": source.kind,
-        "axes": image.axes,
-        "shape": _join_sizes(source.array.shape),
-        "dtype": str(image.dtype),
-        "chunks": "none" if source.chunks is None else _join_sizes(source.chunks),
-        "channels": "gray" if image.gray else str(image.channels),
-        "scale": ", ".join(scale) or "not given",
-        "size": f"{cost.pixels / 1e6:.1f} megapixels, {cost.bytes / 2**20:.1f} MiB in memory",
-        "tiles": f"{len(tiling)} of {_join_sizes(tiling.tile)}",
-        "time": f"about {cost.seconds:.0f} s on {cost.workers} threads",
-        "memory": f"at most {least / 2**20:.0f} MiB a worker, {most / 2**20:.0f} MiB with regions",
-    }
-    _print_answer("".join(f"{name + ':':10}{value}\n" for name, value in lines.items()))
-    for note in image.notes:
+    text, notes = describe_input(options.input, Parameters(**given), reading)
+    _print_answer(text)
+    for note in notes:
         _log.info(note)
-
-
-def _join_sizes(sizes: Iterable[int]) -> str:
-    return " x ".join(str(size) for size in sizes)
 
 
 def _run_demo(options: argparse.Namespace) -> None:

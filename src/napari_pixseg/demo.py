@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from PIL import Image
+from skimage import data
 
 from napari_pixseg.execution.progress import Listener
 from napari_pixseg.export.manifest import Manifest
@@ -64,10 +65,7 @@ def write_mosaic(path: Path, copies: tuple[int, int]) -> None:
     copies : (rows, columns)
         How many copies there are in each direction.
     """
-    # Needed by the demonstration only, and slow to import.
-    from skimage.data import immunohistochemistry
-
-    picture = immunohistochemistry()
+    picture = data.immunohistochemistry()
     # Mirrored, so that neighboring copies meet without an edge.
     block = np.concatenate([picture, picture[::-1]])
     block = np.concatenate([block, block[:, ::-1]], axis=1)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from napari_pixseg.endpoint import KEY_VARIABLE
+from napari_pixseg.errors import ParameterError
 
 ParserT = TypeVar("ParserT", bound=argparse.ArgumentParser)
 
@@ -40,9 +41,22 @@ def add_serve(commands: argparse._SubParsersAction[ParserT]) -> None:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Run the server until it is stopped."""
-    from napari_pixseg.endpoint.serve_command import run_server
+    """Run the server until it is stopped.
 
+    Raises
+    ------
+    ParameterError
+        If an option is out of range, the extra ``server`` is not installed, or the
+        address is taken.
+    """
+    try:
+        # Needs packages of the extra `server`, which may be missing.
+        from napari_pixseg.endpoint.serve_command import run_server
+    except ImportError as error:
+        raise ParameterError(
+            f"The server needs a package that is missing ({error.name}); "
+            "install napari-pixseg[server]."
+        ) from None
     run_server(options)
 
 

@@ -1,4 +1,7 @@
-"""What ``napari-pixseg serve`` does: check the options, listen, and run uvicorn."""
+"""What ``napari-pixseg serve`` does: check the options, listen, and run uvicorn.
+
+This module needs the packages of the extra ``server``.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,15 @@ import argparse
 import logging
 import socket
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
+import uvicorn
+from starlette.types import ASGIApp
+
+from napari_pixseg.endpoint.app import make_app
 from napari_pixseg.endpoint.keys import load_keys
 from napari_pixseg.endpoint.settings import Settings, parse_network
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.interruption import INTERRUPTION
-
-if TYPE_CHECKING:
-    import uvicorn
-    from starlette.types import ASGIApp
 
 _log = logging.getLogger("napari_pixseg")
 
@@ -26,20 +28,9 @@ def run_server(options: argparse.Namespace) -> None:
     Raises
     ------
     ParameterError
-        If an option is out of range, the extra ``server`` is not installed, or the
-        address is taken.
+        If an option is out of range, or the address is taken.
     """
     settings = _read_settings(options)
-    try:
-        # Both need packages of the extra `server`, which may be missing.
-        import uvicorn
-
-        from napari_pixseg.endpoint.app import make_app
-    except ImportError as error:
-        raise ParameterError(
-            f"The server needs a package that is missing ({error.name}); "
-            "install napari-pixseg[server]."
-        ) from None
     try:
         app = make_app(settings)
     except OSError as error:
@@ -72,9 +63,6 @@ def _read_settings(options: argparse.Namespace) -> Settings:
 
 def make_uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """Return uvicorn's configuration, without access log, as addresses may hold a key."""
-    # This module must load without the extra `server`.
-    import uvicorn
-
     return uvicorn.Config(
         app,
         settings.host.strip("[]"),

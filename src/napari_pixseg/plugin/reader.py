@@ -161,8 +161,8 @@ class StoredLayers(ResultLayers):
                 f"{name} has lost its region table, {TABLE_NAME}; run the export again."
             )
         # Loaded here, as napari imports this module to ask about every path that is opened.
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow.parquet
 
-        table: pd.DataFrame = pq.read_table(pa.BufferReader(content)).to_pandas()
+        stream = pyarrow.BufferReader(content)
+        table: pd.DataFrame = pyarrow.parquet.read_table(stream).to_pandas()
         return table

@@ -9,6 +9,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+# scikit-image loads the parts of these when they are first used, so this is quick.
+from skimage import data, filters
+
 from napari_pixseg.plugin.layer_types import LayerData, LayerOptions
 from napari_pixseg.slices import Samples
 
@@ -41,16 +44,12 @@ _BAND = 64
 
 def histology() -> list[LayerData]:
     """Tissue stained with hematoxylin and DAB, (512, 512, 3) uint8."""
-    from skimage.data import immunohistochemistry
-
-    return [_make_picture_layer(immunohistochemistry(), "tissue section")]
+    return [_make_picture_layer(data.immunohistochemistry(), "tissue section")]
 
 
 def photograph() -> list[LayerData]:
     """A cup of coffee, (400, 600, 3) uint8."""
-    from skimage.data import coffee
-
-    return [_make_picture_layer(coffee(), "coffee")]
+    return [_make_picture_layer(data.coffee(), "coffee")]
 
 
 def _make_picture_layer(picture: NDArray[np.uint8], name: str) -> LayerData:
@@ -121,6 +120,7 @@ def _draw_nucleus(
 
 def slide() -> list[LayerData]:
     """Computed tissue on glass, (200000, 200000, 3) uint8: 120 GB in ten levels, none stored."""
+    # Only this sample needs Dask, and napari loads this module for every sample.
     import dask.array as da
 
     levels = [
@@ -212,11 +212,9 @@ def _make_textures(level: int) -> tuple[NDArray[np.float32], NDArray[np.float32]
     if level:
         nuclei, grain = _make_textures(level - 1)
         return _halve_texture(nuclei), _halve_texture(grain)
-    from skimage.filters import gaussian
-
     rng = np.random.default_rng(0)
     shape = _TEXTURE, _TEXTURE
-    blobs = gaussian(rng.standard_normal(shape), 4, mode="wrap")
+    blobs = filters.gaussian(rng.standard_normal(shape), 4, mode="wrap")
     # The highest tenth become spots with soft edges.
     share = np.clip((blobs / blobs.std() - 1.3) * 4, 0, 1)
     return share.astype(np.float32), rng.normal(0, 1.5, shape).astype(np.float32)

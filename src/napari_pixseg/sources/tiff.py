@@ -1,15 +1,18 @@
-"""TIFF files, read lazily through tifffile: OME-TIFF, BigTIFF, ImageJ, whole slides."""
+"""TIFF files, read lazily through tifffile: OME-TIFF, BigTIFF, ImageJ, whole slides.
+
+Imported when a TIFF is opened, so tifffile does not slow down other images.
+"""
 
 from __future__ import annotations
 
-import math
 import weakref
-from collections import OrderedDict
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Samples
@@ -25,12 +28,6 @@ from napari_pixseg.sources.tiff_metadata import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from tifffile import TiffFile, TiffPage, TiffPageSeries
-    from zarr.abc.store import ByteRequest, Store
-    from zarr.core.buffer import Buffer, BufferPrototype
-
     from napari_pixseg.sources.zarr_chunks import ZarrArray
 
     # Pixels as they are stored, and the color map if it is applied.
@@ -42,16 +39,10 @@ _CMYK = 5
 _YCBCR = 6
 _LAB = 8
 
-
 _REFUSED_COLORS = {_CMYK: "CMYK", _LAB: "CIE L*a*b*"}
-
 
 # Compressions whose decoder turns YCbCr into RGB.
 _JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
-
-
-# Decoded blocks kept for each file: neighboring tiles share a strip or a halo.
-_KEPT_BYTES = 64 << 20
 
 
 def open_tiff(location: Location) -> Source:
@@ -96,7 +87,10 @@ class TiffArray(FileArray["_View"]):
                 view = _map_series(tiff, series)
                 tiff.close()
                 return view, palette
-            blocks = _open_blocks(series)
+            # Loads zarr, which a file that can be mapped does without.
+            from napari_pixseg.sources.tiff_blocks import open_blocks
+
+            blocks = open_blocks(series)
         except BaseException:
             tiff.close()
             raise
@@ -115,9 +109,6 @@ class TiffArray(FileArray["_View"]):
 
 
 def _open_with_tifffile(location: Location) -> TiffFile:
-    # Opening other kinds of images must not wait for it.
-    import tifffile
-
     if location.local_path is not None:
         return tifffile.TiffFile(location.local_path)
     file = location.open()
@@ -198,53 +189,3 @@ def _block_shape(series: TiffPageSeries, kept: tuple[int, ...]) -> tuple[int, ..
     page = series.keyframe
     block = (1,) * (len(series.shape) - len(page.chunks)) + tuple(page.chunks)
     return tuple(block[i] for i in kept)
-
-
-def _open_blocks(series: TiffPageSeries) -> ZarrArray:
-    """Return a zarr array whose chunks are the tiles or strips of a series."""
-    # A file that can be mapped is read without zarr.
-    import zarr
-
-    store = series.aszarr(level=0)
-    block = math.prod(series.keyframe.chunks) * np.dtype(series.dtype).itemsize
-    kept = max(1, _KEPT_BYTES // block)
-    return zarr.open_array(_keep_last_blocks(store, kept), mode="r", zarr_format=2)
-
-
-def _keep_last_blocks(store: Store, blocks: int) -> Store:
-    """Wrap a store so that it keeps the blocks it decoded last."""
-    # The class needs zarr, which most files do not.
-    import asyncio
-
-    from zarr.abc.store import Store
-    from zarr.storage import WrapperStore
-
-    class KeptBlocks(WrapperStore[Store]):
-        """A store that runs in zarr's only event loop, and so needs no lock."""
-
-        def __init__(self, store: Store) -> None:
-            super().__init__(store)
-            self.kept: OrderedDict[str, asyncio.Future[Buffer | None]] = OrderedDict()
-
-        @property
-        def read_only(self) -> bool:
-            # tifffile's store can be written if the TIFF is uncompressed and its file writable,
-            # as uploads and files in memory are; zarr refuses to open such a store for reading.
-            return True
-
-        async def get(
-            self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-        ) -> Buffer | None:
-            if byte_range is not None or ".z" in key:
-                return await self._store.get(key, prototype, byte_range)
-            found = self.kept.get(key)
-            if found is None or (found.done() and (found.cancelled() or found.exception())):
-                # The future is kept, not the block: two readers wait for one decoding.
-                found = asyncio.ensure_future(self._store.get(key, prototype))
-                self.kept[key] = found
-            self.kept.move_to_end(key)
-            while len(self.kept) > blocks:
-                self.kept.popitem(last=False)
-            return await asyncio.shield(found)
-
-    return KeptBlocks(store)

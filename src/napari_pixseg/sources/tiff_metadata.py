@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage, TiffPageSeries
+from tifffile.tifffile import svs_description_metadata
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.sources.location import Location
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
-
-    from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 # Size of a pixel along an axis, nan where unknown, and its unit as the file spells it.
 Size: TypeAlias = tuple[float, str]
@@ -181,8 +181,6 @@ def _imagej_sizes(tiff: TiffFile) -> Mapping[str, Size]:
 
 
 def _slide_sizes(tiff: TiffFile) -> Mapping[str, Size]:
-    from tifffile.tifffile import svs_description_metadata
-
     try:
         metadata = svs_description_metadata(tiff.pages.first.description)
     except ValueError:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import zarr
 from zarr.abc.store import Store
@@ -24,6 +23,7 @@ from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.location import Identity, Location, locate
 from napari_pixseg.sources.missing_codecs import describe_missing_codec
 from napari_pixseg.sources.network_faults import denied_input, is_passing, is_unconnected
+from napari_pixseg.sources.ome_metadata import with_ome_metadata
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.source import Source, axes_of_names
@@ -40,9 +40,6 @@ _Json: TypeAlias = Mapping[str, Any]
 
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-
-
-_LETTER_OF_TYPE = {"channel": "c", "time": "t"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def coarser_levels(location: Location) -> list[Source]:
             break
         uri = f"{location.uri}/{array.path}"
         opened = replace(_source_of_array(array, location.name, uri), kind="ome-zarr")
-        sources.append(_with_metadata(opened, multiscale, level))
+        sources.append(with_ome_metadata(opened, multiscale, level))
     return sources
 
 
@@ -247,7 +244,7 @@ def _source_of_level_0(
         kind="ome-zarr",
         is_multiscale=True,
     )
-    return _with_metadata(opened, multiscale, level)
+    return with_ome_metadata(opened, multiscale, level)
 
 
 def _first_multiscale(group: zarr.Group) -> _Json | None:
@@ -309,60 +306,5 @@ def _with_metadata_of_parent(opened: Source, location: Location) -> Source:
         return opened
     for level in multiscale.get("datasets", []):
         if level.get("path") == location.name:
-            return _with_metadata(opened, multiscale, level)
+            return with_ome_metadata(opened, multiscale, level)
     return opened
-
-
-def _with_metadata(opened: Source, multiscale: _Json, level: _Json) -> Source:
-    ndim = opened.array.ndim
-    # Before OME-Zarr 0.3 all images had five dimensions in this order, and no list of axes.
-    described = multiscale.get("axes") or (["t", "c", "z", "y", "x"] if ndim == 5 else [])
-    described = [axis if isinstance(axis, dict) else {"name": axis} for axis in described]
-    axes = axes_of_names([_letter_of_axis(axis) for axis in described], ndim) or opened.axes
-    if axes is None or len(described) != ndim:
-        return replace(opened, axes=axes)
-    # NGFF applies the transformations of a level before those of the whole image.
-    transforms = [
-        *level.get("coordinateTransformations", []),
-        *multiscale.get("coordinateTransformations", []),
-    ]
-    scale, translation = _combine_transforms(transforms, ndim)
-    measured = [(i, axis) for i, axis in enumerate(axes) if axis != "c"]
-    return replace(
-        opened,
-        axes=axes,
-        scale={axis: scale[i] for i, axis in measured} if scale else {},
-        translation={axis: translation[i] for i, axis in measured} if translation else {},
-        units={axis: str(described[i]["unit"]) for i, axis in measured if described[i].get("unit")},
-    )
-
-
-def _letter_of_axis(axis: _Json) -> object:
-    return _LETTER_OF_TYPE.get(str(axis.get("type")), axis.get("name"))
-
-
-def _combine_transforms(transforms: Sequence[_Json], ndim: int) -> tuple[list[float], list[float]]:
-    """Apply transforms in order; scale and translation are empty where none is usable."""
-    scale = [1.0] * ndim
-    translation = [0.0] * ndim
-    is_scaled = False
-    is_moved = False
-    for transform in transforms:
-        factors = transform.get("scale")
-        shifts = transform.get("translation")
-        if _is_finite_vector(factors, ndim) and all(factor > 0 for factor in factors):
-            scale = [a * b for a, b in zip(scale, factors, strict=True)]
-            translation = [a * b for a, b in zip(translation, factors, strict=True)]
-            is_scaled = True
-        elif _is_finite_vector(shifts, ndim):
-            translation = [a + b for a, b in zip(translation, shifts, strict=True)]
-            is_moved = True
-    return scale if is_scaled else [], translation if is_moved else []
-
-
-def _is_finite_vector(values: object, ndim: int) -> TypeGuard[list[float]]:
-    return (
-        isinstance(values, list)
-        and len(values) == ndim
-        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
-    )

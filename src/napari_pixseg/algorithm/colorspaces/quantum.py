@@ -37,19 +37,16 @@ def _octave_series(power: float) -> Real:
 
     The reference evaluates its powers like this, and the cut shows in the last quantum.
     """
-    # Only here, because numpy.polynomial takes time to import and many spaces do not need it.
-    from numpy.polynomial import chebyshev
-
+    chebyshev = np.polynomial.chebyshev
     nodes = chebyshev.chebpts1(41)
     exact = chebyshev.chebfit(nodes, ((nodes + 3.0) / 4.0) ** power, 40)
     return np.asarray(exact[:9], np.float64)
 
 
 def _raise_power(x: Real, power: float) -> Real:
-    from numpy.polynomial import chebyshev
-
+    # The reference splits off the binary exponent, because the series holds for [0.5, 1] only.
     mantissa, exponent = np.frexp(x)
-    series = chebyshev.chebval(4.0 * mantissa - 3.0, _octave_series(power))
+    series = np.polynomial.chebyshev.chebval(4.0 * mantissa - 3.0, _octave_series(power))
     return np.asarray(series * np.exp2(power * exponent), np.float64)
 
 

@@ -1,0 +1,73 @@
+"""Tiles and strips of a TIFF file as a zarr array, with those decoded last kept.
+
+Importing this module loads zarr, so a file that can be mapped does without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import WrapperStore
+
+if TYPE_CHECKING:
+    from tifffile import TiffPageSeries
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+    from napari_pixseg.sources.zarr_chunks import ZarrArray
+
+# Decoded blocks kept for each file: neighboring tiles share a strip or a halo.
+_KEPT_BYTES = 64 << 20
+
+
+def open_blocks(series: TiffPageSeries) -> ZarrArray:
+    """Return a zarr array whose chunks are the tiles or strips of a series."""
+    store = series.aszarr(level=0)
+    block = math.prod(series.keyframe.chunks) * np.dtype(series.dtype).itemsize
+    kept = max(1, _KEPT_BYTES // block)
+    return zarr.open_array(_KeptBlocks(store, kept), mode="r", zarr_format=2)
+
+
+class _KeptBlocks(WrapperStore[Store]):
+    """A store that keeps the blocks it decoded last.
+
+    It runs in zarr's only event loop, and so needs no lock.
+
+    Parameters
+    ----------
+    store : Store
+    most : int
+        How many blocks are kept.
+    """
+
+    def __init__(self, store: Store, most: int) -> None:
+        super().__init__(store)
+        self._most = most
+        self._kept: OrderedDict[str, asyncio.Future[Buffer | None]] = OrderedDict()
+
+    @property
+    def read_only(self) -> bool:
+        # tifffile's store can be written if the TIFF is uncompressed and its file writable,
+        # as uploads and files in memory are; zarr refuses to open such a store for reading.
+        return True
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        if byte_range is not None or ".z" in key:
+            return await self._store.get(key, prototype, byte_range)
+        found = self._kept.get(key)
+        if found is None or (found.done() and (found.cancelled() or found.exception())):
+            # The future is kept, not the block: two readers wait for one decoding.
+            found = asyncio.ensure_future(self._store.get(key, prototype))
+            self._kept[key] = found
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return await asyncio.shield(found)

@@ -269,8 +269,7 @@ def _stay_paused(dask_worker):
     from distributed.core import Status
 
     # Its own look at the memory would let it go on.
-    dask_worker.periodic_callbacks.pop("memory_monitor", None)
-    dask_worker.memory_manager.memory_monitor = None
+    dask_worker.periodic_callbacks["memory_monitor"].stop()
     dask_worker.status = Status.paused
 
 

@@ -7,6 +7,7 @@ every tile is a message with its number.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -82,8 +83,23 @@ def connected(address: str) -> Iterator[Any]:
             f"No Dask scheduler answers at {address!r}; check the address, for example "
             "tcp://192.0.2.1:8786, or leave it out to run on this machine."
         ) from error
-    with client, client.as_current():
+    with _no_tracebacks(client), client, client.as_current():
         yield client
+
+
+@contextmanager
+def _no_tracebacks(client: Any) -> Iterator[None]:
+    """Keep tracebacks of a connection that is lost off standard error; a sentence tells of it."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return client.status == "running" or record.exc_info is None
+
+    log = logging.getLogger("distributed.client")
+    log.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_wanted)
 
 
 def _client(kind: Any, address: str) -> Any:

@@ -10,7 +10,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from endpoint_tools import LOOPBACK, encoded, form, picture_server, pixels_of, scene, sends, serving
+from endpoint_tools import LOOPBACK, encoded, picture_server, pixels_of, scene, sends, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -164,10 +164,10 @@ def test_parameters_of_a_post_may_be_in_its_query_too_but_not_twice(server):
 # Bad parameters ------------------------------------------------------------------
 
 BAD = {
-    "ct": ["nan", "inf", "-1", "100.1", "abc", "", "1_0", "１", "0x1", "true", "1e999", " 1"],
-    "cs": ["0", "23", "11.5", "abc", "", "nan", "-3", "1e30"],
+    "ct": ["nan", "inf", "-1", "100.1", "abc", "1_0", "１", "0x1", "true", "1e999", "1 0"],
+    "cs": ["0", "23", "11.5", "abc", "nan", "-3", "1e30"],
     "st": ["0", "-0.1", "255.1", "NaN", "x", "1,5"],
-    "blob": ["yes", "", "2", "None", "[]"],
+    "blob": ["ja", "2", "None", "[]"],
 }
 
 
@@ -180,7 +180,7 @@ def test_a_parameter_out_of_range_is_400_and_named(server, name, value):
 @pytest.mark.parametrize(
     "values",
     [{"ct": "1"}, {"ct": None}, {"ct": True}, {"cs": "x"}, {"cs": 1.5}, {"cs": [11]}, {"st": {}},
-     {"blob": 1}, {"img": 3}, {"img": ["a"]}, {"key": 4}, {"ct": 10**400}],
+     {"blob": 2}, {"blob": None}, {"img": 3}, {"img": ["a"]}, {"key": 4}, {"ct": 10**400}],
 )  # fmt: skip
 def test_json_of_the_wrong_kind_is_400(server, values):
     full = {"img": "http://127.0.0.1:9/", **values}
@@ -220,13 +220,11 @@ def test_whatever_values_are_given_they_are_understood_or_refused_in_one_sentenc
 def test_img_must_be_there(server):
     refused(server.get(), 400, "img is missing")
     refused(server.post(None, ct="1"), 400, "img is missing")
-    refused(server.post(None, img="http://127.0.0.1/a.png"), 400, "uploaded as a file")
-    body, kind = form({}, PNG, name="ct")
-    refused(server.request("POST", "/segment", body, {"Content-Type": kind}), 400, "ct is a file")
+    refused(server.post(PNG, img="http://127.0.0.1/a.png"), 400, "as text and as a file")
 
 
 @pytest.mark.parametrize(
-    "kind", [None, "text/plain", "image/png", "application/x-www-form-urlencoded", "nonsense",
+    "kind", [None, "text/plain", "image/png", "nonsense",
              "multipart/mixed; boundary=x", "application/jsonp"]
 )  # fmt: skip
 def test_any_other_content_type_is_415(server, kind):

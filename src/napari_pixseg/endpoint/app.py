@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -18,7 +18,7 @@ from napari_pixseg.endpoint.address_policy import HostLookup, resolve_host
 from napari_pixseg.endpoint.job_queue import JobQueue
 from napari_pixseg.endpoint.keys import check_keys, offered_keys, refuse_foreign_pages
 from napari_pixseg.endpoint.openapi import document
-from napari_pixseg.endpoint.request_body import Body, read_body, read_query
+from napari_pixseg.endpoint.request_body import BodyReader, read_query
 from napari_pixseg.endpoint.request_parameters import Wanted, understood
 from napari_pixseg.endpoint.responses import (
     describe_failure,
@@ -126,20 +126,26 @@ class _Server:
     async def _segment_request(self, request: Request, job: str) -> Response:
         if not self._settings.keys:
             refuse_foreign_pages(request.headers)
-        query = read_query(request)
-        early_keys = offered_keys(request.headers, _key_parameter(query))
-        if early_keys or request.method == "GET":
-            # A wrong key is refused before the body is read or a place is taken.
-            self._check_keys(early_keys)
+        body = read_query(request)
+        early_keys = offered_keys(request.headers, body.keys)
         with (
-            self._queue.hold_place(),
+            ExitStack() as places,
             self._work_folder.temporary_file(f"{job}.input") as image_file,
         ):
-            body = query
+
+            def admit(offered: list[str]) -> None:
+                # A wrong key takes no place, and nothing of its request is kept.
+                self._check_keys(offered)
+                places.enter_context(self._queue.hold_place())
+
+            is_known = bool(early_keys or not self._settings.keys or request.method == "GET")
+            if is_known:
+                admit(early_keys)
             if request.method == "POST":
-                body = await read_body(request, self._settings, image_file)
-            if not early_keys:
-                self._check_keys(_key_parameter(body))
+                reader = BodyReader(
+                    request, self._settings, image_file, None if is_known else admit
+                )
+                body = await reader.read_body()
             wanted = understood(body.values)
             if not body.has_file:
                 await self._fetch_image(request, wanted.img, image_file)
@@ -181,8 +187,3 @@ class _Server:
 async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _key_parameter(body: Body) -> list[str]:
-    key = body.values.get("key")
-    return [key] if isinstance(key, str) else []

@@ -17,7 +17,7 @@ _REASONS = {
     401: "The key is missing or wrong.",
     404: "There is nothing at img, or it cannot be reached.",
     413: "The image has too many bytes, pixels or planes.",
-    415: "The request is neither a form nor JSON, or img is not an image of a known format.",
+    415: "The request is neither a form nor JSON, or the image is not of a known format.",
     422: "No class reaches ct, or there are too many.",
     500: "An error inside the server.",
     503: "The queue is full.",
@@ -66,10 +66,13 @@ def _get_segment(needs_key: bool) -> _Schema:
 def _post_segment(needs_key: bool) -> _Schema:
     upload = {"type": "string", "format": "binary", "description": "The image, as a file."}
     key = {"key": {"type": "string", "writeOnly": True}}
-    form = {"img": upload, **_parameter_schemas(as_text=True), **key}
+    texts = {**_parameter_schemas(as_text=True), **key}
     values = {"img": _url_schema(), **_parameter_schemas(as_text=False), **key}
+    by_url = _object_schema({"img": _url_schema(), **texts}, ["img"])
     content = {
-        "multipart/form-data": {"schema": _object_schema(form, ["img"])},
+        # The image may be the part `img` as well, or any other if it is the only file.
+        "multipart/form-data": {"schema": _object_schema({"file": upload, **texts}, ["file"])},
+        "application/x-www-form-urlencoded": {"schema": by_url},
         "application/json": {"schema": _object_schema(values, ["img"])},
     }
     body = {"required": True, "content": content}
@@ -96,7 +99,9 @@ def _parameter_schemas(as_text: bool) -> _Schema:
     known = Parameters.descriptions()
     schemas = {name: _describe(known[name]) for name in Parameters.names_where(is_endpoint=True)}
     # A query and a form have no booleans.
-    switch = {"type": "string", "enum": [*TRUE, *FALSE]} if as_text else {"type": "boolean"}
+    words = {"type": "string", "enum": [*TRUE, *FALSE]}
+    numbers = {"type": "integer", "enum": [1, 0]}
+    switch = words if as_text else {"anyOf": [{"type": "boolean"}, numbers, words]}
     schemas["blob"] = {**switch, "description": "Whether the answer is the picture itself."}
     return schemas
 

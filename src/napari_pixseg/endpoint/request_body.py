@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from asyncio import wait_for
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
 from email.message import Message as Header
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
+from napari_pixseg.endpoint.form_parser import FormParser
 from napari_pixseg.endpoint.request_parameters import single
+from napari_pixseg.endpoint.request_stream import (
+    ParsingStopped,
+    read_within_limits,
+    skip_preamble,
+)
 from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.endpoint.url_fetch import too_many_bytes
-from napari_pixseg.errors import Cancelled, NotAnImage, ParameterError, PixsegError
+from napari_pixseg.errors import NotAnImage, ParameterError
 
 _MAX_FIELDS = 32
 _MAX_TEXT_BYTES = 64 << 10
 # What a form may have in addition to its file: fields, boundaries and part headers.
 _FORM_OVERHEAD = 256 << 10
+_BLOCK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -42,16 +48,109 @@ class Body:
     values: dict[str, object]
     has_file: bool = False
 
+    @property
+    def keys(self) -> list[str]:
+        """What is given as the parameter ``key``."""
+        key = self.values.get("key")
+        return [key] if isinstance(key, str) else []
 
-class _ParsingStopped(MultiPartException):
-    """Carries an error out of the form parser.
 
-    Only for exceptions of this type does the parser close its temporary files.
+@dataclass(frozen=True)
+class BodyReader:
+    """Reads the bodies of POST requests.
+
+    Attributes
+    ----------
+    request : Request
+    settings : Settings
+    into : Path
+        Where an uploaded image is written.
+    admit : callable or None
+        Receives the keys that the body offers, before its file is kept, and raises if
+        the request must not go on. None if it was let in already.
     """
 
-    def __init__(self, reason: PixsegError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
+    request: Request
+    settings: Settings
+    into: Path
+    admit: Callable[[list[str]], None] | None = None
+    query: list[tuple[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pairs = self.request.query_params.multi_items()
+        # The key of the query was checked already; the body may repeat it.
+        object.__setattr__(self, "query", [pair for pair in pairs if pair[0] != "key"])
+
+    async def read_body(self) -> Body:
+        """Read a request; its query may hold parameters, too.
+
+        Raises
+        ------
+        NotAnImage
+            If the content is of no accepted type or encoding (415).
+        ParameterError
+            If the content is not valid.
+        TooLarge, Cancelled, KeyRefused, Unavailable
+        """
+        header = Header()
+        header["content-type"] = self.request.headers.get("content-type", "")
+        kind = header.get_content_type() if header["content-type"] else ""
+        try:
+            if kind == "multipart/form-data":
+                return await self._read_form(str(header.get_param("boundary", "")))
+            return self._admit_keys(Body(single([*self.query, *await self._read_pairs(kind)])))
+        except ParsingStopped as stopped:
+            raise stopped.reason from None
+
+    def _admit_keys(self, body: Body) -> Body:
+        if self.admit is not None:
+            self.admit(body.keys)
+        return body
+
+    async def _read_pairs(self, kind: str) -> list[tuple[str, object]]:
+        """Return the values of a body without files."""
+        if kind == "application/json":
+            return list(_parse_json(await self._read_text()).items())
+        if kind == "application/x-www-form-urlencoded":
+            return list(_parse_urlencoded(await self._read_text()))
+        if not kind and self.request.headers.get("content-length") == "0":
+            # Everything is in the query.
+            return []
+        raise NotAnImage(
+            "The Content-Type must be multipart/form-data, with the image as a file, or "
+            "application/json or application/x-www-form-urlencoded, with img as a URL."
+        )
+
+    async def _read_text(self) -> bytes:
+        content = bytearray()
+        async for chunk in self._stream(_MAX_TEXT_BYTES):
+            content += chunk
+        return bytes(content)
+
+    def _stream(self, limit: int) -> AsyncGenerator[bytes, None]:
+        return read_within_limits(self.request, self.settings, limit)
+
+    async def _read_form(self, boundary: str) -> Body:
+        if not boundary:
+            raise ParameterError(
+                "The form has no boundary in its Content-Type; let the client's library write "
+                "that header."
+            )
+        stream = self._stream(self.settings.max_bytes + _FORM_OVERHEAD)
+        whole = skip_preamble(stream, boundary.encode("latin-1", "replace"))
+        parser = FormParser(self.request.headers, whole, _MAX_TEXT_BYTES, self.admit)
+        try:
+            form = await parser.parse()
+        except ParsingStopped:
+            raise
+        except MultiPartException as error:
+            raise ParameterError(f"The form cannot be read: {error.message.rstrip('.')}.") from None
+        try:
+            if parser.waits_for_key:
+                self._admit_keys(Body({}))
+            return _body_of_form(form, self.settings, self.query, self.into)
+        finally:
+            await form.close()
 
 
 def read_query(request: Request) -> Body:
@@ -59,83 +158,25 @@ def read_query(request: Request) -> Body:
     return Body(single(request.query_params.multi_items()))
 
 
-async def read_body(request: Request, settings: Settings, into: Path) -> Body:
-    """Read a POST request; its query may hold parameters, too.
-
-    Parameters
-    ----------
-    request : Request
-    settings : Settings
-    into : Path
-        Where an uploaded image is written.
-
-    Raises
-    ------
-    NotAnImage
-        If the content is neither a form nor JSON (415).
-    ParameterError
-        If the content is not valid.
-    TooLarge, Cancelled
-    """
-    header = Header()
-    header["content-type"] = request.headers.get("content-type", "")
-    kind = header.get_content_type() if request.headers.get("content-type") else ""
-    # The key of the query was checked already; the body may repeat it.
-    query = [(name, value) for name, value in request.query_params.multi_items() if name != "key"]
-    if kind == "multipart/form-data":
-        if not header.get_param("boundary"):
-            raise ParameterError(
-                "The form has no boundary in its Content-Type; let the client's library write "
-                "that header."
-            )
-        return await _read_form(request, settings, query, into)
-    if kind == "application/json":
-        return Body(single([*query, *(await _read_json(request, settings)).items()]))
-    raise NotAnImage(
-        "The Content-Type must be multipart/form-data, with the image as a file, or "
-        "application/json, with img as a URL."
-    )
-
-
-async def _read_form(
-    request: Request, settings: Settings, query: list[tuple[str, str]], into: Path
-) -> Body:
-    stream = _read_within_limits(request, settings, settings.max_bytes + _FORM_OVERHEAD)
-    parser = MultiPartParser(
-        request.headers,
-        stream,
-        max_files=1,
-        max_fields=_MAX_FIELDS,
-        max_part_size=_MAX_TEXT_BYTES,
-    )
-    try:
-        form = await parser.parse()
-    except _ParsingStopped as stopped:
-        raise stopped.reason from None
-    except MultiPartException as error:
-        raise ParameterError(f"The form cannot be read: {error.message.rstrip('.')}.") from None
-    try:
-        return _body_of_form(form, settings, query, into)
-    finally:
-        await form.close()
-
-
 def _body_of_form(
     form: FormData, settings: Settings, query: list[tuple[str, str]], into: Path
 ) -> Body:
     """Check a form's fields, and copy its image to a file."""
-    values: dict[str, object] = single([*query, *form.multi_items()])
-    uploads = {name for name, value in values.items() if isinstance(value, UploadFile)}
-    if uploads - {"img"}:
-        raise ParameterError(f"{min(uploads - {'img'})} is a file, but must be text.")
-    if "img" not in values:
+    texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+    values: dict[str, object] = single([*query, *texts])
+    # A browser sends a field in which no file was chosen as one without name and content.
+    uploads = [
+        value
+        for _, value in form.multi_items()
+        if isinstance(value, UploadFile) and (value.filename or value.size)
+    ]
+    if not uploads:
         return Body(values)
-    upload = values.pop("img")
-    if not isinstance(upload, UploadFile):
-        raise ParameterError(
-            "img must be uploaded as a file in multipart/form-data; to give a URL, use GET or "
-            "application/json."
-        )
+    if "img" in values:
+        raise ParameterError("img is given as text and as a file; give one of them.")
+    upload = uploads[0]
+    if any(not _are_same(upload, other) for other in uploads[1:]):
+        raise ParameterError("The form has several files; send one image, as file or img.")
     if (upload.size or 0) > settings.max_bytes:
         raise too_many_bytes(settings.max_bytes)
     with into.open("wb") as file:
@@ -143,13 +184,21 @@ def _body_of_form(
     return Body(values, has_file=True)
 
 
-async def _read_json(request: Request, settings: Settings) -> dict[str, object]:
-    content = bytearray()
+def _are_same(one: UploadFile, other: UploadFile) -> bool:
+    """Whether two uploads have the same content; both are at their beginning afterwards."""
+    if one.size != other.size:
+        return False
     try:
-        async for chunk in _read_within_limits(request, settings, _MAX_TEXT_BYTES):
-            content += chunk
-    except _ParsingStopped as stopped:
-        raise stopped.reason from None
+        while block := one.file.read(_BLOCK_BYTES):
+            if block != other.file.read(_BLOCK_BYTES):
+                return False
+        return True
+    finally:
+        one.file.seek(0)
+        other.file.seek(0)
+
+
+def _parse_json(content: bytes) -> dict[str, object]:
     try:
         # The hook sees a name that is given twice, which a dict would hide.
         values = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=single)
@@ -167,28 +216,16 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ParameterError(f"{text} is not a finite number; write it like 1.5.")
 
 
-async def _read_within_limits(
-    request: Request, settings: Settings, limit: int
-) -> AsyncGenerator[bytes, None]:
-    """Yield the body; stop if it is too long or too slow, or the client goes away."""
-    announced = request.headers.get("content-length", "")
-    total = 0
-    end = time.monotonic() + settings.seconds
-    while True:
-        if total > limit or (announced.isdecimal() and int(announced) > limit):
-            raise _ParsingStopped(too_many_bytes(settings.max_bytes))
-        try:
-            message = await wait_for(request.receive(), max(end - time.monotonic(), 0.01))
-        except TimeoutError:
-            too_slow = ParameterError(
-                f"The request took more than {settings.seconds:g} s to arrive; send a smaller "
-                "image."
-            )
-            raise _ParsingStopped(too_slow) from None
-        if message["type"] == "http.disconnect":
-            raise _ParsingStopped(Cancelled("The client went away."))
-        chunk = message.get("body", b"")
-        total += len(chunk)
-        yield chunk
-        if not message.get("more_body", False):
-            return
+def _parse_urlencoded(content: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(
+            content.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MAX_FIELDS,
+        )
+    except ValueError:
+        raise ParameterError(
+            "The form cannot be read: it must be name=value&name=value in percent-encoded UTF-8, "
+            f"with at most {_MAX_FIELDS} fields."
+        ) from None

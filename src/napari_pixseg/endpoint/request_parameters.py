@@ -12,9 +12,11 @@ from napari_pixseg.errors import ParameterError
 from napari_pixseg.parameter_kinds import Kind, Number, NumberedChoice, WholeNumber
 from napari_pixseg.parameters import Parameters
 
-# Spellings in a query or a form; PHP sends true and false as 1 and 0.
-TRUE = ("true", "True", "1")
-FALSE = ("false", "False", "0")
+# Spellings in a query or a form, in any case; PHP sends true and false as 1 and 0.
+TRUE = ("true", "1", "yes", "on")
+FALSE = ("false", "0", "no", "off")
+# As much as other languages' trim() removes; Python's strip() also removes odd characters.
+_SPACES = " \t\r\n"
 # float() also takes 1_000 and nan, which no other language writes.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 # Characters of a refused value that are repeated in the answer.
@@ -40,20 +42,25 @@ class Wanted:
 
 
 def single(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the parameters this API knows, and leave out all others.
+    """Return the parameters this API knows, and leave out all others and empty ones.
 
     Raises
     ------
     ParameterError
-        If one is given twice.
+        If one is given twice, with different values.
     """
     known = ("img", *Parameters.names_where(is_endpoint=True), "key", "blob")
     values: dict[str, Any] = {}
     for name, value in pairs:
-        if name in values:
-            raise ParameterError(f"{name} is given more than once; give it once.")
-        if name in known:
-            values[name] = value
+        if name not in known or (isinstance(value, str) and not value.strip(_SPACES)):
+            # A form sends a field that nobody filled in as empty text.
+            continue
+        # A query has the text of what may be a number in a body.
+        if name in values and str(values[name]) != str(value):
+            raise ParameterError(
+                f"{name} is given more than once, with different values; give it once."
+            )
+        values[name] = value
     return values
 
 
@@ -81,7 +88,8 @@ def understood(values: Mapping[str, Any]) -> Wanted:
         raise ParameterError(f"img = {_shorten(img)} must be a URL.")
     if not isinstance(values.get("key", ""), str):
         raise ParameterError("key must be text.")
-    return Wanted(Parameters.from_dict(given), _read_switch(values.get("blob", False)), img)
+    blob = _read_switch(values.get("blob", False))
+    return Wanted(Parameters.from_dict(given), blob, img.strip(_SPACES) if img else None)
 
 
 def _read_value(name: str, kind: Kind, value: object) -> object:
@@ -102,8 +110,8 @@ def _read_value(name: str, kind: Kind, value: object) -> object:
 
 
 def _read_number(name: str, value: object) -> float:
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = float(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(text := value.strip(_SPACES)):
+        value = float(text)
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             if math.isfinite(number := float(value)):
@@ -128,11 +136,14 @@ def _not_whole(name: str, value: object, allowed: str) -> ParameterError:
 
 
 def _read_switch(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value in TRUE + FALSE:
-        return value in TRUE
-    raise ParameterError(f"blob = {_shorten(value)} must be true or false.")
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    text = value.strip(_SPACES).lower() if isinstance(value, str) else ""
+    if text in TRUE + FALSE:
+        return text in TRUE
+    raise ParameterError(
+        f"blob = {_shorten(value)} must be true or false (also 1, yes, on and 0, no, off)."
+    )
 
 
 def _shorten(value: object) -> str:

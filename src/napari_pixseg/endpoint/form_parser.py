@@ -1,0 +1,95 @@
+"""Forms of clients: which parts are files, and how much of a stranger's form is held."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable
+
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartParser
+
+from napari_pixseg.endpoint.request_stream import ParsingStopped
+from napari_pixseg.errors import KeyRefused, PixsegError
+
+_MAX_FIELDS = 32
+_MAX_FILES = 4
+_HAS_FILE_NAME = re.compile(rb";\s*filename\s*=", re.IGNORECASE)
+_HAS_ENCODED_FILE_NAME = re.compile(rb";\s*filename\*(0\*?)?\s*=", re.IGNORECASE)
+_HAS_NAME = re.compile(rb";\s*name\s*=", re.IGNORECASE)
+
+
+class FormParser(MultiPartParser):
+    """Parses a form, and judges its key as soon as that has arrived.
+
+    Parameters
+    ----------
+    headers : Headers
+    stream : async generator of bytes
+    max_text : int
+        Longest text of a field, in bytes.
+    admit : callable or None
+        Receives the form's key, and raises if that is wrong; None if the request's key
+        was judged already. Until it was called, a file is held in memory only, up to
+        ``spool_max_size``.
+    """
+
+    def __init__(
+        self,
+        headers: Headers,
+        stream: AsyncGenerator[bytes, None],
+        max_text: int,
+        admit: Callable[[list[str]], None] | None,
+    ) -> None:
+        super().__init__(
+            headers,
+            stream,
+            max_files=_MAX_FILES,
+            max_fields=_MAX_FIELDS,
+            max_part_size=max_text,
+        )
+        self._admit = admit
+        self._held_bytes = 0
+
+    @property
+    def waits_for_key(self) -> bool:
+        """Whether no key has come yet."""
+        return self._admit is not None
+
+    def on_headers_finished(self) -> None:
+        """Begin a part; it is a file if it has a file name, however that is written."""
+        part = self._current_part
+        disposition = part.content_disposition or b""
+        if _HAS_ENCODED_FILE_NAME.search(disposition) and not _HAS_FILE_NAME.search(disposition):
+            # RFC 5987. The name itself is used nowhere.
+            part.content_disposition = disposition + b'; filename="encoded"'
+        if _HAS_FILE_NAME.search(part.content_disposition or b"") and not _HAS_NAME.search(
+            disposition
+        ):
+            part.content_disposition = (part.content_disposition or b"") + b'; name=""'
+        super().on_headers_finished()
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Take a piece of a part; of a stranger's file no more than fits into memory."""
+        if self._admit is not None and self._current_part.file is not None:
+            self._held_bytes += end - start
+            if self._held_bytes > self.spool_max_size:
+                raise ParsingStopped(
+                    KeyRefused(
+                        "A key is needed before the file: give it in the header Authorization: "
+                        "Bearer or WWW-Authenticate, in the query, or as the form's first field."
+                    )
+                )
+        super().on_part_data(data, start, end)
+
+    def on_part_end(self) -> None:
+        """Finish a part; a key is judged at once."""
+        super().on_part_end()
+        name, value = self.items[-1]
+        if self._admit is None or name != "key" or not isinstance(value, str):
+            return
+        if value.strip():
+            admit, self._admit = self._admit, None
+            try:
+                admit([value])
+            except PixsegError as error:
+                raise ParsingStopped(error) from None

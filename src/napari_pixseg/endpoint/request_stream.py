@@ -1,0 +1,136 @@
+"""The body of a request as a stream: bounded in size and time, unpacked, without preamble."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from asyncio import wait_for
+from collections.abc import AsyncGenerator
+
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+
+from napari_pixseg.endpoint.settings import Settings
+from napari_pixseg.endpoint.url_fetch import too_many_bytes
+from napari_pixseg.errors import Cancelled, NotAnImage, ParameterError, PixsegError
+
+_BLOCK_BYTES = 1 << 16
+_GZIP_WINDOW = 31
+# Between the body's begin and its first boundary; mail programs wrote a sentence there.
+_MAX_PREAMBLE_BYTES = 4 << 10
+
+
+class ParsingStopped(MultiPartException):
+    """Carries an error out of the form parser.
+
+    Only for exceptions of this type does the parser close its temporary files.
+    """
+
+    def __init__(self, reason: PixsegError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+async def read_within_limits(
+    request: Request, settings: Settings, limit: int
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body, unpacked if it is gzip; stop if it is too long or too slow.
+
+    The limit holds for what arrives and for what it unpacks to.
+    """
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise ParsingStopped(
+            NotAnImage("The Content-Encoding of a request must be gzip or identity (none).")
+        )
+    arriving = _receive_within_limits(request, settings, limit)
+    if not encoding.endswith("gzip"):
+        async for chunk in arriving:
+            yield chunk
+        return
+    total = 0
+    async for chunk in _unpack_gzip(arriving):
+        total += len(chunk)
+        if total > limit:
+            raise ParsingStopped(too_many_bytes(settings.max_bytes))
+        yield chunk
+
+
+async def _receive_within_limits(
+    request: Request, settings: Settings, limit: int
+) -> AsyncGenerator[bytes, None]:
+    announced = request.headers.get("content-length", "")
+    total = 0
+    end = time.monotonic() + settings.seconds
+    while True:
+        if total > limit or (announced.isdecimal() and int(announced) > limit):
+            raise ParsingStopped(too_many_bytes(settings.max_bytes))
+        try:
+            message = await wait_for(request.receive(), max(end - time.monotonic(), 0.01))
+        except TimeoutError:
+            too_slow = ParameterError(
+                f"The request took more than {settings.seconds:g} s to arrive; send a smaller "
+                "image."
+            )
+            raise ParsingStopped(too_slow) from None
+        if message["type"] == "http.disconnect":
+            raise ParsingStopped(Cancelled("The client went away."))
+        chunk = message.get("body", b"")
+        total += len(chunk)
+        yield chunk
+        if not message.get("more_body", False):
+            return
+
+
+async def _unpack_gzip(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Unpack gzip in small blocks, as a chunk may unpack to a thousand times its size."""
+    unpacker = zlib.decompressobj(_GZIP_WINDOW)
+    is_begun = False
+    try:
+        async for chunk in stream:
+            packed = chunk
+            while packed:
+                if unpacker.eof:
+                    # A file of gzip may have several members, one behind the other.
+                    unpacker = zlib.decompressobj(_GZIP_WINDOW)
+                is_begun = True
+                yield unpacker.decompress(packed, _BLOCK_BYTES)
+                packed = unpacker.unconsumed_tail or unpacker.unused_data
+        while is_begun and (rest := unpacker.decompress(b"", _BLOCK_BYTES)):
+            yield rest
+    except zlib.error:
+        raise ParsingStopped(_damaged_gzip()) from None
+    if is_begun and not unpacker.eof:
+        raise ParsingStopped(_damaged_gzip())
+
+
+def _damaged_gzip() -> ParameterError:
+    return ParameterError(
+        "The body is not valid gzip, which its Content-Encoding says it is; send it whole, or "
+        "uncompressed."
+    )
+
+
+async def skip_preamble(
+    stream: AsyncGenerator[bytes, None], boundary: bytes
+) -> AsyncGenerator[bytes, None]:
+    """Leave out what a form has before its first boundary, which parsers stumble over."""
+    opening = b"--" + boundary
+    start = bytearray()
+    async for chunk in stream:
+        start += chunk
+        # A boundary begins a line; within a line the same letters are text.
+        at = 0 if start.startswith(opening) else start.find(b"\n" + opening) + 1
+        is_found = at > 0 or start.startswith(opening)
+        if max(at, 0 if is_found else len(start) - len(opening)) > _MAX_PREAMBLE_BYTES:
+            raise ParsingStopped(
+                ParameterError("The form does not begin with the boundary of its Content-Type.")
+            )
+        if is_found:
+            yield bytes(start[at:])
+            break
+    else:
+        yield bytes(start)
+        return
+    async for chunk in stream:
+        yield chunk

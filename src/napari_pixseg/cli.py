@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -90,8 +91,6 @@ def _report_error(error: BaseException) -> int:
 
 def _speak_json() -> None:
     """Let messages for people be JSON, too, so that a program can read all of standard error."""
-    # Only programs need it.
-    import json
 
     class _AsJson(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

@@ -81,6 +81,8 @@ def _report_error(error: BaseException) -> int:
         sentence = f"Something unforeseen went wrong ({type(error).__name__}: {error})."
     elif isinstance(error, KeyboardInterrupt):
         sentence = CANCELLED
+    # A path may hold line breaks.
+    sentence = sentence.replace("\r", "\\r").replace("\n", "\\n")
     answer = attached_manifest(error) or Manifest.of_error(status, sentence)
     INTERRUPTION.claim_answer(1)
     _log.error(sentence)

@@ -78,7 +78,8 @@ def connected(address: str) -> Iterator[Any]:
     try:
         refuse_other_server(address, _CONNECT_SECONDS)
         client = _client(Client, address)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:
+        # Every protocol fails in its own way, and so does a server that is no scheduler.
         raise ParameterError(
             f"No Dask scheduler answers at {address!r}; check the address, for example "
             "tcp://192.0.2.1:8786, or leave it out to run on this machine."
@@ -107,15 +108,31 @@ def _client(kind: Any, address: str) -> Any:
 
     When the garbage collector meets it, it would wait in vain for its loop to answer, for
     20 seconds and in any thread.
+
+    Raises
+    ------
+    TimeoutError
+        If what answers does not speak as a scheduler; distributed would wait for it for ever.
     """
     client = kind.__new__(kind)
-    try:
-        client.__init__(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except BaseException:
+    failures: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            client.__init__(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except BaseException as error:  # noqa: BLE001 - told to the caller below
+            failures.append(error)
+
+    connecting = threading.Thread(target=connect, name="connect", daemon=True)
+    connecting.start()
+    connecting.join(_CONNECT_SECONDS + _LOOK_SECONDS)
+    if connecting.is_alive():
+        failures.append(TimeoutError(f"no answer within {_CONNECT_SECONDS} s"))
+    if failures:
         client.status = "closed"
         with suppress(Exception):
             client._loop_runner.stop()
-        raise
+        raise failures[0]
     return client
 
 

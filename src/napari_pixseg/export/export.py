@@ -37,6 +37,8 @@ from napari_pixseg.sources.urls import public_uri
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# Libraries below fsspec whose errors are not the operating system's.
+_FILE_SYSTEMS = ("fsspec", "aiohttp", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "azure")
 
 
 def export_segmentation(
@@ -69,7 +71,7 @@ def _output_location(path: object) -> OutputLocation:
         target = os.fspath(path)  # type: ignore[call-overload]
     except TypeError:
         target = ""
-    if not isinstance(target, str) or not target.strip():
+    if not isinstance(target, str) or not target.strip() or "\0" in target:
         raise ParameterError(
             f"{path!r} is not a place to write to; give a path or URL, for example out.ome.zarr."
         )
@@ -123,43 +125,65 @@ def _export_once(
 
 @contextmanager
 def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
-    """Turn the operating system's error about a full or read-only device into one sentence."""
+    """Turn errors about the place of the output into one sentence."""
     try:
         yield
-    except OSError as error:
-        if isinstance(error, PixsegError):
-            raise
-        if error.errno in _FULL:
-            raise NoSpace(
-                f"No space is left at {location.uri}; free some, and run again with resume."
-            ) from error
-        if error.errno == errno.ENAMETOOLONG:
-            raise ParameterError(
-                f"The name {location.name} is too long; give a shorter one."
-            ) from error
-        if (
-            error.errno in _UNWRITABLE
-            or not location.is_local
-            or _is_missing_target(error, location)
-        ):
-            reason = public_uri(error.strerror or str(error))
-            raise NoSpace(
-                f"{location.uri} cannot be written: {reason.rstrip('.')}; choose another path, or "
-                "make this one writable."
-            ) from error
+    except PixsegError:
         raise
+    except OSError as error:
+        failure = _describe_os_error(error, location)
+        if failure is None:
+            raise
+        raise failure from error
+    except Exception as error:
+        if location.is_local or not _is_of_file_system(error):
+            raise
+        # The text of the error may quote a URL with its secrets.
+        raise NoSpace(
+            f"{location.uri} cannot be written ({type(error).__name__}): see to the address, the "
+            "credentials and whether it may be written, or choose another path."
+        ) from None
 
 
-def _is_missing_target(error: OSError, location: OutputLocation) -> bool:
-    """Whether a folder of the output can neither be found nor be made, as below /proc."""
-    if error.errno not in (errno.ENOENT, errno.ENOTDIR) or not error.filename:
-        return False
-    # One of the two names may still contain "..", so both are normalized first.
-    missing = Path(os.path.abspath(os.fsdecode(error.filename)))
-    local = Path(os.path.abspath(os.fsdecode(location.local_path)))
-    # The lock and the partial file lie beside the output.
-    is_beside = missing.parent == local.parent and missing.name.startswith(f".{local.name}")
-    return is_beside or missing in (local, *local.parents) or local in missing.parents
+def _describe_os_error(error: OSError, location: OutputLocation) -> PixsegError | None:
+    """Return what an error means for the output; None if it is about something else."""
+    if error.errno in _FULL:
+        return NoSpace(f"No space is left at {location.uri}; free some, and run again with resume.")
+    if error.errno == errno.EFBIG:
+        return NoSpace(
+            f"A file of {location.uri} would be larger than this process may write; raise the "
+            "limit (ulimit -f), and run again with resume."
+        )
+    if error.errno == errno.ENAMETOOLONG:
+        return ParameterError(f"The name {location.name} is too long; give a shorter one.")
+    if error.errno in _UNWRITABLE or not location.is_local or _is_of_output(error, location):
+        reason = public_uri(error.strerror or str(error))
+        return NoSpace(
+            f"{location.uri} cannot be written: {reason.rstrip('.')}; choose another path, or "
+            "make this one writable."
+        )
+    return None
+
+
+def _is_of_output(error: OSError, location: OutputLocation) -> bool:
+    """Whether an error names the output, a folder above it, or a file in it or beside it."""
+    # The names may contain ".." or links, so all are resolved first.
+    local = Path(os.path.realpath(location.local_path))
+    for name in (error.filename, error.filename2):
+        if not isinstance(name, str | bytes):
+            continue
+        path = Path(os.path.realpath(os.fsdecode(name)))
+        # The lock and the partial file lie beside the output.
+        is_beside = path.parent == local.parent and path.name.startswith(f".{local.name}")
+        if is_beside or path in (local, *local.parents) or local in path.parents:
+            return True
+    return False
+
+
+def _is_of_file_system(error: Exception) -> bool:
+    """Whether a library that talks to a server raised an error, or one for what it cannot do."""
+    library = type(error).__module__.partition(".")[0]
+    return library in _FILE_SYSTEMS or isinstance(error, NotImplementedError)
 
 
 def _export_picture(

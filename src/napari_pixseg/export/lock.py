@@ -63,7 +63,7 @@ def only_writer(location: OutputLocation, is_store: bool) -> Iterator[Lock]:
 
 
 def _take_lock(location: OutputLocation, is_store: bool) -> Lock:
-    folder = location.local_path.resolve()
+    folder = Path(os.path.realpath(location.local_path))
     path = folder / LOCK_NAME if is_store else folder.with_name(f".{folder.name}.lock")
     made_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)

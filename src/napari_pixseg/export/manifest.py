@@ -82,7 +82,15 @@ class Manifest:
                 values.get("error"),
                 dict(values.get("details") or {}),
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # Text can nest deeper than Python's stack, and a number can be infinite.
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             # The other errors would speak of Python's types, not of the text.
             reason = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
             raise ParameterError(

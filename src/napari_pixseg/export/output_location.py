@@ -58,14 +58,21 @@ class OutputLocation:
     @cached_property
     def _filesystem_and_path(self) -> tuple[Any, str]:
         target = os.path.expanduser(self.target)
-        if (local := LocalFiles.path_of(target)) is not None:
-            return LocalFiles(), local.rstrip("/")
+        try:
+            local = LocalFiles.path_of(target)
+        except FileNotFoundError:
+            raise ParameterError(
+                f"{self.target} leads nowhere, because the current folder was removed; change to "
+                "another folder, or give an absolute path."
+            ) from None
+        if local is not None:
+            return LocalFiles(), local.rstrip("/") or "/"
         # Only URLs need it, and it is slow to import.
         import fsspec
 
         try:
             filesystem, path = fsspec.core.url_to_fs(target)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError) as error:
             raise ParameterError(
                 f"{public_uri(self.target)} cannot be reached ({error}); give a path, or a URL of "
                 "a kind that fsspec knows, such as s3:// or memory://."
@@ -93,7 +100,8 @@ class OutputLocation:
     @property
     def real_uri(self) -> str:
         """The URI after following the file system's links."""
-        return self.local_path.resolve().as_uri() if self.is_local else self.uri
+        # Path.resolve() would raise an error of its own where links form a loop.
+        return Path(os.path.realpath(self.local_path)).as_uri() if self.is_local else self.uri
 
     @property
     def name(self) -> str:
@@ -254,7 +262,9 @@ class OutputLocation:
 
         filesystem, path = self._filesystem_and_path
         if self.is_local:
-            return zarr.storage.LocalStore(self.local_path)
+            from napari_pixseg.sources.regular_files import RegularFileStore
+
+            return RegularFileStore(self.local_path)
         if not filesystem.async_impl:
             # Only the few file systems that are not asynchronous need it.
             from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper

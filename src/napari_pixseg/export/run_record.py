@@ -24,7 +24,7 @@ def load_record(location: OutputLocation) -> JsonObject | None:
     """Return the run record of a store; None if it has no readable one."""
     try:
         record = json.loads(location.child(RECORD_NAME).read_bytes() or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -252,10 +252,22 @@ def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Loca
     if found := _URL.match(text):
         # Schemes may be written in any case, but fsspec knows them in lower case.
         text = found.group().lower() + text[found.end() :]
-        return Location(text, public_uri(text), is_url=True, retries=retries)
+        try:
+            return Location(text, public_uri(text), is_url=True, retries=retries)
+        except ValueError as error:
+            # The URL itself may hold secrets.
+            raise InputNotFound(
+                f"The URL of the input cannot be read ({error}); check its address."
+            ) from None
     if not text or "\0" in text:
         raise InputNotFound(f"{text!r} is not a path: give the path or URL of an image.")
-    absolute = os.path.abspath(os.path.expanduser(text))
+    try:
+        absolute = os.path.abspath(os.path.expanduser(text))
+    except FileNotFoundError:
+        raise InputNotFound(
+            f"{text} leads nowhere, because the current folder was removed; change to another "
+            "folder, or give an absolute path."
+        ) from None
     return Location(absolute, Path(absolute).as_uri())
 
 

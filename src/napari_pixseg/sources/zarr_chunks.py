@@ -23,7 +23,6 @@ from numpy.typing import DTypeLike
 from zarr.codecs import BytesCodec
 from zarr.core.chunk_grids import RegularChunkGrid
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
-from zarr.storage import LocalStore
 
 from napari_pixseg.slices import (
     ChunkIndex,
@@ -33,6 +32,7 @@ from napari_pixseg.slices import (
     cut_along_chunks,
     plain_box,
 )
+from napari_pixseg.sources.regular_files import LOCAL_STORES, open_regular
 from napari_pixseg.sources.source import ChunkedArray
 
 ZarrArray: TypeAlias = zarr.Array[Any]
@@ -131,8 +131,9 @@ class ChunkFiles(ChunkedArray):
         return f"{self.folder}/{self.array.metadata.encode_chunk_key(index)}"
 
     def _read_chunk(self, index: ChunkIndex) -> Samples | None:
+        path = self._path_of_chunk(index)
         try:
-            with open(self._path_of_chunk(index), "rb", buffering=0) as file:
+            with open(path, "rb", buffering=0, opener=open_regular) as file:
                 content = file.read()
         except _CHUNK_IS_MISSING:
             return None
@@ -189,7 +190,7 @@ def _write_file(path: str, content: Any) -> None:
 def with_fast_local_io(array: ZarrArray) -> ZarrArray | ChunkFiles:
     """Return an array with the same content, faster if its chunks are plain local files."""
     store = array.store_path.store
-    if type(store) is not LocalStore or array.ndim == 0 or array.dtype.kind not in "buif":
+    if type(store) not in LOCAL_STORES or array.ndim == 0 or array.dtype.kind not in "buif":
         return array
     metadata = array.metadata
     if isinstance(metadata, ArrayV3Metadata):

@@ -1,0 +1,70 @@
+"""Files of a local zarr store, and nothing else: a pipe or a device in their place is never read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
+
+_SPECIAL = "it is a pipe or a device, not a file"
+_LOOP = "its links form a loop"
+# Opening a pipe would wait for somebody who writes to it.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+
+
+def open_regular(path: str, flags: int) -> int:
+    """Open a file, as an opener for :func:`open`.
+
+    Raises
+    ------
+    ValueError
+        If there is something else at the path; a folder is refused by :func:`open`.
+    """
+    try:
+        descriptor = os.open(path, flags | _AT_ONCE)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(_LOOP) from None
+        if error.errno == errno.ENXIO:
+            raise ValueError(_SPECIAL) from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        os.close(descriptor)
+        raise ValueError(_SPECIAL)
+    return descriptor
+
+
+class RegularFileStore(LocalStore):
+    """A local store that reads files only; zarr would wait for pipes, and read devices for ever."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Read a file; None if there is none.
+
+        Raises
+        ------
+        ValueError
+            If there is something else.
+        """
+        try:
+            mode = os.stat(self.root / key).st_mode
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ValueError(f"{key} cannot be read: {_LOOP}") from None
+        else:
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ValueError(f"{key} cannot be read: {_SPECIAL}")
+        return await super().get(key, prototype, byte_range)
+
+
+# What stores are files of this machine, and are read and written without zarr where that is faster.
+LOCAL_STORES = (LocalStore, RegularFileStore)

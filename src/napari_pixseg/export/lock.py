@@ -67,6 +67,12 @@ def _take_lock(location: OutputLocation, is_store: bool) -> Lock:
     path = folder / LOCK_NAME if is_store else folder.with_name(f".{folder.name}.lock")
     made_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        # Opening a pipe or a device would not make it a lock.
+        raise OutputConflict(
+            f"{location.uri} cannot be locked, because {path} is no file; remove it, or choose "
+            "another path."
+        )
     while True:
         file = open(path, "a+b")  # noqa: SIM115 - closed when the lock is released
         if not _try_lock(file):

@@ -94,11 +94,25 @@ def _check_format(location: OutputLocation, blob: bool) -> None:
             f"{location.name} would be a {location.suffix} file, which cannot be written; give a "
             f"path that ends in .ome.zarr, {', '.join(PICTURES)}."
         )
+    if location.suffix not in PICTURES and not _is_utf8(location.target):
+        raise ParameterError(
+            f"{location.name!r} is no name in UTF-8, which the metadata of a store must be; give "
+            "another one."
+        )
     if blob and location.suffix not in PICTURES:
         raise ParameterError(
             f"blob gives the picture alone, but {location.name} is not a picture; "
             f"give a path that ends in {', '.join(PICTURES)}."
         )
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether text is without the marks that Python puts in place of bytes it cannot read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_outputs(outputs: tuple[str, ...]) -> None:

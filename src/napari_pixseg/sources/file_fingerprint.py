@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -52,6 +53,11 @@ def _walk_files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
         entries = os.scandir(path)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        # Two folders may hold links to each other.
+        if error.errno == errno.ELOOP:
+            return
+        raise
     with entries:
         for entry in entries:
             # Hidden files are either left by desktops and network file systems, or metadata
@@ -59,9 +65,24 @@ def _walk_files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
             if entry.name.startswith("."):
                 continue
             inner = f"{name}/{entry.name}"
+            if _is_loop(entry, path):
+                continue
             if entry.is_dir():
                 yield from _walk_files(entry.path, inner)
             else:
                 # A file may be removed while others are looked at.
                 with suppress(FileNotFoundError):
                     yield inner, entry.stat()
+
+
+def _is_loop(entry: os.DirEntry[str], folder: str) -> bool:
+    """Whether an entry of a folder is a link that leads to itself, or back to where it is."""
+    if not entry.is_symlink():
+        return False
+    try:
+        if not entry.is_dir():
+            return False
+    except OSError:
+        return True
+    above = os.path.realpath(entry.path)
+    return os.path.commonpath([above, os.path.realpath(folder)]) == above

@@ -1,12 +1,13 @@
-"""Files of a local zarr store, and nothing else: a pipe or a device in their place is never read."""
+"""Files of a local zarr store, and nothing else: pipes and devices are never read."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from typing import TypeGuard
 
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
@@ -66,5 +67,6 @@ class RegularFileStore(LocalStore):
         return await super().get(key, prototype, byte_range)
 
 
-# What stores are files of this machine, and are read and written without zarr where that is faster.
-LOCAL_STORES = (LocalStore, RegularFileStore)
+def is_plainly_local(store: Store) -> TypeGuard[LocalStore]:
+    """Whether a store's keys are plain files, which may be read and written without zarr."""
+    return type(store) in (LocalStore, RegularFileStore)

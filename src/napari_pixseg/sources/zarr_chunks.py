@@ -32,7 +32,7 @@ from napari_pixseg.slices import (
     cut_along_chunks,
     plain_box,
 )
-from napari_pixseg.sources.regular_files import LOCAL_STORES, open_regular
+from napari_pixseg.sources.regular_files import is_plainly_local, open_regular
 from napari_pixseg.sources.source import ChunkedArray
 
 ZarrArray: TypeAlias = zarr.Array[Any]
@@ -190,7 +190,7 @@ def _write_file(path: str, content: Any) -> None:
 def with_fast_local_io(array: ZarrArray) -> ZarrArray | ChunkFiles:
     """Return an array with the same content, faster if its chunks are plain local files."""
     store = array.store_path.store
-    if type(store) not in LOCAL_STORES or array.ndim == 0 or array.dtype.kind not in "buif":
+    if not is_plainly_local(store) or array.ndim == 0 or array.dtype.kind not in "buif":
         return array
     metadata = array.metadata
     if isinstance(metadata, ArrayV3Metadata):

@@ -25,7 +25,7 @@ from napari_pixseg.sources.missing_codecs import describe_missing_codec
 from napari_pixseg.sources.network_faults import denied_input, is_passing, is_unconnected
 from napari_pixseg.sources.ome_metadata import with_ome_metadata
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
-from napari_pixseg.sources.regular_files import LOCAL_STORES, RegularFileStore
+from napari_pixseg.sources.regular_files import RegularFileStore, is_plainly_local
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.source import Source, axes_of_names
 from napari_pixseg.sources.zarr_chunks import ZarrArray, with_fast_local_io
@@ -222,7 +222,7 @@ def _source_of_array(array: ZarrArray, name: str, uri: str | None) -> ZarrSource
 
 def _local_fingerprint(place: StorePath) -> FileFingerprint | None:
     # Servers list their files slowly, or not at all.
-    if type(place.store) not in LOCAL_STORES:
+    if not is_plainly_local(place.store):
         return None
     return FileFingerprint(os.path.join(place.store.root, place.path))
 

@@ -86,6 +86,12 @@ class CorruptInput(PixsegError, ValueError):
     status = 422
 
 
+class OversizedChunk(CorruptInput):
+    """A chunk that opens to more than its metadata say: damaged, and not decoded any further."""
+
+    status = 413
+
+
 class RecountNeeded(ParameterError):
     """The existing color table is not enough: the pixels must be counted again."""
 

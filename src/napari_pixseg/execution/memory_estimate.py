@@ -65,10 +65,13 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
     sample = image.dtype.itemsize * image.color_channels
     # A chunk is decoded as a whole, even where a tile is only a part of it.
     decoded = max(tile_pixels, math.prod(image.chunks or (0,))) * sample
+    if not image.source.is_in_memory:
+        # It may hold channels that take no part.
+        decoded = max(decoded, image.source.decoding_bytes)
     per_thread = _COUNTERS + decoded + tile_pixels * (2 * sample + _PER_PIXEL)
     total = _BASE + min(pixels, _COLORS) * _PER_COLOR + threads * per_thread
     if image.source.is_in_memory:
-        total += pixels * sample
+        total += max(pixels * sample, image.source.decoding_bytes)
     if regions:
         per_pixel = _PER_PIXEL_OF_REGIONS + (_PER_ROW if active_client() is not None else 0)
         total += min(threads * tile_pixels, pixels) * per_pixel

@@ -17,6 +17,7 @@ from napari_pixseg.errors import (
     CorruptInput,
     InputNotFound,
     NotAnImage,
+    OversizedChunk,
     PixsegError,
     Unavailable,
 )
@@ -83,7 +84,8 @@ def _damage_reported(source: Source, box: PixelSlices) -> Iterator[None]:
         damaged = damaged_chunks(source, box)
         if not damaged:
             raise
-        raise CorruptInput(_describe_damage(source, damaged[0], error)) from None
+        kind = OversizedChunk if isinstance(error, OversizedChunk) else CorruptInput
+        raise kind(_describe_damage(source, damaged[0], error)) from None
 
 
 def damaged_chunks(source: Source, box: PixelSlices) -> list[ChunkIndex]:
@@ -217,7 +219,7 @@ def _is_damage(source: Source, error: BaseException) -> bool:
         return _is_damage(source, error.__context__)
     # Only gzip reports damaged content with an OSError.
     is_transient = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
-    return not is_transient and not isinstance(error, PixsegError)
+    return isinstance(error, OversizedChunk) or not (is_transient or isinstance(error, PixsegError))
 
 
 def _describe_damage(source: Source, index: ChunkIndex, error: BaseException) -> str:

@@ -11,10 +11,11 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from napari_pixseg.errors import NotAnImage
+from napari_pixseg.errors import NotAnImage, TooLarge
 from napari_pixseg.slices import Samples
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.location import Location
+from napari_pixseg.sources.size_limits import extent_of_gif
 from napari_pixseg.sources.source import ACCEPTED, Source
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def open_picture(location: Location, head: bytes) -> Source:
     with closing(location.open()) as file, _unlimited_pillow() as pillow:
         image = _open_with_pillow(pillow, file, location, head)
         layout = _choose_layout(image, file, location)
+        if image.format == "GIF" and layout.frames:
+            _refuse_frames_outside(extent_of_gif(file), layout, location)
     version = tuple(sorted(identity.items()))
     array = PictureArray(location, layout.shape, np.dtype(layout.dtype), version, (layout,))
     return Source(
@@ -137,6 +140,15 @@ def open_picture(location: Location, head: bytes) -> Source:
         fingerprint=location.fingerprint,
         is_in_memory=True,
     )
+
+
+def _refuse_frames_outside(extent: tuple[int, int], layout: _Layout, location: Location) -> None:
+    height, width = layout.shape[1:3]
+    if extent[0] > height or extent[1] > width:
+        raise TooLarge(
+            f"{location.shown} has frames that cover {extent[1]} x {extent[0]} pixels, but its "
+            f"canvas has {width} x {height}; save it again."
+        )
 
 
 def source_of_image(image: PillowImage) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from napari_pixseg.errors import NotAnImage
 from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples
 from napari_pixseg.sources.input_evidence import InputEvidence
 from napari_pixseg.sources.location import Identity
+from napari_pixseg.sources.size_limits import refuse_large_array, refuse_large_part
 
 ACCEPTED = (
     "accepted are zarr and OME-Zarr stores, TIFF files, pictures such as PNG or JPEG, "
@@ -160,6 +162,15 @@ class Source:
             return None
         return tuple(int(length) for length in self.chunks)
 
+    @property
+    def decoding_bytes(self) -> int:
+        """Memory that decoding one chunk, tile or picture takes; 0 for arrays in memory."""
+        itemsize = np.dtype(self.array.dtype).itemsize
+        if self.kind == "picture":
+            # The decoder has its own copy of the pixels.
+            return int(2 * itemsize * math.prod(self.array.shape))
+        return int(itemsize * math.prod(self.decoded_chunks or (0,)))
+
     def refuse_absence(self) -> None:
         """Refuse an input of which nothing exists but metadata; only zarr arrays can be so.
 
@@ -219,6 +230,8 @@ def check_source(source: Source) -> Source:
     ------
     NotAnImage
         If its samples are no numbers, if it has fewer than two dimensions, or if one is empty.
+    TooLarge
+        If it promises more than can be, or what is decoded at once does not fit into memory.
     """
     dtype = np.dtype(source.array.dtype)
     shape = tuple(source.array.shape)
@@ -233,4 +246,13 @@ def check_source(source: Source) -> Source:
             f"{source.name} has shape {shape}: an image needs two dimensions or more, none "
             "of them empty."
         )
+    refuse_large_array(shape, dtype.itemsize, source.name)
+    # The identity of a file has its size, that of a zarr has none.
+    file_bytes = source.identity.get("size")
+    refuse_large_part(source.decoding_bytes, _describe_part(source), source.name, file_bytes)
     return source
+
+
+def _describe_part(source: Source) -> str:
+    chunks = source.decoded_chunks
+    return "picture" if chunks is None else f"chunk of {chunks}"

@@ -9,6 +9,7 @@ chunks) is left to zarr.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ from napari_pixseg.slices import (
     cut_along_chunks,
     plain_box,
 )
+from napari_pixseg.sources.bounded_decoding import decode_at_most
 from napari_pixseg.sources.regular_files import is_plainly_local, open_regular
 from napari_pixseg.sources.source import ChunkedArray
 
@@ -138,7 +140,8 @@ class ChunkFiles(ChunkedArray):
         except _CHUNK_IS_MISSING:
             return None
         if self.codec is not None:
-            content = self.codec.decode(content)
+            size = math.prod(self.chunks) * self.stored.itemsize
+            content = decode_at_most(self.codec, content, size)
         return np.frombuffer(content, self.stored).reshape(self.chunks)
 
     def _is_whole_chunks(self, box: PixelSlices, value: object) -> bool:

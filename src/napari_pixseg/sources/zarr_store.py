@@ -16,7 +16,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
-from napari_pixseg.errors import NotAnImage, PixsegError
+from napari_pixseg.errors import NotAnImage, PixsegError, TooLarge
 from napari_pixseg.slices import ChunkIndex
 from napari_pixseg.sources.chunk_presence import ZarrCensus, refuse_absence
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
@@ -27,6 +27,7 @@ from napari_pixseg.sources.ome_metadata import with_ome_metadata
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
 from napari_pixseg.sources.regular_files import RegularFileStore, is_plainly_local
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
+from napari_pixseg.sources.size_limits import refuse_large_metadata
 from napari_pixseg.sources.source import Source, axes_of_names
 from napari_pixseg.sources.zarr_chunks import ZarrArray, with_fast_local_io
 
@@ -41,6 +42,9 @@ _Json: TypeAlias = Mapping[str, Any]
 
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+
+
+_ARCHIVES = ("zip", "tar", "libarchive")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,11 @@ class ZarrSource(Source):
 def is_store(location: Location) -> bool:
     """Whether there is zarr metadata at the location."""
     if not location.is_url:
-        return any(os.path.isfile(os.path.join(location.address, name)) for name in _DOCUMENTS)
+        paths = [os.path.join(location.address, name) for name in _DOCUMENTS]
+        documents = [path for path in paths if os.path.isfile(path)]
+        for path in documents:
+            refuse_large_metadata(os.path.getsize(path), path)
+        return bool(documents)
     if "?" in location.address:
         # The name of a document, put behind the URL, would become part of its query.
         return False
@@ -156,7 +164,12 @@ def source_of_node(node: _Node, name: str | None = None, retries: int = DEFAULT_
 
 def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
     try:
+        # An archive knows the size without opening the document, and a few bytes may become many.
+        if filesystem.protocol in _ARCHIVES:
+            refuse_large_metadata(filesystem.info(path)["size"], path)
         return isinstance(json.loads(filesystem.cat_file(path)), dict)
+    except TooLarge:
+        raise
     except Exception as error:
         # A server that fails says nothing about the document.
         if is_passing(error) and not is_unconnected(error):

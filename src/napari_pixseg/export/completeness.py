@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_pixseg.errors import OutputConflict, OutputLost
+from napari_pixseg.errors import OutputLost
 from napari_pixseg.export.completed_tiles import find_present_chunks
 from napari_pixseg.export.manifest import JsonObject
 from napari_pixseg.export.output_location import TABLE_NAME, OutputLocation
@@ -51,19 +51,6 @@ class StoreContents:
                 f"{self.location.uri} is not finished, because {gap}: it was changed, moved or "
                 "written elsewhere during the run; leave it alone, and run again with resume "
                 "(resume=True, --resume)."
-            )
-
-    def refuse_gaps_of_finished(self) -> None:
-        """Refuse to take a store for finished that is no longer whole.
-
-        Raises
-        ------
-        OutputConflict
-        """
-        if gap := self.find_gap():
-            raise OutputConflict(
-                f"{self.location.uri} has a manifest but is not whole, because {gap}; ask to "
-                "overwrite it (overwrite=True, --overwrite)."
             )
 
     def find_gap(self) -> str | None:

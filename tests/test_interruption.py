@@ -76,12 +76,12 @@ PLACES = {
     "planning": "segmentation.plan_tiles",
     "checking the output": "export.export.check_target",
     "taking the lock": "export.export.only_writer",
-    "counting": "classification.pixels.run_tiles",
+    "counting": "classification.counting.run_tiles",
     "a graph": "execution.scheduler.tile_graph",
     "the decision": "segmentation.decide",
     "a tile on another thread": "regions.tile_components.find_components",
     "stitching": "regions.numbering.number_all",
-    "the table": "export.ome_zarr.write_parquet",
+    "the table": "export.region_export.write_parquet",
     "the manifest": "export.store_transaction.decided_details",
 }
 

@@ -103,6 +103,7 @@ class Classes:
 
     def lookup(self, table: ColorTable) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """Return class by packed color, (2^24 + 1,); 0 for colors not counted and no data."""
+        # One entry more than there are colors: pixels without data index the last one, which is 0.
         lookup = np.zeros(COLORS + 1, self.dtype)
         lookup[table.packed] = self.color_classes
         return lookup
@@ -131,6 +132,7 @@ def decide(table: ColorTable, parameters: Parameters, *, gray: bool = False) -> 
     RecountNeeded
         If the table was counted for another color space or semantics.
     """
+    # First of all: the bytes of a foreign table would pass for sRGB colors without an error.
     refuse_foreign(table, parameters)
     if not len(table):
         raise ClassError("No pixel has data, so there is nothing to segment; check the input.")
@@ -141,6 +143,7 @@ def decide(table: ColorTable, parameters: Parameters, *, gray: bool = False) -> 
     color_classes = partition.classify(colors)
     totals = _sum_classes(color_classes, len(partition.centers), table, parameters)
     palette16 = _make_palette(partition, totals, parameters, gray)
+    # imagemagick6 pictures of 16 bits need the colors before they are reduced to bytes.
     palette = to_byte(palette16)
     rows = _make_class_table(partition, totals[1:, 0], palette[1:])
     return Classes(parameters, scale_spaces, partition, rows, palette, palette16, color_classes)
@@ -162,6 +165,7 @@ def _analyze_channels(
     table: ColorTable, colors: NDArray[np.uint8], parameters: Parameters
 ) -> tuple[ChannelScaleSpace, ChannelScaleSpace, ChannelScaleSpace]:
     counts = np.zeros((3, BINS), np.int64)
+    # Histograms are made from the table: 2^24 rows at most, however many pixels there are.
     kernels.add_histograms(colors, table.counts, counts)
     if parameters.semantics == "documented":
         threshold = parameters.st * table.pixels / REFERENCE_PIXELS
@@ -225,6 +229,7 @@ def _make_class_table(
     rows["number"] = np.arange(1, len(counts) + 1)
     rows["color"] = colors
     rows["count"] = counts
+    # An image whose classes are all empty must not divide by 0.
     rows["percentage"] = 100.0 * counts / max(int(counts.sum()), 1)
     if len(partition.centers):
         rows["box"] = partition.boxes

@@ -57,6 +57,7 @@ class ColorCounter:
 
     def add_packed(self, packed: NDArray[np.uint32]) -> None:
         """Count packed colors of any shape; ``NO_DATA`` is left out."""
+        # Kernels are compiled for one memory layout.
         flat = np.ascontiguousarray(packed).reshape(-1)
         with self._lend_counters(flat.size) as counters:
             _count_packed(flat, counters.counts)
@@ -90,7 +91,9 @@ class ColorCounter:
                 counters = _CounterSet()
                 with self._lock:
                     self._full.append(table)
+            # Outside the lock: counting takes long, and each thread has a set of its own.
             yield counters
+            # Not in a finally clause: interrupted counters hold an unknown part of the pixels.
             counters.pixels += size
             with self._lock:
                 self._idle.append(counters)

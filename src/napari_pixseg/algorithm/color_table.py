@@ -29,6 +29,7 @@ COLORS = 1 << 24
 NO_DATA = np.uint32(COLORS)
 
 
+# Converted tables take up to 48 MiB each. Users switch back and forth between few color spaces.
 _SPACES_KEPT = 4
 
 # 32-bit counters cannot overflow with so many pixels.
@@ -182,6 +183,7 @@ class ColorTable:
         if converted is None:
             converted = forward_bytes(space, self.colors)
             while len(self._converted) >= _SPACES_KEPT:
+                # The oldest goes first. Another thread may have removed it already.
                 self._converted.pop(next(iter(self._converted)), None)
             self._converted[space] = converted
         return converted
@@ -196,6 +198,7 @@ class ColorTable:
         import hashlib
 
         digest = hashlib.sha256(b"" if self.space is None else bytes([self.space]))
+        # A fixed byte order makes the hash the same on every processor.
         digest.update(np.ascontiguousarray(self.packed, "<u4").data)
         digest.update(np.ascontiguousarray(self.counts, "<i8").data)
         return digest.hexdigest()
@@ -241,6 +244,7 @@ def _count_in_scratch(flat: Packed) -> tuple[Packed, Counts]:
     seen = np.empty(min(flat.size, COLORS + 1), np.uint32)
     with _scratch_pool.lend() as scratch:
         distinct = kernels.count_packed_colors(flat, scratch, seen)
+        # Few distinct colors are sorted sooner than 2^24 counters are searched.
         colors = np.sort(seen[:distinct])
         counts = np.empty(len(colors), np.int64)
         kernels.take_counts(colors, scratch, counts)
@@ -248,6 +252,7 @@ def _count_in_scratch(flat: Packed) -> tuple[Packed, Counts]:
 
 
 def _add_tables(one: ColorTable, other: ColorTable) -> ColorTable:
+    # Merged tables can be no longer than the number of colors, so this never wastes much.
     most = min(len(one) + len(other), COLORS)
     packed = np.empty(most, np.uint32)
     counts = np.empty(most, np.int64)

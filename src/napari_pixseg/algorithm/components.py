@@ -88,6 +88,7 @@ class Components:
     def face(self, axis: int, side: int) -> Ints:
         """Return the components on the first (side 0) or last (side 1) pixels along an axis."""
         shape = (*self.shape[:axis], 1, *self.shape[axis + 1 :])
+        # Along x a face is the first or last run of each line, so no pixel need be painted.
         if axis == len(self.shape) - 1:
             runs = self.first_runs[1:] - 1 if side else self.first_runs[:-1]
             return self.numbers[runs].reshape(shape)
@@ -140,7 +141,9 @@ def find_components(
     values = np.empty(first_runs[-1], rows.dtype)
     run_kernels.cut_runs(rows, first_runs, starts, values)
     if len(background):
+        # Done on runs, of which there are far fewer than pixels.
         values[np.isin(values, _as_values(background, classes.dtype, rows.dtype))] = 0
+    # At first every run is a set of its own: its own parent.
     numbers = np.arange(first_runs[-1], dtype=np.int32)
     earlier = _list_earlier_lines(connectivity)
     run_kernels.unite_runs(classes.shape, earlier, first_runs, starts, values, numbers)
@@ -170,6 +173,7 @@ def sum_samples(
     """
     dtype = parts[0][1].dtype
     channels = parts[0][1].shape[-1]
+    # Sums of 64-bit integers could overflow; floats lose digits but no magnitude.
     exact = dtype.kind in "bui" and dtype.itemsize < 8
     totals = np.zeros((len(components) + 1, channels), np.int64 if exact else np.float64)
     # The run at which the next part of each line begins.
@@ -217,6 +221,7 @@ def _as_values(numbers: Sequence[int], dtype: np.dtype[Any], compilable: np.dtyp
 def _list_earlier_lines(connectivity: int) -> Offsets:
     """Return earlier lines that touch a line, (m, 3): dz, dy and the reach along x."""
     steps = [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
+    # A step along z or y uses up one of the axes; what is left may go along x.
     reachable = [(dz, dy, connectivity - abs(dz) - abs(dy)) for dz, dy in steps]
     touching = [(dz, dy, min(reach, 1)) for dz, dy, reach in reachable if reach >= 0]
     return np.array(touching, np.int64).reshape(-1, 3)

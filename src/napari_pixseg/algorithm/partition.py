@@ -73,12 +73,14 @@ class Partition:
         if not len(self.centers):
             return result
         first, last = _find_containing_intervals(self.intervals)
+        # Channel 0 is not needed to number a box, as in any row-major index.
         shape = (len(self.intervals[1]), len(self.intervals[2]))
 
         def classify_part(part: slice) -> None:
             kernels.classify_colors(colors[part], first, last, shape, self.numbers, result[part])
 
         parallel_slices(classify_part, len(colors), _SHARED_FROM)
+        # Colors outside all kept boxes go to the nearest center.
         left = result == 0
         count = np.count_nonzero(left)
         if 2 * count > left.size:
@@ -183,6 +185,7 @@ def _refuse_class_count(kept: int, counts: NDArray[np.int64], parameters: Parame
 def round_means(totals: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return means (n, 3) of byte sums in (n, 4) totals, rounded half up."""
     # In integers, because floating-point sums would be inexact beyond 2^53.
+    # An empty box has a count of 0; its mean becomes 0 instead of an error.
     count = np.maximum(totals[:, :1], 1)
     means: NDArray[np.int64] = (2 * totals[:, 1:] + count) // (2 * count)
     return means

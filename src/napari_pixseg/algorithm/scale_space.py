@@ -107,6 +107,7 @@ def analyze_histogram(histogram: NDArray[np.int64], threshold: float) -> Channel
     ChannelScaleSpace
     """
     smoothed = _smooth_at_all_scales(histogram)
+    # The reference differentiates twice rather than with one second-order stencil.
     curvature = _differentiate(_differentiate(smoothed))
     marks = _mark_curved_runs(curvature, threshold)
     _consolidate_marks(marks)
@@ -147,6 +148,7 @@ def _half_gaussian(scale: float) -> NDArray[np.float64]:
 
 def _differentiate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     result = np.empty_like(rows)
+    # One-sided differences at the ends, where a neighbor is missing.
     result[:, 0] = -1.5 * rows[:, 0] + 2.0 * rows[:, 1] - 0.5 * rows[:, 2]
     result[:, 1:-1] = (rows[:, 2:] - rows[:, :-2]) / 2.0
     result[:, -1] = 0.5 * rows[:, -3] - 2.0 * rows[:, -2] + 1.5 * rows[:, -1]
@@ -159,6 +161,7 @@ def _mark_curved_runs(curvature: NDArray[np.float64], threshold: float) -> NDArr
     signs[(curvature >= -threshold) & (curvature < threshold)] = 0
     marks = np.zeros_like(signs)
     for row, row_signs in zip(marks, signs, strict=True):
+        # Flat bins are skipped, so a flat stretch does not end a run of one sign.
         steep = np.flatnonzero(row_signs)
         stays = steep[1:][row_signs[steep[1:]] == row_signs[steep[:-1]]]
         row[stays] = row_signs[stays]
@@ -169,6 +172,7 @@ def _consolidate_marks(marks: NDArray[np.int8]) -> None:
     """Move every mark to the mark of the next finer row that it stems from, fine to coarse."""
     # Bytes, 1 where a bin is marked, can be searched and counted quickly.
     marked = [bytearray((row != 0).tobytes()) for row in marks]
+    # Row by row toward coarser scales, because each row is traced to one that is final.
     for i in range(len(marks) - 2, -1, -1):
         values = marks[i].tolist()
         row = marked[i]
@@ -248,6 +252,7 @@ def _sign_bins(
     signs = np.zeros(BINS, np.int8)
     scales = np.full(BINS, np.nan)
     for node in _list_active_nodes(root.children):
+        # A node that ends with a concave mark has a peak inside.
         is_peak = marks[node.row, node.right] == -1
         signs[node.left : node.right + 1] = 1 if is_peak else -1
         scales[node.left : node.right + 1] = node.scale

@@ -28,6 +28,7 @@ class ClassTable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Graphs carry the table to workers, and most of its entries are zeros.
+        # The fastest level already removes nearly all of the zeros.
         content = zlib.compress(self.entries.tobytes(), level=1)
         return _unpack_table, (content, self.entries.dtype)
 
@@ -66,6 +67,7 @@ def look_up_classes(tile: Tile, table: ClassTable) -> NDArray[Any]:
     classes = np.empty(tile.shape, table.entries.dtype)
     if tile.byte_parts is None:
         packed = np.ascontiguousarray(tile.packed_colors())
+        # Counting zeros is free in the kernel, and most tiles have none to look at again.
         zeros = kernels.look_up_colors(packed.reshape(-1), table.entries, classes.reshape(-1))
         is_unknown = bool(zeros and ((classes == 0) & (packed != NO_DATA)).any())
     else:
@@ -78,6 +80,7 @@ def look_up_classes(tile: Tile, table: ClassTable) -> NDArray[Any]:
 
 def _look_up_part(part: NDArray[np.uint8], table: ClassTable, result: NDArray[Any]) -> bool:
     """Look up a part of a tile; return whether it holds a color that was not counted."""
+    # A part narrower than its tile is no contiguous view, which the kernel needs.
     classes = result if result.flags.c_contiguous else np.empty(result.shape, result.dtype)
     rows = part.reshape(-1, part.shape[-1])
     zeros = kernels.look_up_pixels(rows, table.entries, classes.reshape(-1))

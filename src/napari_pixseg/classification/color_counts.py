@@ -57,6 +57,7 @@ class ColorCount:
         with self._lock:
             if self._table is None:
                 try:
+                    # The window is measured first: samples become colors by it.
                     pixels = self.pixels(monitor)
                     self._note_fingerprint()
                     table = pixels.count(monitor, observer)

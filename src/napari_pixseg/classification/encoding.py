@@ -80,6 +80,7 @@ class Encoding:
         if self.window is None:
             return pack_colors(pixels)
         packed = pack_colors(_map_window(pixels, self.window))
+        # One missing channel is enough: half a color is no color.
         if pixels.dtype.kind == "f":
             packed[np.isnan(pixels).any(axis=-1)] = NO_DATA
         return packed
@@ -109,6 +110,7 @@ def _map_window(pixels: NDArray[Any], window: tuple[Interval, ...]) -> NDArray[n
 
 def to_window(samples: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Map low..high to 0..255, rounded half up. Samples outside are clipped, NaN becomes 0."""
+    # A flat channel carries no information, and would divide by 0.
     if high == low:
         return np.zeros(samples.shape, np.uint8)
     clipped = np.clip(samples.astype(np.float64), low, high)

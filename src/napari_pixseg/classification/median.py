@@ -38,6 +38,7 @@ def _filter_plane(plane: Packed, radius: int) -> Packed:
     mask = None if not missing.any() else (~missing).astype(np.uint8)
     footprint = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     colors = unpack_colors(plane)
+    # Gray images are packed as three equal channels, so one filter does for all.
     gray = bool((colors == colors[..., :1]).all())
     for channel in range(1 if gray else 3):
         colors[..., channel] = rank.median(
@@ -74,6 +75,7 @@ class Halo:
         """Plan to filter a box of an image of some shape; y and x are the last two axes."""
         outer, margins, inner = [], [], []
         for axis, (part, length) in enumerate(zip(slices, shape, strict=True)):
+            # Planes are filtered one by one, so t and z need no halo.
             reach = radius if axis >= len(slices) - 2 else 0
             start = part.start - reach
             stop = part.stop + reach
@@ -91,4 +93,5 @@ def _reflect_margins(packed: Packed, margins: tuple[tuple[int, int], ...]) -> Pa
     """Continue an image beyond its edges by reflection, edge pixels included twice."""
     if not any(before or after for before, after in margins):
         return packed
+    # scipy.ndimage treats edges the same way by default.
     return np.pad(packed, margins, mode="symmetric")

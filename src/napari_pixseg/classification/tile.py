@@ -125,5 +125,6 @@ def as_kernel_input(samples: AnyArray) -> AnyArray:
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):
         dtype = np.dtype(np.float32 if dtype.itemsize < 4 else np.float64)
     samples = np.ascontiguousarray(samples, dtype).view()
+    # numba compiles another variant for writable arrays; this keeps it to one.
     samples.flags.writeable = False
     return samples

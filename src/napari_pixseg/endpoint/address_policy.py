@@ -117,5 +117,6 @@ def _reached_addresses(number: IPv4Address | IPv6Address) -> list[IPv4Address | 
         return [IPv4Address(int(number) & 0xFFFFFFFF)]
     reached: list[IPv4Address | IPv6Address] = [number]
     if number.sixtofour is not None:
+        # A 6to4 address is judged by both, because a relay decides where it ends.
         reached.append(number.sixtofour)
     return reached

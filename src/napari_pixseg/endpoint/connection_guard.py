@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+# Short enough that a user who cancels does not notice, long enough to cost nothing.
 _CHECK_SECONDS = 0.1
 
 

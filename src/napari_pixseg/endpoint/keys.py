@@ -117,6 +117,7 @@ def refuse_foreign_pages(headers: Mapping[str, str]) -> None:
     """
     origin = headers.get("origin")
     claimed = [f"//{headers.get('host', '')}", *([] if origin is None else [origin])]
+    # One foreign address among them is enough to refuse.
     for address in claimed:
         try:
             host = urlsplit(address).hostname or ""

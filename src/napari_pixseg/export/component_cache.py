@@ -26,6 +26,7 @@ _COLUMNS = ("shape", "lines", "sizes", "first_runs", "starts", "numbers", "value
 # Components whose runs are shorter than this many pixels are cheaper to find again.
 _SHORT = 4
 
+# Sums below this fit 32 bits.
 _LARGEST = 1 << 32
 
 # A quarter of the size, in less time than the disk would take for the rest.
@@ -48,6 +49,7 @@ class ComponentCache:
         """Write the components of a tile, whole or not at all, if that is worth it."""
         components = tile.components
         assert components is not None
+        # Noise has about as many runs as pixels, and its runs take more bytes than its classes.
         if _SHORT * len(components.starts) > int(np.prod(components.shape)):
             return
         columns = [np.asarray(getattr(components, name)) for name in _COLUMNS]
@@ -66,6 +68,7 @@ class ComponentCache:
         """Return a tile that is there."""
         with open(self._file(number).local_path, "rb") as file:
             shape, *columns = (_load_array(file) for _ in _COLUMNS)
+            # Whether sums were saved is seen by whether the file goes on.
             sums = _load_array(file) if file.peek(1) else None
         if sums is not None and sums.dtype == np.uint32:
             sums = sums.astype(np.int64)

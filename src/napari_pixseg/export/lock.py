@@ -74,6 +74,7 @@ def _take_lock(location: OutputLocation, is_store: bool) -> Lock:
             "another path."
         )
     while True:
+        # Append mode creates the file if need be and never truncates another run's.
         file = open(path, "a+b")  # noqa: SIM115 - closed when the lock is released
         if not _try_lock(file):
             file.close()

@@ -72,6 +72,7 @@ class RowFiles:
     def __init__(self, folder: Path, row_builder: RegionRowBuilder) -> None:
         self.row_builder = row_builder
         self._folder = folder
+        # next() of a count is atomic, so threads get different names without a lock.
         self._names = itertools.count()
         self._parts: dict[int, _Part] = {}
 
@@ -165,6 +166,7 @@ def _pack_measures(
 ) -> int:
     """Write measures of regions next to each other; return the bits that any of them has."""
     axes = low.shape[1]
+    # OR of all values: negative if any is negative, and wide if any is wide.
     bits = np.int64(0)
     for row in range(which.size):
         i = which[row]

@@ -85,5 +85,6 @@ def image_label_metadata(colors: list[JsonObject], has_image: bool) -> JsonObjec
     if colors:
         described["colors"] = colors
     if has_image:
+        # Relative to labels/NAME, this is the picture at the root.
         described["source"] = {"image": "../../"}
     return described

@@ -16,6 +16,7 @@ from napari_pixseg.export.measurement_spill import RowFiles
 from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.regions.region_rows import Columns, put_rows
 
+# Some 20 MiB of rows, of which two groups are in memory at a time.
 _ROWS_PER_GROUP = 1 << 17
 _INTEGERS = "DELTA_BINARY_PACKED"
 _REALS = "BYTE_STREAM_SPLIT"
@@ -55,6 +56,7 @@ def write_parquet(
     def order_rows(start: int) -> Columns:
         stop = min(start + _ROWS_PER_GROUP, count + 1)
         group = rows.read_group(start, stop)
+        # Regions that cross seams are known only at the end, so they come beside the files.
         late = slice(*np.searchsorted(more["number"], [start, stop]))
         put_rows(group, {name: column[late] for name, column in more.items()}, start)
         return group

@@ -143,6 +143,7 @@ def _write_indices(path: Path, classes: NDArray[np.uint8], palette: NDArray[np.u
     from PIL import Image as PillowImage
 
     picture = PillowImage.fromarray(classes[..., 0])
+    # The index of the palette is the class, so a reader gets the classes back.
     picture.putpalette(palette.tobytes())
     picture.save(path, **_PNG)
 

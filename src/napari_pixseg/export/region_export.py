@@ -77,6 +77,7 @@ class RegionExport:
         """Write all tiles and the regions; return what the manifest is to say of the regions."""
         cache = self._component_cache()
         if cache is not None:
+            # Whatever an earlier run cached may be incomplete; finding components again is safe.
             cache.begin()
         regions, tiles = self._find_regions(writer, lookup, cache)
         self.reached("regions")
@@ -131,6 +132,7 @@ class RegionExport:
         build_pyramids: Callable[[], None],
     ) -> dict[str, Any]:
         """Write labels, table and pyramid of the regions; the other pyramids beside the table."""
+        # The number of regions decides the type, so the array cannot be made any earlier.
         labels = self.arrays.create_label("regions", regions.dtype, [], has_image)
         done = self.arrays.find_done(labels, 0)
         table = self.arrays.location.child(TABLE_NAME)
@@ -169,6 +171,7 @@ class RegionExport:
                 if later:
                     measurer.label(tiles.source, writer, self.monitor)
                 build()
+                # Last, to raise what went wrong while the table was written.
                 writing.result()
 
     def _write_table(

@@ -49,6 +49,7 @@ class RunRecord:
         self._location = location.child(RECORD_NAME)
         self._values: JsonObject = {"id": manifest.id, "state": "running", "pass": "counting"}
         self._values |= manifest.details
+        # The run that is resumed or replaced may have left its own record.
         self._expected = {manifest.id, (before or {}).get("id")}
         self._exists = False
         self._lock = threading.Lock()
@@ -158,6 +159,7 @@ def refuse_other_run(location: OutputLocation, there: JsonObject, here: JsonObje
     OutputConflict
         Names everything that differs, with the values then and now.
     """
+    # As the record was read from JSON, in which tuples are lists.
     here = json.loads(json.dumps(here))
     try:
         differences = [

@@ -72,6 +72,7 @@ class StoreTransaction:
         if exists and wants_resume and resumed is None:
             raise unreadable_record(self.location)
         if resumed is not None:
+            # Before anything is removed or written: tiles of two runs must never be mixed.
             refuse_other_run(self.location, resumed, self.manifest.details)
         if wants_resume:
             self.location.remove_partial_files()
@@ -86,6 +87,7 @@ class StoreTransaction:
                 details = self._write_outputs(record, classes, resumed is not None)
                 saving.result()
         except BaseException as error:
+            # Nothing may be written any more once the record says that the run has failed.
             self.location.wait_for_writers()
             record.record_end(error)
             if isinstance(error, OSError):

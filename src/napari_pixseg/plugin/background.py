@@ -51,6 +51,7 @@ class BackgroundJobs:
         """Stop all work and take no more jobs."""
         self._closed = True
         self.cancel()
+        # Not waiting: a window that closes must not hang until a tile is done.
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _submit_work(self, work: Callable[[], None]) -> None:

@@ -71,6 +71,7 @@ class Controller(BackgroundJobs):
         self._counted: CountedColors | None = None
         # Number of the latest request for a decision. Older ones are stale.
         self._request = 0
+        # Reentrant, because methods that hold it call others that take it.
         self._lock = threading.RLock()
 
     # Choosing ----------------------------------------------------------------

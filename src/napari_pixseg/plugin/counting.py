@@ -138,6 +138,7 @@ class OpenCount:
         monitor = RunMonitor(None, self.monitor.cancel)
         small = [level for level in self.levels[1:] if math.prod(level.shape) <= _MOST_ROUGH_PIXELS]
         if small:
+            # Any stored level has about the same shares of colors as the finest.
             coarse = ColorCount(small[0], plan_tiles(small[0]), self.parameters)
             return coarse.table(monitor), coarse.pixels().encoding
         # Only bytes can be judged by some tiles: the window of other types needs all of them.

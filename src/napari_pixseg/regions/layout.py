@@ -92,5 +92,6 @@ class Layout:
 @cache
 def _forward_directions(connectivity: int) -> list[Direction]:
     ends = (-1, 0, 1)
+    # Only later tiles, so each pair of neighbors is compared once.
     steps = ((z, y, x) for z in ends for y in ends for x in ends if (z, y, x) > (0, 0, 0))
     return [step for step in steps if sum(map(abs, step)) <= connectivity]

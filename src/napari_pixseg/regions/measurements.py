@@ -51,6 +51,7 @@ def _measure_runs(
             stop[3] = x - 1 + origin[3]
             for i in range(axes.size):
                 axis = axes[i]
+                # Positions in a run are an arithmetic series; on other axes start equals stop.
                 sums[label, i] += (x - first) * (start[axis] + stop[axis]) // 2
                 low[label, i] = min(low[label, i], start[axis])
                 high[label, i] = max(high[label, i], stop[axis])
@@ -98,6 +99,7 @@ class RegionMeasures:
         """
         runs = tile.components
         count = len(runs) + 1
+        # The neutral elements of minimum and maximum.
         low = np.full((count, len(axes)), np.iinfo(np.int64).max)
         high = np.full(low.shape, -1, np.int64)
         sums = np.zeros(low.shape, np.int64)
@@ -132,6 +134,7 @@ class RegionMeasures:
         """Join the parts of each region; rows come out by number."""
         columns = zip(*(part.columns for part in parts), strict=True)
         joined = cls(*(np.concatenate(column) for column in columns))
+        # Sorted by number, the parts of a region lie together, as reduceat needs them.
         rows = joined.take(np.argsort(joined.numbers, kind="stable"))
         starts = np.flatnonzero(np.diff(rows.numbers, prepend=-1))
         if not len(starts):

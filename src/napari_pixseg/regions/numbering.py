@@ -72,6 +72,7 @@ def number_all(
     tiles: Sequence[TileSeams], matched: Sequence[Longs], layout: Layout, rules: Rules
 ) -> RegionNumbering:
     """Join the seam components and number all regions."""
+    # Where the seam components of each tile begin in the arrays of all of them.
     offsets = np.concatenate([[0], np.cumsum([len(tile.lines) for tile in tiles])])
     before = _count_components_before(tiles, layout)
     provisional = _number_provisionally(tiles, before, layout)
@@ -79,9 +80,11 @@ def number_all(
     sizes = np.zeros(len(parents), np.int64)
     of_tiles = [np.empty(0, np.int64), *(tile.sizes for tile in tiles)]
     np.add.at(sizes, parents, np.concatenate(of_tiles))
+    # A region is counted where it begins, and only if all its parts make it large enough.
     begins = (parents == np.arange(len(parents))) & (sizes >= rules.min_size)
     vanished = np.sort(provisional[~begins])
     final = provisional - np.searchsorted(vanished, provisional) + 1
+    # Every part takes the number of the component that the region begins with.
     final = np.where(begins[parents], final[parents], 0)
     components = [int(tile.firsts.sum()) for tile in tiles]
     parts = pairwise(offsets)
@@ -146,6 +149,7 @@ def _unite_pairs(parents: Longs, first: Longs, second: Longs, order: Longs) -> N
         a = _find_root(parents, first[i])
         b = _find_root(parents, second[i])
         if a != b:
+            # Unlike in a tile, array order is not raster order here.
             if order[a] < order[b]:
                 parents[b] = a
             else:

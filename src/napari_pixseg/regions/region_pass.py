@@ -67,6 +67,7 @@ class RegionPass:
         pairs = []
         for number, key in enumerate(keys):
             digest = (f"digest-{name}", number)
+            # Faces are needed by the neighbors only; the central step would not have room for them.
             graph[digest] = (_strip_faces, key)
             digests.append(digest)
             neighbors = list(self.layout.neighbors(number, self.rules.connectivity))

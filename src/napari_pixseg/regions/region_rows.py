@@ -72,6 +72,7 @@ class RegionRowBuilder:
         which = np.arange(len(measures)) if which is None else which
         axes = self.axes
         size = 1.0
+        # Area in z, y and x; a frame's duration is not part of it.
         for axis in self.layout.axes.replace("t", ""):
             size *= self.scale.get(axis, 1.0)
         classes = np.empty(len(which), np.int32)
@@ -95,6 +96,7 @@ class RegionRowBuilder:
             reals,
             border,
         )
+        # The order of dtype, which names them.
         ordered = [integers[0], classes, integers[1], reals[0]]
         ordered += [*integers[2:], *reals[1:], border]
         return dict(zip(self.dtype.names or (), ordered, strict=True))

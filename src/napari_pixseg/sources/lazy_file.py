@@ -54,6 +54,7 @@ class FileArray(ABC, Generic[OpenedT]):
         self._location = location
         self._version = version
         self._details = details
+        # Opening a picture decodes all of it; threads must not do so twice.
         self._lock = threading.Lock()
         self._opened: OpenedT | None = None
 
@@ -71,6 +72,7 @@ class FileArray(ABC, Generic[OpenedT]):
         full_key = expand_key(key, self.ndim)
         try:
             return np.asarray(self._read_pixels(self._open_once(), full_key), self.dtype)
+        # These say what happened better than "cannot be decoded" would.
         except (PixsegError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - decoders raise anything

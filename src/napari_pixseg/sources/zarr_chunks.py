@@ -162,12 +162,14 @@ class ChunkFiles(ChunkedArray):
     def _write_chunk(self, index: ChunkIndex, block: Samples) -> None:
         chunk = np.ascontiguousarray(block, self.stored)
         if block.shape != self.chunks:
+            # Chunks at the edge are stored at full size, as zarr does.
             chunk = np.full(self.chunks, self._fill_value, self.stored)
             chunk[tuple(slice(0, length) for length in block.shape)] = block
         content = chunk if self.codec is None else self.codec.encode(chunk)
         path = self._path_of_chunk(index)
         # Like zarr, this writes a chunk whole or not at all. After a crash, files of this name
         # are removed.
+        # A random name, because two workers write the same chunk if one was taken for dead.
         partial = f"{os.path.splitext(path)[0]}.{os.urandom(16).hex()}.partial"
         try:
             try:

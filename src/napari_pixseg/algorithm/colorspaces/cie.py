@@ -49,6 +49,7 @@ def to_lab(r: Real, g: Real, b: Real) -> Planes:
     xyz = _to_xyz_unit(r, g, b)
     fx, fy, fz = (_lab_curve(v / white) for v, white in zip(xyz, _WHITE, strict=True))
     lightness = (116.0 * fy - 16.0) / 100.0
+    # Shifted by half, because a and b may be negative and quanta may not.
     a = 500.0 * (fx - fy) / 255.0 + 0.5
     return QUANTUM * lightness, QUANTUM * a, QUANTUM * (200.0 * (fy - fz) / 255.0 + 0.5)
 

@@ -62,9 +62,11 @@ def _look_up_ycc(values: Real) -> Real:
     return (entry * np.float32(QUANTUM)).astype(np.float64)
 
 
+# Density of one code value (0.002) at the gamma of film (0.6), as for Cineon files.
 _LOG_DENSITY = 0.002 / 0.6
 
 
+# Codes 95 and 685 are the black and white of film.
 _LOG_BLACK = 10.0 ** ((95.0 - 685.0) * _LOG_DENSITY)
 
 

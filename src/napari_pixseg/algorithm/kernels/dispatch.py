@@ -25,6 +25,7 @@ R = TypeVar("R")
 MOST_VECTORIZED_ELEMENTS = 1 << 29
 MOST_VECTORIZED_PIXELS = 1 << 25
 
+# Reentrant, because compiling a kernel compiles the kernels it calls.
 _compiling = threading.RLock()
 
 
@@ -142,6 +143,7 @@ class Kernel(Generic[P, R]):
         """The function as numba compiled it."""
         if self._compiled is None:
             with _compiling:
+                # Asked again inside the lock: another thread may have compiled it meanwhile.
                 self._compiled = self._compiled or _compile_loop(self.function)
         return self._compiled
 

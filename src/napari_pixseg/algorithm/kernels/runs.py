@@ -60,6 +60,7 @@ def add_run_lengths(
     """Add the length of every run to the size of its value."""
     for line in range(first_runs.size - 1):
         stop = width
+        # Backward, so the end of a run is the start that was just seen.
         for run in range(first_runs[line + 1] - 1, first_runs[line] - 1, -1):
             sizes[values[run]] += stop - starts[run]
             stop = starts[run]
@@ -118,6 +119,7 @@ def _unite_lines(
                 _unite_sets(parents, there + _ONE, here)
             if values[here + _ONE] == values[there] and values[there] != 0:
                 _unite_sets(parents, there, here + _ONE)
+        # Whichever run ends first makes way for the next one; both do if they end together.
         here += Place(stop <= other_stop)
         there += Place(other_stop <= stop)
 
@@ -140,6 +142,7 @@ def unite_runs(
             other_z = z + earlier[k, 0]
             other_y = y + earlier[k, 1]
             if other_z >= 0 and 0 <= other_y < height:
+                # Frames never meet: z and y were checked within the frame.
                 other = line + earlier[k, 0] * height + earlier[k, 1]
                 _unite_lines(line, other, earlier[k, 2], width, first_runs, starts, values, parents)
 
@@ -176,6 +179,7 @@ def measure_runs(
         for run in range(first_runs[line], end):
             number = numbers[run]
             sizes[number] += (starts[run + 1] if run + 1 < end else width) - starts[run]
+            # Numbers ascend in raster order, so a new highest one is a first pixel.
             if number > seen:
                 seen = number
                 lines[number] = line

@@ -47,5 +47,6 @@ def parallel_slices(
 def thread_slices(length: int, fewest: int | None = None) -> list[slice]:
     """Cut 0..length into one slice for each thread that is worth starting, at least one."""
     threads = max(min(os.cpu_count() or 1, length // (fewest or _FEWEST)), 1)
+    # Multiplied first: the parts then differ by at most one item.
     bounds = [length * i // threads for i in range(threads + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]

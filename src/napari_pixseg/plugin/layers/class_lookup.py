@@ -52,6 +52,7 @@ class ClassLookup:
         stale = self._learned if same else [self._counted, *self._learned]
         if dtype == self.dtype:
             for packed in stale:
+                # Only what was set is cleared: 2^24 entries at each step of a slider take long.
                 self._table[packed] = 0
         else:
             self._table = np.zeros(COLORS + 1, dtype)

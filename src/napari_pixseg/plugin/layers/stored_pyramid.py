@@ -86,6 +86,7 @@ class StoredPyramid:
         levels = [StoredLevel(array, self.axes, members) for array in self.arrays]
         if len(levels) > 1:
             return levels
+        # 64 MiB even at 4 bytes a value, which is read in a moment.
         return np.asarray(levels[0]) if levels[0].size <= _READ_AT_ONCE else levels[0]
 
     def layer_options(

@@ -118,6 +118,7 @@ def virtual_levels(image: Image) -> list[StridedImage]:
     if math.prod(image.shape[-2:]) <= LARGEST_PLANE:
         return levels
     while max(levels[-1].shape[-2:]) > _COARSEST_SIDE:
+        # napari picks among levels whose sides halve, as those of stored pyramids do.
         levels.append(StridedImage(image, levels[-1].stride * 2))
     return levels
 

@@ -143,7 +143,6 @@ def decide(table: ColorTable, parameters: Parameters, *, gray: bool = False) -> 
     color_classes = partition.classify(colors)
     totals = _sum_classes(color_classes, len(partition.centers), table, parameters)
     palette16 = _make_palette(partition, totals, parameters, gray)
-    # imagemagick6 pictures of 16 bits need the colors before they are reduced to bytes.
     palette = to_byte(palette16)
     rows = _make_class_table(partition, totals[1:, 0], palette[1:])
     return Classes(parameters, scale_spaces, partition, rows, palette, palette16, color_classes)

@@ -15,9 +15,10 @@ from typing import Any
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
 from napari_pixseg.errors import InputNotFound
+from napari_pixseg.sources.regular_files import is_plainly_local
 from napari_pixseg.sources.retrying_store import (
     RetryingStore,
     forget_missing_keys,
@@ -185,7 +186,7 @@ class ZarrCensus(ChunkCensus):
         if isinstance(store, RetryingStore):
             forget_missing_keys(store.uri_of(""))
         # The files of a local folder are told by whoever takes their fingerprint.
-        self._listed = None if type(store) is LocalStore else count_chunks(self._array)
+        self._listed = None if is_plainly_local(store) else count_chunks(self._array)
 
     def see(self, name: str) -> None:
         """Hear the name of a file in the array's folder."""
@@ -202,7 +203,7 @@ class ZarrCensus(ChunkCensus):
 
     def end(self, unfound: frozenset[str], is_allowed: bool) -> tuple[str, ...]:
         """Return warnings about missing chunks, or refuse an array without any."""
-        if type(self._array.store_path.store) is LocalStore:
+        if is_plainly_local(self._array.store_path.store):
             presence = self._tally.result()
         elif self._listed is not None:
             presence = self._listed
@@ -269,7 +270,7 @@ def _is_complete(array: ZarrArray) -> bool:
 def _exists(array: ZarrArray, name: str) -> bool:
     store, path = array.store_path.store, array.store_path.path
     key = f"{path}/{name}".lstrip("/")
-    if type(store) is LocalStore:
+    if is_plainly_local(store):
         return os.path.exists(os.path.join(store.root, key))
     if isinstance(store, RetryingStore):
         return sync(store.get_head(key)) is not None
@@ -279,7 +280,7 @@ def _exists(array: ZarrArray, name: str) -> bool:
 def _listed_names(array: ZarrArray) -> Iterator[str] | None:
     """Return the names of the files below an array's folder; None where nobody can list them."""
     store, path = array.store_path.store, array.store_path.path
-    if type(store) is LocalStore:
+    if is_plainly_local(store):
         return _walk_names(os.path.join(store.root, path), "")
     if not store.supports_listing or (isinstance(store, RetryingStore) and not store.is_listed):
         return None

@@ -1,18 +1,20 @@
 """The window to bytes: exact points of the distribution, and exact rounding."""
 
+import os
 from fractions import Fraction
 from math import ceil, floor
 
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_pixseg import segment
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.classification.encoding import Encoding, to_window
-from napari_pixseg.errors import NotAnImage, ParameterError
+from napari_pixseg.errors import InputChanged, NotAnImage, ParameterError
 from napari_pixseg.execution import tiling
 
 INTEGERS = [f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)]
@@ -192,3 +194,18 @@ def test_mapping_by_table_is_mapping_by_formula(dtype, seed, low, width):
 def test_a_pixel_with_one_channel_missing_has_no_data():
     packed = Encoding(((0.0, 1.0),)).encode(np.array([[0.5, np.nan, 1], [0, 0, 0], [1, 1, 1.0]]))
     assert packed.tolist() == [NO_DATA, 0, 0xFFFFFF]
+
+
+def test_an_input_that_changes_between_its_window_and_its_count_is_refused(tmp_path):
+    path = tmp_path / "in.tif"
+    samples = np.random.default_rng(0).integers(0, 4000, (64, 64), np.uint16)
+    tifffile.imwrite(path, samples)
+    touched = []
+
+    def touch_after_window(step):
+        if step.stage == "range" and step.done == step.total and not touched:
+            touched.append(os.utime(path, ns=(1, 1)))
+
+    with pytest.raises(InputChanged):
+        segment(path, ct=0, st=20).export(tmp_path / "out.ome.zarr", on_event=touch_after_window)
+    assert touched

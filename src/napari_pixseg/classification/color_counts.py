@@ -35,6 +35,7 @@ class ColorCount:
     _table: ColorTable | None = field(default=None, init=False)
     _fingerprint: str | None = field(default=None, init=False)
     _census: ChunkCensus | None = field(default=None, init=False, repr=False)
+    _is_input_noted: bool = field(default=False, init=False, repr=False)
     _absence: tuple[str, ...] = field(default=(), init=False)
     _checked: set[str] = field(default_factory=set, init=False, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
@@ -43,6 +44,7 @@ class ColorCount:
         """Return the pixels. The intensity window is measured on first use."""
         with self._lock:
             if self._pixels is None:
+                self._is_input_noted = False
                 self._fingerprint = None
                 self._pixels = self._pixels_with(self._measure_encoding(monitor))
             return self._pixels
@@ -59,7 +61,7 @@ class ColorCount:
                 try:
                     # The window is measured first: samples become colors by it.
                     pixels = self.pixels(monitor)
-                    self._note_fingerprint()
+                    self._note_input()
                     table = pixels.count(monitor, observer)
                     self._end_census()
                     self._table = table
@@ -108,14 +110,16 @@ class ColorCount:
             refuse_unfit_workers(client, self.image.source)
             self._checked.add(client.id)
 
-    def _note_fingerprint(self) -> None:
+    def _note_input(self) -> None:
         """Take the fingerprint of the files before they are read, for a window or to be counted.
 
         That is not done when pixels are merely asked for: a preview of some tiles need not wait.
+        It is done once: a change between the pass for the window and the count must show.
         """
         self.check_cluster()
-        if self._fingerprint is None or self._census is None:
+        if not self._is_input_noted:
             self._fingerprint = self._begin_census()
+            self._is_input_noted = True
 
     def _begin_census(self) -> str | None:
         """Return the fingerprint of the files; count chunks in the same walk over them."""
@@ -157,7 +161,7 @@ class ColorCount:
         return Encoding(resolve_window(self.image, window, self._sample_tiles, monitor))
 
     def _sample_tiles(self) -> TileSource:
-        self._note_fingerprint()
+        self._note_input()
         if reads_directly(self.image, self.tiling):
             return TileSource.from_slices(self.image.read, self.tiling)
         return TileSource.from_array(self.image.blocks(self.tiling.chunks), self.tiling)

@@ -27,7 +27,7 @@ def plans(draw):
         chunks=draw(st.sampled_from((None, chunks))),
         dtype=np.dtype(draw(st.sampled_from(("uint8", "uint16", "float64")))),
         color_channels=draw(st.integers(1, 3)),
-        source=SimpleNamespace(is_in_memory=False),
+        source=SimpleNamespace(is_in_memory=False, decoding_bytes=0),
     )
     return image, plan_tiles(image)
 
@@ -157,7 +157,7 @@ def test_memory_depends_on_tiles_and_not_on_the_image():
             chunks=(1024, 1024),
             dtype=np.dtype("u1"),
             color_channels=3,
-            source=SimpleNamespace(is_in_memory=False),
+            source=SimpleNamespace(is_in_memory=False, decoding_bytes=0),
         )
         costs.append(estimate(image, plan_tiles(image), 4).memory)
     assert len(set(costs)) == 1

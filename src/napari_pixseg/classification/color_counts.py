@@ -123,10 +123,10 @@ class ColorCount:
 
     def _begin_census(self) -> str | None:
         """Return the fingerprint of the files; count chunks in the same walk over them."""
+        fingerprint = self.image.source.fingerprint
         self._census = census = self.image.source.chunk_census()
         if census is not None:
-            census.begin()
-        fingerprint = self.image.source.fingerprint
+            census.begin(is_told=fingerprint is not None)
         if census is None or fingerprint is None:
             return self._current_fingerprint()
         return fingerprint(census.see)

@@ -177,16 +177,17 @@ class ZarrCensus(ChunkCensus):
         self._shown = shown
         self._names = ChunkNames.of_array(array)
         self._tally = ChunkTally(self._names)
+        self._is_told = False
         self._listed: ChunkPresence | None = None
 
-    def begin(self) -> None:
+    def begin(self, is_told: bool) -> None:
         """Forget what was counted, and list what is not listed for other reasons."""
         self._tally = ChunkTally(self._names)
         store = self._array.store_path.store
         if isinstance(store, RetryingStore):
             forget_missing_keys(store.uri_of(""))
-        # The files of a local folder are told by whoever takes their fingerprint.
-        self._listed = None if is_plainly_local(store) else count_chunks(self._array)
+        self._is_told = is_told
+        self._listed = None if is_told else count_chunks(self._array)
 
     def see(self, name: str) -> None:
         """Hear the name of a file in the array's folder."""
@@ -203,7 +204,7 @@ class ZarrCensus(ChunkCensus):
 
     def end(self, unfound: frozenset[str], is_allowed: bool) -> tuple[str, ...]:
         """Return warnings about missing chunks, or refuse an array without any."""
-        if is_plainly_local(self._array.store_path.store):
+        if self._is_told:
             presence = self._tally.result()
         elif self._listed is not None:
             presence = self._listed

@@ -36,8 +36,14 @@ class ChunkCensus(ABC):
         """Hear the name of a file that was found while the input's files were listed."""
 
     @abstractmethod
-    def begin(self) -> None:
-        """Forget what was counted; the files are about to be listed, and the pixels to be read."""
+    def begin(self, is_told: bool) -> None:
+        """Forget what was counted; the pixels are about to be read.
+
+        Parameters
+        ----------
+        is_told : bool
+            Whether the input's files are listed anyway, and :meth:`see` hears of them.
+        """
 
     @abstractmethod
     def missing_here(self) -> frozenset[str]:

@@ -222,7 +222,7 @@ def tasks_done(client):
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "carrier-pigeon://roof:1"])
 def test_an_address_where_no_scheduler_answers_is_one_sentence(address, monkeypatch, tmp_path):
-    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("napari_pixseg.execution.cluster_connection._CONNECT_SECONDS", 1)
     sentence = pytest.raises(ParameterError, match=r"No Dask scheduler answers at .*check the addr")
     with sentence, connected(address):
         pytest.fail("connected to nothing")

@@ -19,7 +19,7 @@ import napari_pixseg
 from napari_pixseg import cli
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, NotAnImage, ParameterError
 from napari_pixseg.execution.dask_cluster import connected
-from napari_pixseg.execution.memory_estimate import name_small_workers
+from napari_pixseg.execution.memory_limit import name_small_workers
 from napari_pixseg.sources.image import open_image
 
 pytest.importorskip("distributed")
@@ -241,7 +241,7 @@ def test_an_array_that_cannot_be_pickled_is_one_sentence_with_a_client(start, tm
 
 
 def test_a_server_of_another_kind_is_one_sentence_within_the_time_limit(monkeypatch):
-    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("napari_pixseg.execution.cluster_connection._CONNECT_SECONDS", 1)
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -254,8 +254,8 @@ def test_a_server_of_another_kind_is_one_sentence_within_the_time_limit(monkeypa
 
 
 def test_a_run_whose_workers_are_all_paused_ends_with_the_remedy(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._PAUSED_SECONDS", 1)
-    monkeypatch.setattr("napari_pixseg.execution.dask_cluster._LOOK_AT_WORKERS_SECONDS", 0.2)
+    monkeypatch.setattr("napari_pixseg.execution.cluster_run._PAUSED_SECONDS", 1)
+    monkeypatch.setattr("napari_pixseg.execution.cluster_run._LOOK_AT_WORKERS_SECONDS", 0.2)
     path = zarr_source(tmp_path)
     output = tmp_path / "out.ome.zarr"
     with connected(start(None).address) as client:

@@ -14,6 +14,7 @@ from napari_pixseg import cli, segment
 from napari_pixseg.classification import counting
 from napari_pixseg.errors import ParameterError, TooLarge
 from napari_pixseg.execution import memory_estimate as peaks
+from napari_pixseg.execution.memory_limit import threads_of_worker
 
 MIB = 1 << 20
 # getrusage would not do: its peak begins with that of the process that started this one.
@@ -41,7 +42,7 @@ def noise(tmp_path_factory):
 def stated(path, outputs):
     image = segment(path, axes="yxc")
     tiling = image.color_count.tiling
-    threads = min(peaks.threads_of_worker(), len(tiling))
+    threads = min(threads_of_worker(), len(tiling))
     return peaks.peak_memory(image.image, tiling.tile_pixels, threads, "regions" in outputs)
 
 

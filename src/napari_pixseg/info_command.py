@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 
 from napari_pixseg.execution.cost_estimate import estimate
-from napari_pixseg.execution.memory_estimate import peak_memory, threads_of_worker
+from napari_pixseg.execution.memory_estimate import peak_memory
+from napari_pixseg.execution.memory_limit import threads_of_worker
 from napari_pixseg.execution.tiling import plan_tiles
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.image import open_image

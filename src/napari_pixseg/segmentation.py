@@ -16,7 +16,7 @@ from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.classification.parameter_checks import check_parameters
 from napari_pixseg.errors import ParameterError
-from napari_pixseg.execution.memory_estimate import name_small_workers, refuse_memory
+from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.execution.progress import Listener, RunMonitor
 from napari_pixseg.execution.scheduler import compute_array
 from napari_pixseg.execution.tiling import plan_tiles
@@ -297,21 +297,21 @@ class Segmentation:
         """
         check_on_error(on_error, self.image)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
-        tile_pixels = self.color_count.tiling.tile_pixels
-        refuse_memory(
-            memory_limit,
-            self.image,
-            tile_pixels,
-            len(self.color_count.tiling),
-            "regions" in outputs,
-        )
-        name_small_workers(
-            self.image, tile_pixels, len(self.color_count.tiling), "regions" in outputs
-        )
+        self._check_memory(memory_limit, "regions" in outputs)
         policy = ExistingOutputPolicy(overwrite, resume)
         monitor = RunMonitor(on_event, cancel)
         request = ExportRequest(outputs, policy, monitor, on_error, blob)
         return export_segmentation(self, path, request)
+
+    def _check_memory(self, limit: object, regions: bool) -> None:
+        if limit is None and active_client() is None:
+            return
+        # Asks Dask for its settings; other runs do without it.
+        from napari_pixseg.execution.memory_limit import name_small_workers, refuse_memory
+
+        tiling = self.color_count.tiling
+        refuse_memory(limit, self.image, tiling.tile_pixels, len(tiling), regions)
+        name_small_workers(self.image, tiling.tile_pixels, len(tiling), regions)
 
     def without_damaged_chunks(self, monitor: RunMonitor) -> Segmentation:
         """Return this segmentation with every damaged chunk of the input as no data.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -34,12 +35,9 @@ def map_ordered(
     """
     threads = min(_count_cores(), len(numbers))
     if threads <= 1:
-        # One core gains nothing from a pool, and a single tile nothing from its import.
+        # One core gains nothing from a pool, nor does a single tile.
         yield from map(work, numbers)
         return
-    # Loaded only here, because small pictures are one tile.
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(work, numbers)
 

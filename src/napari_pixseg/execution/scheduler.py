@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_pixseg.errors import Cancelled, NotAnImage
 from napari_pixseg.execution.admission import admit_once, current_admission
 from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
-from napari_pixseg.execution.dask_cluster import ClusterRun, active_client, tell_client
+from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.tile_source import TileFunction, TileSource
@@ -81,12 +81,12 @@ class _TileTask:
     def _enter(self) -> None:
         """Let a worker that joined late prove what the others have."""
         if self._admission is not None and self._topic is not None:
-            admit_once(self._admission, partial(tell_client, self._topic))
+            admit_once(self._admission, partial(_tell_client, self._topic))
 
     def tell_client(self, number: int) -> None:
         """Tell the client that a tile is done, if it listens."""
         if self._topic is not None:
-            tell_client(self._topic, number)
+            _tell_client(self._topic, number)
 
     def _refuse_other_shape(self, block: Any, number: int) -> None:
         shape = getattr(block, "shape", None)
@@ -99,6 +99,13 @@ class _TileTask:
                 f"{shape[: len(wanted)]}; give map_blocks, or whatever made it, the chunks that "
                 "its function returns."
             )
+
+
+def _tell_client(topic: str, message: int | str) -> None:
+    # Workers have loaded distributed; other processes do without.
+    from napari_pixseg.execution.cluster_run import tell_client
+
+    tell_client(topic, message)
 
 
 class _AtWork:
@@ -301,6 +308,9 @@ def _compute_on_cluster(
 ) -> Any:
     monitor.check()
     monitor.tell(stage, 0, total)
+    # Loads distributed, whose client is there already.
+    from napari_pixseg.execution.cluster_run import ClusterRun
+
     run = ClusterRun(client, name, lambda done: monitor.tell(stage, done, total), monitor.check)
     return run.compute(graph, wanted)
 

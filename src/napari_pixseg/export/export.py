@@ -32,7 +32,6 @@ from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_targe
 from napari_pixseg.export.raster import write_picture
 from napari_pixseg.export.recolor import Painter
 from napari_pixseg.export.run_record import load_record
-from napari_pixseg.export.shared_output import shared_output
 from napari_pixseg.sources.urls import public_uri
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -110,12 +109,9 @@ def _export_once(
                 refuse_existing(location, request.policy)
                 if is_store:
                     # Imports zarr, which a picture does not need.
-                    from napari_pixseg.export.store_transaction import StoreTransaction
+                    from napari_pixseg.export.store_transaction import write_store
 
-                    with shared_output(location, manifest.id):
-                        return StoreTransaction(
-                            segmentation, location, manifest, request, lock
-                        ).run()
+                    return write_store(segmentation, location, manifest, request, lock)
                 return _export_picture(segmentation, location, manifest, request)
     except Exception as error:
         answer = replace(manifest, status=status_of(error), link=None, error=str(error))

@@ -258,20 +258,6 @@ class OutputLocation:
     def open_store(self) -> Store:
         """Return a zarr store at this location."""
         # Pictures are written without zarr, which is slow to import.
-        import zarr.storage
+        from napari_pixseg.export.zarr_output import open_zarr_store
 
-        filesystem, path = self._filesystem_and_path
-        if self.is_local:
-            from napari_pixseg.sources.regular_files import RegularFileStore
-
-            return RegularFileStore(self.local_path)
-        if not filesystem.async_impl:
-            # Only the few file systems that are not asynchronous need it.
-            from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-            return zarr.storage.FsspecStore(
-                AsyncFileSystemWrapper(filesystem, asynchronous=True), path=path
-            )
-        url = filesystem.unstrip_protocol(path)
-        # Opened again from its URL, because zarr needs it asynchronous on its own event loop.
-        return zarr.storage.FsspecStore.from_url(url)
+        return open_zarr_store(*self._filesystem_and_path)

@@ -6,7 +6,7 @@ PNG and JPEG are painted in memory. TIFF is written one row of tiles at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -139,26 +139,32 @@ def _add_channel(classes: NDArray[np.integer], _number: int) -> NDArray[np.uint8
 
 
 def _write_indices(path: Path, classes: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
-    # Stores are written without Pillow.
-    from PIL import Image as PillowImage
-
-    picture = PillowImage.fromarray(classes[..., 0])
     # The index of the palette is the class, so a reader gets the classes back.
-    picture.putpalette(palette.tobytes())
-    picture.save(path, **_PNG)
+    _save_plane(path, classes[..., 0], _PNG, palette)
 
 
 def _write_plane(path: Path, picture: NDArray[np.uint8], suffix: str) -> None:
-    # Stores are written without Pillow.
-    from PIL import Image as PillowImage
-
     options = _PNG
     if suffix != ".png":
         # JPEG has no alpha. These options blur flat colors least.
         picture = picture[..., : 1 if picture.shape[-1] <= 2 else 3]
         options = {"quality": 95, "subsampling": 0}
-    plane = picture[..., 0] if picture.shape[-1] == 1 else picture
-    PillowImage.fromarray(plane).save(path, **options)
+    _save_plane(path, picture[..., 0] if picture.shape[-1] == 1 else picture, options)
+
+
+def _save_plane(
+    path: Path,
+    plane: NDArray[np.uint8],
+    options: Mapping[str, Any],
+    palette: NDArray[np.uint8] | None = None,
+) -> None:
+    # Stores are written without Pillow.
+    from PIL import Image as PillowImage
+
+    picture = PillowImage.fromarray(plane)
+    if palette is not None:
+        picture.putpalette(palette.tobytes())
+    picture.save(path, **options)
 
 
 @dataclass(frozen=True)

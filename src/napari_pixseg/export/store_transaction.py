@@ -37,7 +37,22 @@ from napari_pixseg.export.run_record import (
     refuse_other_run,
     unreadable_record,
 )
-from napari_pixseg.export.shared_output import remove_tokens
+from napari_pixseg.export.shared_output import remove_tokens, shared_output
+
+
+def write_store(
+    segmentation: ExportableSegmentation,
+    location: OutputLocation,
+    manifest: Manifest,
+    request: ExportRequest,
+    lock: Lock,
+) -> Manifest:
+    """Write a store, seen by all workers of a cluster, and return its manifest.
+
+    The arguments are those of :class:`StoreTransaction`.
+    """
+    with shared_output(location, manifest.id):
+        return StoreTransaction(segmentation, location, manifest, request, lock).run()
 
 
 @dataclass(frozen=True)

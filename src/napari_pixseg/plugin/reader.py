@@ -7,6 +7,8 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.notifications import show_warning
+
 from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import (
@@ -53,8 +55,6 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         _log.debug("%s was not written by napari-pixseg: %s", path, error)
         return None
     if reason:
-        from napari.utils.notifications import show_warning
-
         show_warning(reason)
     return None
 

@@ -62,13 +62,12 @@ class _Document:
 
     def look(self) -> str:
         """Return a hash of the document."""
-        from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
         path = self.array.store_path
         for name in _METADATA:
             try:
-                found = sync((path / name).get(default_buffer_prototype()))
+                found = sync((path / name).get())
             except Exception as error:  # noqa: BLE001 - every protocol has its own
                 return f"unreadable ({type(error).__name__})"
             if found is not None:

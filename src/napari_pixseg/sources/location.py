@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar, cast
@@ -16,7 +14,6 @@ from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.network_faults import (
     denied_input,
-    is_passing,
     is_unconnected,
     read_again,
 )
@@ -40,16 +37,12 @@ AnswerT = TypeVar("AnswerT")
 Identity: TypeAlias = dict[str, "str | int"]
 
 
-# Also the chained URLs of fsspec, such as simplecache::https://host/a.tif.
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
-
-
-# s3fs reads 50 MB at a time by default; metadata and tiles are small.
+# s3fs reads 50 MB at a time by default.
 _BLOCK = 1 << 20
 
 
-# Downloads larger than this go to a temporary file.
-_SPOOL = 64 << 20
+# Also the chained URLs of fsspec, such as simplecache::https://host/a.tif.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True)
@@ -217,21 +210,10 @@ class Location:
         )
 
     def _open_remote(self) -> IO[bytes]:
-        filesystem, path = self.filesystem()
-        file: IO[bytes] = filesystem.open(path, "rb", block_size=_BLOCK)
-        try:
-            # Some servers ignore the range they are asked for; only a read shows this.
-            file.seek(-1, os.SEEK_END)
-            file.read(1)
-            file.seek(0)
-        except Exception as error:
-            file.close()
-            if is_passing(error) or not isinstance(error, (ValueError, OSError, TypeError)):
-                raise
-            return _download(filesystem, path)
-        # A file in an archive is closed with its file system, so this must live as long.
-        weakref.finalize(file, _keep_alive, filesystem)
-        return file
+        # Local files do without what servers may make necessary.
+        from napari_pixseg.sources.remote_file import open_remote
+
+        return open_remote(*self.filesystem())
 
 
 def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Location:
@@ -289,19 +271,3 @@ def _identity_of(info: dict[str, object]) -> Identity:
 def _first_bytes(filesystem: AbstractFileSystem, path: str, size: int) -> bytes:
     with filesystem.open(path, "rb", block_size=_BLOCK) as file:
         return bytes(file.read(size))
-
-
-def _keep_alive(_filesystem: object) -> None:
-    """Do nothing: a finalizer keeps its argument until it is called."""
-
-
-def _download(filesystem: AbstractFileSystem, path: str) -> IO[bytes]:
-    # Both load compression libraries that only such servers make necessary.
-    import shutil
-    import tempfile
-
-    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
-    with suppress(AttributeError), filesystem.open(path, "rb", block_size=0) as stream:
-        shutil.copyfileobj(stream, spool, _BLOCK)
-    spool.seek(0)
-    return spool

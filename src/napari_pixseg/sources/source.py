@@ -7,15 +7,17 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples
-from napari_pixseg.sources.input_evidence import InputEvidence
 from napari_pixseg.sources.location import Identity
 from napari_pixseg.sources.size_limits import refuse_large_array, refuse_large_part
+
+if TYPE_CHECKING:
+    from napari_pixseg.sources.input_evidence import InputEvidence
 
 ACCEPTED = (
     "accepted are zarr and OME-Zarr stores, TIFF files, pictures such as PNG or JPEG, "
@@ -138,6 +140,9 @@ class Source:
     def evidence(self) -> InputEvidence:
         """Return what every process that reads this input must see; found once."""
         if _EVIDENCE not in self.__dict__:
+            # Only what is sent to other processes has to prove anything.
+            from napari_pixseg.sources.input_evidence import InputEvidence
+
             found = InputEvidence.of(self.array, self.fingerprint, self.uri)
             self.__dict__[_EVIDENCE] = found
         kept: InputEvidence = self.__dict__[_EVIDENCE]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,6 @@ from tifffile.tifffile import svs_description_metadata
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.sources.location import Location
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
 
 # Size of a pixel along an axis, nan where unknown, and its unit as the file spells it.
 Size: TypeAlias = tuple[float, str]
@@ -120,11 +118,8 @@ def _file_names(xml: str) -> set[str]:
     return {name for name in names if name}
 
 
-def _find_elements(xml: str, path: str) -> list[Element]:
+def _find_elements(xml: str, path: str) -> list[ElementTree.Element]:
     """Return the elements at a path of OME's metadata; none if it cannot be parsed."""
-    # Only OME-TIFF needs a parser.
-    from xml.etree import ElementTree
-
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TypeVar
 
@@ -37,9 +38,6 @@ def parallel_slices(
     parts = thread_slices(length, fewest)
     if len(parts) == 1:
         return [work(parts[0])]
-    # Only here, because small pictures do without it.
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(len(parts)) as pool:
         return list(pool.map(work, parts))
 

@@ -1,0 +1,205 @@
+"""One graph on a Dask cluster: its progress, its cancel, and its failures.
+
+Data stay with the workers: what all tiles share is one node of the graph, results
+travel to the client only where the client needs them, and what comes of
+every tile is a message with its number. This module loads distributed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from typing import Any
+
+from distributed import futures_of, get_worker
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from napari_pixseg.errors import ClusterLost, ClusterUnfit, PixsegError
+from napari_pixseg.execution.admission import current_admission
+
+_LOOK_SECONDS = 0.1
+# A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
+# hang. What it writes late is a whole chunk, of the same bytes as a resumed run's.
+_PATIENCE_SECONDS = 120
+# Workers pause at 80 % of their memory, and go on when they have got rid of some.
+_PAUSED_SECONDS = 60.0
+_LOOK_AT_WORKERS_SECONDS = 5.0
+# Network file systems show the token of a worker that joined late after a while.
+_TOKEN_SECONDS = 10
+
+
+class ClusterRun:
+    """One graph on a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    name : str
+        Of the tiles' keys ``(name, number)``; also the topic under which workers tell of them.
+    tell : callable
+        Called with the number of tiles that are done, on the caller's thread.
+    check : callable
+        Raises if the run is to stop.
+    """
+
+    def __init__(
+        self, client: Any, name: str, tell: Callable[[int], None], check: Callable[[], None]
+    ) -> None:
+        self._client, self._name, self._tell, self._check = client, name, tell, check
+        self._done: set[int] = set()
+        self._told = 0
+        self._next_look = 0.0
+        self._paused_since: float | None = None
+        self._admission = current_admission()
+        # Tokens of workers that joined late, and until when they must be seen.
+        self._joined: dict[str, float] = {}
+
+    def compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
+        """Compute keys of a graph; results in the shape of ``wanted``.
+
+        Raises
+        ------
+        ClusterLost
+            If the scheduler, or too many workers, are gone.
+        """
+        self._client.subscribe_topic(self._name, self._hear)
+        try:
+            return self._compute(graph, wanted)
+        except PixsegError:
+            raise
+        except Exception as error:
+            if (sentence := _what_was_lost(error, self._client)) is not None:
+                raise ClusterLost(sentence) from error
+            raise
+        finally:
+            self._client.unsubscribe_topic(self._name)
+
+    def _compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
+        with warnings.catch_warnings():
+            # What all tiles share travels in the graph, compressed: scattered data cannot be
+            # recovered when a worker dies, a node of the graph can.
+            warnings.filterwarnings("ignore", "Sending large graph")
+            futures = self._client.get(graph, wanted, sync=False)
+        try:
+            self._wait(futures)
+            results = self._client.gather(futures)
+        except BaseException:
+            self._stop(futures)
+            raise
+        self._tell_done()
+        return results
+
+    def _hear(self, event: tuple[float, int | str]) -> None:
+        # On the client's own thread; a tile that was computed twice is one.
+        if isinstance(event[1], str):
+            self._joined[event[1]] = time.monotonic() + _TOKEN_SECONDS
+        else:
+            self._done.add(event[1])
+
+    def _confirm_joined(self) -> None:
+        """Look for the tokens of workers that joined late."""
+        for token, end in list(self._joined.items()):
+            if self._admission is None or self._admission.confirm(token):
+                del self._joined[token]
+            elif time.monotonic() > end:
+                raise ClusterUnfit(
+                    "A worker that joined late writes where the client does not see it; give an "
+                    "output on a disk that all workers share, or a URL, and continue with resume."
+                )
+
+    def _tell_done(self) -> None:
+        for number in range(self._told, len(self._done)):
+            self._told = number + 1
+            self._tell(self._told)
+
+    def _wait(self, futures: Any) -> None:
+        pending = futures_of(futures)  # type: ignore[no-untyped-call]
+        finished = threading.Event()
+        left = len(pending)
+        counting = threading.Lock()
+
+        def one_less(future: Any) -> None:
+            nonlocal left
+            with counting:
+                left -= 1
+            if left == 0 or future.status != "finished":
+                finished.set()
+
+        for future in pending:
+            future.add_done_callback(one_less)
+        while not finished.wait(_LOOK_SECONDS):
+            self._check()
+            self._tell_done()
+            self._confirm_joined()
+            self._refuse_paused()
+            self._refuse_lost()
+
+    def _refuse_paused(self) -> None:
+        """End a run that waits for workers which are all paused, and stay so."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_AT_WORKERS_SECONDS
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        if not workers or any(worker["status"] != "paused" for worker in workers):
+            self._paused_since = None
+        elif self._paused_since is None:
+            self._paused_since = now
+        elif now - self._paused_since >= _PAUSED_SECONDS:
+            raise ClusterLost(
+                f"All workers of the cluster have been paused for {_PAUSED_SECONDS:.0f} s, because "
+                "their memory is full; give each more memory or fewer threads, and continue with "
+                "resume."
+            )
+
+    def _refuse_lost(self) -> None:
+        if self._client.status not in ("running", "connecting"):
+            raise ConnectionError("the connection is closed")
+
+    def _stop(self, futures: Any) -> None:
+        """Let no tile begin any more, and wait for those that did."""
+        try:
+            self._client.cancel(futures, force=True, reason="the run has ended")
+            end = time.monotonic() + _PATIENCE_SECONDS
+            while self._is_at_work() and time.monotonic() < end:
+                time.sleep(_LOOK_SECONDS)
+        except Exception:  # noqa: BLE001 - the reason of the end is told already
+            return
+
+    def _is_at_work(self) -> bool:
+        if self._client.status != "running":
+            return False
+        busy = self._client.run(_is_executing, self._name, on_error="ignore")
+        return any(busy.values())
+
+
+def tell_client(topic: str, number: int | str) -> None:
+    """Tell the client, from a worker, that a tile is done, or that it joined with a token."""
+    get_worker().log_event(topic, number)
+
+
+def _is_executing(name: str, dask_worker: Any) -> bool:
+    return any(
+        isinstance(state.key, tuple) and state.key[0] == name
+        for state in dask_worker.state.executing
+    )
+
+
+def _what_was_lost(error: Exception, client: Any) -> str | None:
+    """Say in a sentence what of the cluster failed; None if it is an error of the task."""
+    if isinstance(error, KilledWorker):
+        return (
+            "The workers that had the same tile died, one after the other, most likely for lack "
+            "of memory; give each more memory or fewer threads, and continue with resume."
+        )
+    lost = (CancelledError, FutureCancelledError, ConnectionError, TimeoutError)
+    if isinstance(error, lost) or client.status != "running":
+        return (
+            "The connection to the Dask scheduler was lost, so the output is unfinished; start "
+            "the cluster again, and continue with resume."
+        )
+    return None

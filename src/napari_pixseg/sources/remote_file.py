@@ -1,0 +1,49 @@
+"""Opening a file on a server so that any of its bytes can be read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING
+
+from napari_pixseg.sources.network_faults import is_passing
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_BLOCK = 1 << 20
+# A larger file, if it has to be downloaded whole, waits on disk.
+_SPOOL = 64 << 20
+
+
+def open_remote(filesystem: AbstractFileSystem, path: str) -> IO[bytes]:
+    """Open a file; one whose server gives no ranges is downloaded whole."""
+    file: IO[bytes] = filesystem.open(path, "rb", block_size=_BLOCK)
+    try:
+        # Some servers ignore the range they are asked for; only a read shows this.
+        file.seek(-1, os.SEEK_END)
+        file.read(1)
+        file.seek(0)
+    except Exception as error:
+        file.close()
+        if is_passing(error) or not isinstance(error, (ValueError, OSError, TypeError)):
+            raise
+        return _download(filesystem, path)
+    # A file in an archive is closed with its file system, so this must live as long.
+    weakref.finalize(file, _keep_alive, filesystem)
+    return file
+
+
+def _keep_alive(_filesystem: object) -> None:
+    """Do nothing: a finalizer keeps its argument until it is called."""
+
+
+def _download(filesystem: AbstractFileSystem, path: str) -> IO[bytes]:
+    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
+    with suppress(AttributeError), filesystem.open(path, "rb", block_size=0) as stream:
+        shutil.copyfileobj(stream, spool, _BLOCK)
+    spool.seek(0)
+    return spool

@@ -4,7 +4,6 @@ import http.client
 import io
 import ipaddress
 import json
-import socket
 import threading
 import time
 import uuid
@@ -21,10 +20,8 @@ pytest.importorskip("uvicorn", reason="the extra napari-pixseg[server] is not in
 pytest.importorskip("starlette", reason="the extra napari-pixseg[server] is not installed")
 pytest.importorskip("python_multipart", reason="the extra napari-pixseg[server] is not installed")
 
-import uvicorn
-
 from napari_pixseg.endpoint.app import make_app
-from napari_pixseg.endpoint.serve_command import make_uvicorn_config
+from napari_pixseg.endpoint.http_server import HttpServer, open_listener
 from napari_pixseg.endpoint.settings import Settings
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -59,6 +56,7 @@ class Running:
 
     port: int
     app: object
+    server: object = None
 
     @property
     def url(self):
@@ -107,13 +105,13 @@ def serving(look_up=None, **settings):
     """Run a server as ``napari-pixseg serve`` does, on a free port."""
     chosen = Settings(**{"port": 0, "jobs": 2, **settings})
     app = make_app(chosen, look_up) if look_up else make_app(chosen)
-    server = uvicorn.Server(make_uvicorn_config(app, chosen))
-    listener = socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(app, chosen)
+    listener = open_listener(chosen)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         until(lambda: server.started)
-        yield Running(listener.getsockname()[1], app)
+        yield Running(listener.getsockname()[1], app, server)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -435,7 +435,7 @@ def test_a_server_for_others_needs_keys(host):
 def test_a_server_without_keys_answers_no_page_of_elsewhere(server, locked):
     # A page in this machine's browser could post to loopback; a name could point there.
     for headers in ({"Origin": "https://example.org"}, {"Host": "example.org"}, {"Origin": "null"}):
-        refused(server.post(PNG, headers), 401, "--keys")
+        refused(server.post(PNG, headers), 401, "has no keys")
         assert locked.post(PNG, headers, key=KEYS[0]).status == 200
     assert server.post(PNG, {"Origin": server.url}).status == 200
 
@@ -453,7 +453,7 @@ def test_links_can_begin_with_a_public_address(tmp_path):
 
 
 def test_a_full_disk_is_507_and_a_fault_is_500_without_telling_where(server, monkeypatch):
-    from napari_pixseg.endpoint import result_storage
+    from napari_pixseg.endpoint import segment_job
     from napari_pixseg.errors import NoSpace
 
     for error, status in (
@@ -465,7 +465,7 @@ def test_a_full_disk_is_507_and_a_fault_is_500_without_telling_where(server, mon
         def fail(*_arguments, error=error):
             raise error
 
-        monkeypatch.setattr(result_storage, "open_segmentation", fail)
+        monkeypatch.setattr(segment_job, "open_segmentation", fail)
         refused(server.post(PNG), status)
 
 

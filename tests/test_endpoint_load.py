@@ -22,7 +22,7 @@ from endpoint_tools import (
 
 from napari_pixseg import segment
 from napari_pixseg.endpoint import app as app_module
-from napari_pixseg.endpoint import result_storage
+from napari_pixseg.endpoint import segment_job
 
 CLIENTS = 64
 ROUNDS = 20 if os.environ.get("PIXSEG_SOAK") else 2
@@ -95,7 +95,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path):
 def held(monkeypatch):
     """Jobs that wait until they are let go, or are cancelled; and which of these happened."""
     go, events = threading.Event(), []
-    real = result_storage.write_recolored
+    real = segment_job.write_recolored
 
     def slow(path, source, parameters, cancel):
         events.append("began")
@@ -105,7 +105,7 @@ def held(monkeypatch):
                 break
         return real(path, source, parameters, cancel)
 
-    monkeypatch.setattr(result_storage, "write_recolored", slow)
+    monkeypatch.setattr(segment_job, "write_recolored", slow)
     monkeypatch.setattr(app_module, "write_recolored", slow)
     yield go, events
     go.set()
@@ -177,7 +177,7 @@ def test_an_upload_that_takes_too_long_or_is_too_large_ends(tmp_path):
             b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n"
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
         )
-        assert b" 400 " in slow.recv(1000)
+        assert b" 408 " in slow.recv(1000)
         slow.close()
         chunked = socket.create_connection(("127.0.0.1", server.port))
         chunked.sendall(

@@ -46,6 +46,12 @@ class InputNotFound(PixsegError, FileNotFoundError):
     status = 404
 
 
+class TooSlow(PixsegError):
+    """A request takes too long to arrive at an endpoint."""
+
+    status = 408
+
+
 class OutputConflict(PixsegError, FileExistsError):
     """The output exists, is being written, or cannot be resumed with these arguments."""
 
@@ -160,6 +166,7 @@ def error_of(status: int, sentence: str) -> PixsegError:
         ParameterError,
         KeyRefused,
         InputNotFound,
+        TooSlow,
         OutputConflict,
         TooLarge,
         NotAnImage,

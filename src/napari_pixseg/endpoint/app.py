@@ -6,27 +6,31 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from napari_pixseg.endpoint.address_policy import HostLookup, resolve_host
 from napari_pixseg.endpoint.job_queue import JobQueue
-from napari_pixseg.endpoint.keys import check_keys, offered_keys, refuse_foreign_pages
+from napari_pixseg.endpoint.keys import KeyRing, offered_keys, refuse_foreign_pages
 from napari_pixseg.endpoint.openapi import document
 from napari_pixseg.endpoint.request_body import BodyReader, read_query
 from napari_pixseg.endpoint.request_parameters import Wanted, understood
 from napari_pixseg.endpoint.responses import (
+    RefuseTwoLengths,
     describe_failure,
     http_error_response,
     manifest_response,
     picture_response,
 )
-from napari_pixseg.endpoint.result_storage import ResultStorage, write_recolored
+from napari_pixseg.endpoint.result_storage import ResultStorage
+from napari_pixseg.endpoint.segment_job import write_recolored
 from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.endpoint.untrusted_image import open_received
 from napari_pixseg.endpoint.url_fetch import Fetcher
@@ -50,19 +54,22 @@ def make_app(settings: Settings, look_up: HostLookup = resolve_host) -> Starlett
 
     Raises
     ------
-    ParameterError, OSError
-        If the storage cannot be made.
+    ParameterError
+        If the storage cannot be written.
     """
     server = _Server(settings, look_up)
-    return Starlette(
+    app = Starlette(
         routes=[
             _make_segment_route(server.handle_segment),
             Route("/results/{name}", server.send_result, methods=["GET"]),
             Route("/openapi.json", server.send_openapi, methods=["GET"]),
         ],
         exception_handlers={HTTPException: http_error_response},
+        middleware=[Middleware(RefuseTwoLengths)],
         lifespan=server.lifespan,
     )
+    app.state.keys = server.keys
+    return app
 
 
 def _make_segment_route(handler: Callable[[Request], Awaitable[Response]]) -> Route:
@@ -78,7 +85,8 @@ class _Server:
     def __init__(self, settings: Settings, look_up: HostLookup) -> None:
         self._settings = settings
         self._storage = ResultStorage(OutputLocation(settings.storage))
-        self._storage.make_folder()
+        self._storage.prepare()
+        self.keys = KeyRing(settings.keys, settings.keys_file)
         self._fetcher = Fetcher(settings, look_up)
         self._queue = JobQueue(settings.jobs, settings.waiting)
         self._document = document(needs_key=bool(settings.keys))
@@ -124,7 +132,7 @@ class _Server:
         )
 
     async def _segment_request(self, request: Request, job: str) -> Response:
-        if not self._settings.keys:
+        if self.keys.is_empty:
             refuse_foreign_pages(request.headers)
         body = read_query(request)
         early_keys = offered_keys(request.headers, body.keys)
@@ -135,10 +143,10 @@ class _Server:
 
             def admit(offered: list[str]) -> None:
                 # A wrong key takes no place, and nothing of its request is kept.
-                self._check_keys(offered)
+                self.keys.check(offered)
                 places.enter_context(self._queue.hold_place())
 
-            is_known = bool(early_keys or not self._settings.keys or request.method == "GET")
+            is_known = bool(early_keys or self.keys.is_empty or request.method == "GET")
             if is_known:
                 admit(early_keys)
             if request.method == "POST":
@@ -150,10 +158,6 @@ class _Server:
             if not body.has_file:
                 await self._fetch_image(request, wanted.img, image_file)
             return await self._segment_file(request, wanted, image_file, job)
-
-    def _check_keys(self, offered: list[str]) -> None:
-        if self._settings.keys:
-            check_keys(offered, self._settings.keys)
 
     async def _fetch_image(self, request: Request, url: str | None, into: Path) -> None:
         if not url:
@@ -175,12 +179,17 @@ class _Server:
         def segment_to_file(cancel: threading.Event) -> None:
             uri = public_uri(wanted.img) if wanted.img else None
             source = open_received(image_file, uri, self._settings.max_pixels)
-            if wanted.blob:
-                write_recolored(str(picture), source, wanted.parameters, cancel)
-            else:
-                self._storage.store_result(source, wanted.parameters, answer, cancel)
+            made = write_recolored(str(picture), source, wanted.parameters, cancel)
+            if not wanted.blob:
+                # The export gave its own id; clients know the result by the request's.
+                manifest = replace(made, id=answer.id, link=answer.link)
+                self._storage.keep_file(picture, picture.name, manifest)
 
-        await self._queue.run_job(segment_to_file, lambda: _wait_for_disconnect(request))
+        try:
+            await self._queue.run_job(segment_to_file, lambda: _wait_for_disconnect(request))
+        except BaseException:
+            picture.unlink(missing_ok=True)
+            raise
         return picture_response(picture, delete=True) if wanted.blob else manifest_response(answer)
 
 

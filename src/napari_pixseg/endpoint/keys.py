@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 
 from napari_pixseg.endpoint.settings import is_loopback
 from napari_pixseg.errors import KeyRefused, ParameterError
+
+_log = logging.getLogger("napari_pixseg.endpoint")
 
 
 def load_keys(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -52,6 +55,49 @@ def load_keys(path: str | os.PathLike[str]) -> tuple[str, ...]:
             "--keys."
         )
     return tuple(key for _, key in keys)
+
+
+class KeyRing:
+    """The keys that open a server, which may be read again while it runs.
+
+    Parameters
+    ----------
+    keys : sequence of str
+        Without any, every request is let in.
+    path : path
+        The file they are from; empty if they cannot be read again.
+    """
+
+    def __init__(self, keys: Sequence[str], path: str | os.PathLike[str] = "") -> None:
+        self._keys = tuple(keys)
+        self._path = path
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the server asks for no key."""
+        return not self._keys
+
+    def reload(self) -> bool:
+        """Read the file again; a file that cannot be used leaves the keys as they are."""
+        if not self._path:
+            return False
+        try:
+            self._keys = load_keys(self._path)
+        except ParameterError as error:
+            _log.error("%s The keys stay as they were.", error)
+            return False
+        _log.info("The keys were read again: %s", len(self._keys))
+        return True
+
+    def check(self, offered: Iterable[str]) -> None:
+        """Refuse a request that offers none of the keys, if there are any.
+
+        Raises
+        ------
+        KeyRefused
+        """
+        if self._keys:
+            check_keys(offered, self._keys)
 
 
 def offered_keys(headers: Mapping[str, str], parameters: Sequence[str] = ()) -> list[str]:
@@ -103,8 +149,9 @@ def _digest_key(text: str) -> bytes:
 def refuse_foreign_pages(headers: Mapping[str, str]) -> None:
     """Refuse web pages that use this machine's browser to reach a server without keys.
 
-    A page can post to a loopback address, which its Origin gives away, or have its own
-    name point to one, which the Host gives away.
+    A page can post to a loopback address, which its Origin gives away, have its own name
+    point to one, which the Host gives away, or show such an address as a picture or a link,
+    which browsers tell in Sec-Fetch-Site.
 
     Parameters
     ----------
@@ -115,6 +162,8 @@ def refuse_foreign_pages(headers: Mapping[str, str]) -> None:
     ------
     KeyRefused
     """
+    if headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
+        raise _refused_page()
     origin = headers.get("origin")
     claimed = [f"//{headers.get('host', '')}", *([] if origin is None else [origin])]
     # One foreign address among them is enough to refuse.
@@ -124,7 +173,11 @@ def refuse_foreign_pages(headers: Mapping[str, str]) -> None:
         except ValueError:
             host = ""
         if not is_loopback(host):
-            raise KeyRefused(
-                "This server has no keys, so it answers only programs on its own machine that "
-                "call it at a loopback address; start it with --keys to let others in."
-            )
+            raise _refused_page()
+
+
+def _refused_page() -> KeyRefused:
+    return KeyRefused(
+        "This server has no keys, so it answers only programs and pages of its own machine that "
+        "call it at a loopback address; ask whoever runs it for one that has keys."
+    )

@@ -16,6 +16,7 @@ _REASONS = {
     400: "A parameter is missing, out of range or not of its kind, or img may not be fetched.",
     401: "The key is missing or wrong.",
     404: "There is nothing at img, or it cannot be reached.",
+    408: "The request came too slowly.",
     413: "The image has too many bytes, pixels or planes.",
     415: "The request is neither a form nor JSON, or the image is not of a known format.",
     422: "No class reaches ct, or there are too many.",

@@ -12,10 +12,12 @@ from starlette.requests import Request
 
 from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.endpoint.url_fetch import too_many_bytes
-from napari_pixseg.errors import Cancelled, NotAnImage, ParameterError, PixsegError
+from napari_pixseg.errors import Cancelled, NotAnImage, ParameterError, PixsegError, TooSlow
 
 _BLOCK_BYTES = 1 << 16
 _GZIP_WINDOW = 31
+# Bytes a second; a slower body only holds a place.
+_LOWEST_RATE = 1000
 # Between the body's begin and its first boundary; mail programs wrote a sentence there.
 _MAX_PREAMBLE_BYTES = 4 << 10
 
@@ -61,25 +63,58 @@ async def _receive_within_limits(
 ) -> AsyncGenerator[bytes, None]:
     announced = request.headers.get("content-length", "")
     total = 0
-    end = time.monotonic() + settings.seconds
+    clock = _Clock(settings)
     while True:
         if total > limit or (announced.isdecimal() and int(announced) > limit):
             raise ParsingStopped(too_many_bytes(settings.max_bytes))
         try:
-            message = await wait_for(request.receive(), max(end - time.monotonic(), 0.01))
+            message = await wait_for(request.receive(), clock.seconds_left())
         except TimeoutError:
-            too_slow = ParameterError(
-                f"The request took more than {settings.seconds:g} s to arrive; send a smaller "
-                "image."
-            )
-            raise ParsingStopped(too_slow) from None
+            raise ParsingStopped(clock.complaint()) from None
         if message["type"] == "http.disconnect":
             raise ParsingStopped(Cancelled("The client went away."))
         chunk = message.get("body", b"")
         total += len(chunk)
+        clock.count_bytes(len(chunk))
         yield chunk
         if not message.get("more_body", False):
             return
+
+
+class _Clock:
+    """How long the next bytes of a body may take: the whole has an end, and a lowest rate."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._end = time.monotonic() + settings.seconds
+        self._begin_window()
+
+    def _begin_window(self) -> None:
+        window = self._settings.header_seconds
+        self._window_end = time.monotonic() + window
+        self._bytes_needed = window * _LOWEST_RATE
+
+    def count_bytes(self, number: int) -> None:
+        """Take note of bytes that came; enough of them begin another window of time."""
+        self._bytes_needed -= number
+        if self._bytes_needed <= 0:
+            self._begin_window()
+
+    def seconds_left(self) -> float:
+        """Return how long the next bytes may take."""
+        return max(min(self._end, self._window_end) - time.monotonic(), 0.01)
+
+    def complaint(self) -> TooSlow:
+        """Return the error for a body that was not in time."""
+        if self._window_end < self._end:
+            return TooSlow(
+                f"The request brought fewer than {_LOWEST_RATE} bytes a second for "
+                f"{self._settings.header_seconds:g} s; send it again over a faster connection."
+            )
+        return TooSlow(
+            f"The request took more than {self._settings.seconds:g} s to arrive; send a smaller "
+            "image."
+        )
 
 
 async def _unpack_gzip(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

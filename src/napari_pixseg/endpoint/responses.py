@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from napari_pixseg.errors import CorruptInput, status_of
 from napari_pixseg.export.manifest import Manifest
@@ -54,6 +55,27 @@ class _DeletingFileResponse(FileResponse):
             Path(self.path).unlink(missing_ok=True)
 
 
+class RefuseTwoLengths:
+    """Refuses requests that give their length in two ways, and closes their connection.
+
+    A proxy in front may have believed the other one, and what it took for the body of this
+    request would be the next one here.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        names = {name for name, _ in scope.get("headers", ())}
+        if not {b"content-length", b"transfer-encoding"} <= names:
+            await self._app(scope, receive, send)
+            return
+        sentence = "The request has Content-Length and Transfer-Encoding; send one of them."
+        content = {"status": 400, "error": sentence}
+        await JSONResponse(content, 400, {"Connection": "close"})(scope, receive, send)
+
+
 async def http_error_response(_request: Request, error: Exception) -> Response:
     """Answer what no route accepts in the form of the API's own errors."""
     assert isinstance(error, HTTPException)
@@ -73,7 +95,7 @@ def describe_failure(error: Exception, job: str, private: Iterable[str]) -> Mani
     private : iterable of str
         Places on the server; a sentence that names one is not sent.
     """
-    status = status_of(error)
+    status = 507 if _is_lack_of_space(error) else status_of(error)
     sentence = str(error)
     if isinstance(error, CorruptInput):
         # The error's own advice is for users of the command line.
@@ -88,3 +110,7 @@ def describe_failure(error: Exception, job: str, private: Iterable[str]) -> Mani
     return Manifest.of_error(
         500, f"Something unexpected went wrong; the server's log has it under {job}."
     )
+
+
+def _is_lack_of_space(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

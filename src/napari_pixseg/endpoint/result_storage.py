@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-import threading
-from dataclasses import dataclass, replace
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import OutputLocation
-from napari_pixseg.parameters import Parameters
-from napari_pixseg.segmentation import open_segmentation
-from napari_pixseg.sources.source import Source
 
 _RESULT_NAME = re.compile(r"[0-9a-f]{32}\.png")
 
@@ -19,6 +18,8 @@ _RESULT_NAME = re.compile(r"[0-9a-f]{32}\.png")
 @dataclass(frozen=True)
 class ResultStorage:
     """Where results are kept.
+
+    Nothing here looks through the folder, which may hold millions of results.
 
     Attributes
     ----------
@@ -28,10 +29,27 @@ class ResultStorage:
 
     location: OutputLocation
 
-    def make_folder(self) -> None:
-        """Make the folder, readable by its owner only: names are all that protects results."""
-        if self.location.is_local:
-            self.location.local_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def prepare(self) -> None:
+        """Make the folder, readable by its owner only: names are all that protects results.
+
+        Raises
+        ------
+        ParameterError
+            If nothing can be written there, as in a bucket that does not exist.
+        """
+        probe = self.location.child(f".pixseg-probe-{os.urandom(4).hex()}")
+        try:
+            if self.location.is_local:
+                self.location.local_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.remove()
+        except Exception as error:  # noqa: BLE001 - each kind of storage has errors of its own
+            # The text of others may quote an address with its secrets.
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ParameterError(
+                f"The storage {self.location.uri} cannot be written ({reason}); make it, and let "
+                "this server write there, or give another --storage."
+            ) from None
 
     def path_of(self, name: str) -> Path | None:
         """Return the file of a finished result; None for anything else."""
@@ -56,30 +74,22 @@ class ResultStorage:
             return f"{base.rstrip('/')}/results/{name}"
         return self.location.child(name).uri
 
-    def store_result(
-        self, source: Source, parameters: Parameters, answer: Manifest, cancel: threading.Event
-    ) -> None:
-        """Segment an image; keep the picture and its manifest ``<id>.png.json``.
+    def keep_file(self, file: Path, name: str, manifest: Manifest) -> None:
+        """Move a picture here and write its manifest ``<name>.json``; both, or nothing.
 
-        Raises
-        ------
-        ClassError, TooLarge, NotAnImage, Cancelled, NoSpace
-            In these cases nothing is kept.
+        Parameters
+        ----------
+        file : Path
+            Finished, and elsewhere on this machine.
+        name : str
+            Its name here.
+        manifest : Manifest
         """
-        picture = self.location.child(f"{answer.id}.png")
-        made = write_recolored(picture.target, source, parameters, cancel)
+        picture = self.location.child(name)
+        with picture.new_file() as partial:
+            shutil.move(file, partial)
         try:
-            # The export gave its own id; clients know the result by the request's.
-            manifest = replace(made, id=answer.id, link=answer.link)
             picture.sidecar().write_bytes(manifest.to_json().encode())
         except BaseException:
             picture.remove()
             raise
-
-
-def write_recolored(
-    path: str, source: Source, parameters: Parameters, cancel: threading.Event
-) -> Manifest:
-    """Segment an image and write the recolored picture, without a manifest."""
-    segmentation = open_segmentation(source, parameters)
-    return segmentation.export(path, ("recolored",), blob=True, cancel=cancel)

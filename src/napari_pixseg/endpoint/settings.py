@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from napari_pixseg.errors import ParameterError
 
 _MAX_SECONDS = 3600.0
+_USUAL_CONNECTIONS = 256
 Network: TypeAlias = IPv4Network | IPv6Network
 
 
@@ -30,6 +31,8 @@ class Settings:
     keys : tuple of str
         A request must give one of these. Without any, the server asks for no key and
         must listen on loopback.
+    keys_file : str
+        File that the keys were read from; it is read again on SIGHUP.
     jobs : int
         Images that are segmented at a time.
     waiting : int
@@ -40,6 +43,12 @@ class Settings:
         Largest decoded image, in pixels.
     seconds : float
         Longest time that an upload may take, and the fetching of ``img``.
+    header_seconds : float
+        Longest time that the head of a request may take, and the time in which a body must
+        bring some bytes.
+    connections : int
+        Connections that one address may hold; 0 stands for 256, or more if more requests
+        may wait.
     redirects : int
         How many redirects are followed when ``img`` is fetched.
     allowed : tuple of networks
@@ -57,11 +66,14 @@ class Settings:
     port: int = 8000
     storage: str = "pixseg-results"
     keys: tuple[str, ...] = field(default=(), repr=False)
+    keys_file: str = ""
     jobs: int = min(os.cpu_count() or 1, 4)
     waiting: int = 32
     max_bytes: int = 64 << 20
     max_pixels: int = 50_000_000
     seconds: float = 30.0
+    header_seconds: float = 10.0
+    connections: int = 0
     redirects: int = 3
     allowed: tuple[Network, ...] = ()
     public_url: str = ""
@@ -69,12 +81,14 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ParameterError(f"port = {self.port} must be 0 to 65535; 0 takes a free one.")
-        for name in ("jobs", "max_bytes", "max_pixels", "seconds"):
+        for name in ("jobs", "max_bytes", "max_pixels", "seconds", "header_seconds"):
             if not getattr(self, name) > 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be above 0.")
-        if self.seconds > _MAX_SECONDS:
-            raise ParameterError(f"seconds = {self.seconds} must be at most {_MAX_SECONDS:g}.")
-        for name in ("waiting", "redirects"):
+        for name in ("seconds", "header_seconds"):
+            if getattr(self, name) > _MAX_SECONDS:
+                value = getattr(self, name)
+                raise ParameterError(f"{name} = {value} must be at most {_MAX_SECONDS:g}.")
+        for name in ("waiting", "redirects", "connections"):
             if getattr(self, name) < 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be 0 or more.")
         if not self.storage.strip():
@@ -92,6 +106,11 @@ class Settings:
     def capacity(self) -> int:
         """Requests that are accepted at a time."""
         return self.jobs + self.waiting
+
+    @property
+    def connections_of_address(self) -> int:
+        """Connections that one address may hold; every request that may wait needs one."""
+        return self.connections or max(_USUAL_CONNECTIONS, 2 * self.capacity)
 
 
 def is_loopback(host: str) -> bool:

@@ -19,6 +19,7 @@ from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.errors import (
     Cancelled,
     InputNotFound,
+    NoSpace,
     NotAnImage,
     ParameterError,
     PixsegError,
@@ -113,7 +114,11 @@ class Fetcher:
             total += len(block)
             if total > limit:
                 raise too_many_bytes(limit)
-            into.write(block)
+            try:
+                into.write(block)
+            except OSError as error:
+                # Not the network's fault, as all other errors of the system are here.
+                raise NoSpace(f"The image cannot be kept: {error.strerror}.") from error
         if response.length:
             raise InputNotFound("img cannot be fetched: the connection broke in the middle.")
 

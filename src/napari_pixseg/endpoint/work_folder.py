@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has no locks that end with their process, so nothing is tidied up there.
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX = "napari-pixseg-serve-"
 
 
 class WorkFolder:
-    """A folder that exists while the server runs, and is removed with all it holds."""
+    """A folder that exists while the server runs, and is removed with all it holds.
+
+    What servers that were killed have left, such as uploads of their users, is removed when the
+    next one starts: a lock on the folder says whether its server still runs.
+    """
 
     def __init__(self) -> None:
         self._path: Path | None = None
+        self._lock: int | None = None
 
     def __enter__(self) -> WorkFolder:
-        self._path = Path(tempfile.mkdtemp(prefix="napari-pixseg-"))
+        _remove_leftovers(Path(tempfile.gettempdir()))
+        while self._lock is None:
+            # Another server that starts may take a folder without a lock for a leftover.
+            self._path = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            self._lock = _take_lock(self._path)
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None and fcntl is not None:
+            os.close(self._lock)
 
     @property
     def path(self) -> Path:
@@ -36,3 +56,32 @@ class WorkFolder:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+
+def _take_lock(folder: Path) -> int | None:
+    """Lock a server's folder until the descriptor is closed; None if that is not possible."""
+    if fcntl is None:
+        return -1
+    descriptor = -1
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if descriptor >= 0:
+            os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_leftovers(parent: Path) -> None:
+    if fcntl is None:
+        return
+    for folder in parent.glob(f"{_PREFIX}*"):
+        # Folders of other users are theirs to remove.
+        with suppress(OSError):
+            if folder.lstat().st_uid != os.getuid():
+                continue
+            lock = _take_lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)

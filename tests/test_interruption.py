@@ -71,7 +71,7 @@ def image(tmp_path):
 
 
 PLACES = {
-    "the imports": "execution.allocator.prepare_heap",
+    "the command line": "cli.main",
     "opening": "segmentation.open_image",
     "planning": "segmentation.plan_tiles",
     "checking the output": "export.export.check_target",
@@ -84,6 +84,23 @@ PLACES = {
     "the table": "export.region_export.write_parquet",
     "the manifest": "export.store_transaction.decided_details",
 }
+
+
+def test_memory_is_prepared_before_any_thread_begins():
+    # glibc gives the first thread memory of its own, where later threads would work as well.
+    code = (
+        "import sys, threading\n"
+        "from napari_pixseg import __main__\n"
+        "real = __main__.prepare_heap\n"
+        "def prepare():\n"
+        "    print(threading.active_count(), flush=True)\n"
+        "    real()\n"
+        "__main__.prepare_heap = prepare\n"
+        "sys.argv = ['napari-pixseg', '--version']\n"
+        "__main__.program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "1"
 
 
 @pytest.mark.parametrize("place", PLACES)

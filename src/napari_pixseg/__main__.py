@@ -7,6 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
+from napari_pixseg.execution.allocator import prepare_heap
 from napari_pixseg.interruption import INTERRUPTION
 
 # Modules with threads, files or connections that Python must close at the end.
@@ -19,14 +20,14 @@ def program() -> NoReturn:
     If only light modules were loaded, the process ends at once. Python's own shutdown would
     dismantle them first, which takes a tenth of the time that a picture takes.
     """
+    # Before any thread begins: glibc would give it memory of its own, and later threads would
+    # share that, not what is prepared here.
+    prepare_heap()
     # A signal may come at any time, also while modules are loaded.
     INTERRUPTION.install()
     # Imports create many objects that stay. Collecting garbage among them again and again
     # takes 10 ms.
     gc.set_threshold(50_000, 20, 20)
-    from napari_pixseg.execution.allocator import prepare_heap
-
-    prepare_heap()
     from napari_pixseg.cli import main
 
     code = main()

@@ -12,6 +12,7 @@ import cluster_tools
 import dask
 import dask.array as da
 import fsspec
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tifffile
@@ -176,6 +177,8 @@ def test_lazy_arrays_and_pictures_come_from_the_cluster_too(tmp_path):
     np.testing.assert_array_equal(result.classes.compute(), segmented(picture()).classes)
     segmented(path).export(tmp_path / "out.tif", ["recolored"])
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), result.recolored)
+    segmented(path).export(tmp_path / "out.png", ["recolored"])
+    np.testing.assert_array_equal(imageio.imread(tmp_path / "out.png"), result.recolored)
 
 
 @pytest.mark.usefixtures("client")

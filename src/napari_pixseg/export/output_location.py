@@ -109,6 +109,11 @@ class OutputLocation:
         return self._filesystem_and_path[1].rsplit("/", 1)[-1]
 
     @property
+    def title(self) -> str:
+        """The name for metadata, which are UTF-8 whatever the process takes file names for."""
+        return os.fsencode(self.name).decode("utf-8", "replace") if self.is_local else self.name
+
+    @property
     def suffix(self) -> str:
         """The file name's extension in lower case, with its dot."""
         return os.path.splitext(self.name)[1].lower()

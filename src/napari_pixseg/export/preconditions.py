@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -107,10 +108,10 @@ def _check_format(location: OutputLocation, blob: bool) -> None:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether text is without the marks that Python puts in place of bytes it cannot read."""
+    """Whether a path is UTF-8 on the disk, whatever the process takes its bytes for."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
+        os.fsencode(text).decode("utf-8")
+    except UnicodeError:
         return False
     return True
 

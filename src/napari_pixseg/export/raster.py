@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_pixseg.classification.tile import Tile
 from napari_pixseg.errors import TooLarge
 from napari_pixseg.execution.progress import RunMonitor
-from napari_pixseg.execution.scheduler import run_tiles
+from napari_pixseg.execution.scheduler import run_tiles, runs_here
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export.manifest import JsonObject
@@ -42,6 +42,8 @@ _Paint: TypeAlias = Callable[[NDArray[np.integer], int], NDArray[np.uint8]]
 _JPEG_SIDE = 65_500
 # A larger picture is not painted in memory.
 _LARGEST = 1 << 32
+# Pixels that workers send at a time.
+_PIXELS_AT_ONCE = 1 << 26
 _TIFF_TILE = 512
 _OME_UNITS = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}
 _NGFF_TO_TIFF = {"t": "T", "z": "Z", "y": "Y", "x": "X"}
@@ -120,11 +122,29 @@ def _paint_in_memory(
 ) -> NDArray[np.uint8]:
     picture = np.empty((*tiling.shape, channels), np.uint8)
 
-    def fill_tile(tile: Tile, number: int) -> None:
-        picture[tiling.slices(number)] = paint(tile.known_classes(), number)
+    def paint_tile(tile: Tile, number: int) -> NDArray[np.uint8]:
+        return paint(tile.known_classes(), number)
 
-    run_tiles(tile_source, fill_tile, STAGE, monitor)
+    def fill_tile(tile: Tile, number: int) -> None:
+        picture[tiling.slices(number)] = paint_tile(tile, number)
+
+    if runs_here():
+        run_tiles(tile_source, fill_tile, STAGE, monitor)
+    else:
+        # What other processes fill would be a copy of their own, so their tiles are sent here.
+        for batch in _batch_tiles(tiling):
+            part = monitor.part(batch.start, len(tiling))
+            painted = run_tiles(tile_source.only(batch), paint_tile, STAGE, part)
+            for number, block in zip(batch, painted, strict=True):
+                picture[tiling.slices(number)] = block
     return picture.reshape(picture.shape[-3:])
+
+
+def _batch_tiles(tiling: Tiling) -> Iterator[range]:
+    """Yield the numbers of so many tiles as may be in memory besides the picture."""
+    size = max(_PIXELS_AT_ONCE // tiling.tile_pixels, 1)
+    for start in range(0, len(tiling), size):
+        yield range(start, min(start + size, len(tiling)))
 
 
 def _paint_with(painter: Painter, tiling: Tiling) -> _Paint:

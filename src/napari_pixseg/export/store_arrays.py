@@ -52,7 +52,7 @@ class StoreArrays:
         channels = None if painter.channels == 1 else painter.channels
         with_channels = axes if channels is None else ngff_metadata.with_channels(axes)
         metadata = {
-            "multiscales": [self._describe_levels(self.location.name, with_channels)],
+            "multiscales": [self._describe_levels(self.location.title, with_channels)],
             "omero": ngff_metadata.omero_metadata(painter.channel_names),
         }
         self._create_group("", metadata)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit, urlunsplit
 
 # What may stand before "::" - the name of a cache, or an archive with the path inside it.
 _OUTER_LINK = re.compile(
@@ -23,7 +23,8 @@ def path_of_url(url: str) -> str:
     """Return the local path that a ``file://`` URL means."""
     path = urlsplit(url).path
     if os.name != "nt":
-        return unquote(path)
+        # As Path.as_uri() makes it: a name need not be UTF-8, nor the process's own encoding.
+        return os.fsdecode(unquote_to_bytes(path))
     # This module loads Python's HTTP client, which only Windows needs here.
     from urllib.request import url2pathname
 

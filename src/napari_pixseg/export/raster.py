@@ -132,7 +132,7 @@ def _paint_in_memory(
         run_tiles(tile_source, fill_tile, STAGE, monitor)
     else:
         # What other processes fill would be a copy of their own, so their tiles are sent here.
-        for batch in _batch_tiles(tiling):
+        for batch in _ranges_of_tiles(tiling):
             part = monitor.part(batch.start, len(tiling))
             painted = run_tiles(tile_source.only(batch), paint_tile, STAGE, part)
             for number, block in zip(batch, painted, strict=True):
@@ -140,7 +140,7 @@ def _paint_in_memory(
     return picture.reshape(picture.shape[-3:])
 
 
-def _batch_tiles(tiling: Tiling) -> Iterator[range]:
+def _ranges_of_tiles(tiling: Tiling) -> Iterator[range]:
     """Yield the numbers of so many tiles as may be in memory besides the picture."""
     size = max(_PIXELS_AT_ONCE // tiling.tile_pixels, 1)
     for start in range(0, len(tiling), size):

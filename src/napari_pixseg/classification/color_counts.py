@@ -75,7 +75,8 @@ class ColorCount:
         """Take a table and the intensity window it was counted with, unless there is a table."""
         with self._lock:
             if self._table is None:
-                self._pixels = self._pixels_with(Encoding(window, self._encoding_space()))
+                space = self._encoding_space()
+                self._pixels = self._pixels_with(self._encoding_in(space, window))
                 self._table = table
                 self._fingerprint = self._begin_census()
                 self._end_census()
@@ -156,9 +157,16 @@ class ColorCount:
 
     def _measure_encoding(self, monitor: RunMonitor | None) -> Encoding:
         if converts_first(self.image, self.parameters):
-            return Encoding(space=self.parameters.cs)
+            return self._encoding_in(self.parameters.cs)
         window = self.parameters.window
         return Encoding(resolve_window(self.image, window, self._sample_tiles, monitor))
+
+    def _encoding_in(
+        self, space: ColorSpace | None, window: tuple[Interval, ...] | None = None
+    ) -> Encoding:
+        if space is None:
+            return Encoding(window)
+        return Encoding(window, space, self.image.highest_sample or 0)
 
     def _sample_tiles(self) -> TileSource:
         self._note_input()

@@ -22,6 +22,8 @@ from napari_pixseg.sources.source import is_masked
 _HUGE = 1e300
 _SCALE = 2.0**-20
 
+_HIGHEST = 65535
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -33,10 +35,13 @@ class Encoding:
         Per channel, what is mapped to 0..255; None takes bytes as they are.
     space : ColorSpace or None
         16-bit samples are converted to this space before they become bytes.
+    highest : int
+        Largest value of such samples; fewer bits are stretched to 16 first.
     """
 
     window: tuple[Interval, ...] | None = None
     space: ColorSpace | None = None
+    highest: int = _HIGHEST
 
     @property
     def takes_bytes(self) -> bool:
@@ -76,7 +81,8 @@ class Encoding:
             packed[np.ma.getmaskarray(pixels).any(axis=-1)] = NO_DATA
             return packed
         if self.space is not None:
-            return pack_colors(_convert_to_space(pixels, self.space))
+            stretched = _stretch_samples(pixels, self.highest)
+            return pack_colors(_convert_to_space(stretched, self.space))
         if self.window is None:
             return pack_colors(pixels)
         packed = pack_colors(_map_window(pixels, self.window))
@@ -84,6 +90,16 @@ class Encoding:
         if pixels.dtype.kind == "f":
             packed[np.isnan(pixels).any(axis=-1)] = NO_DATA
         return packed
+
+
+def _stretch_samples(pixels: NDArray[np.uint16], highest: int) -> NDArray[np.uint16]:
+    """Stretch 0..highest to 16 bits, rounded half up, as ImageMagick does when it reads."""
+    if highest == _HIGHEST:
+        return pixels
+    levels = np.arange(highest + 1)
+    table = ((levels * _HIGHEST * 2 + highest) // (2 * highest)).astype(np.uint16)
+    stretched: NDArray[np.uint16] = table[np.minimum(pixels, highest)]
+    return stretched
 
 
 def _convert_to_space(pixels: NDArray[np.uint16], space: ColorSpace) -> NDArray[np.uint8]:
@@ -123,9 +139,8 @@ def to_window(samples: NDArray[Any], low: float, high: float) -> NDArray[np.uint
     return np.nan_to_num(mapped, copy=False, nan=0.0).astype(np.uint8)
 
 
-def alpha_bytes(alpha: NDArray[Any]) -> NDArray[np.uint8]:
-    """Reduce alpha samples to bytes: full range for integers, 0..1 for floats."""
+def alpha_bytes(alpha: NDArray[Any], highest: int | None) -> NDArray[np.uint8]:
+    """Reduce alpha samples to bytes: 0..highest for integers, 0..1 for floats."""
     if alpha.dtype == np.uint8:
         return alpha
-    high = 1.0 if alpha.dtype.kind in "fb" else float(np.iinfo(alpha.dtype).max)
-    return to_window(alpha, 0.0, high)
+    return to_window(alpha, 0.0, 1.0 if highest is None else float(highest))

@@ -56,8 +56,7 @@ def resolve_window(
     if dtype.kind == "b":
         return ((0.0, 1.0),)
     if window == "dtype":
-        limits = np.iinfo(dtype)
-        return ((float(limits.min), float(limits.max)),)
+        return ((float(np.iinfo(dtype).min), float(image.highest_sample or 0)),)
     if dtype.kind == "f" or window == "minmax":
         return extent_window(tile_source, monitor)
     return quantile_window(tile_source, dtype, image.color_channels, monitor)

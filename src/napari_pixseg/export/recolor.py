@@ -58,7 +58,7 @@ class Painter:
             colors = np.ascontiguousarray(self.palette[:, channel])
             kernels.paint_classes(flat, colors, picture[channel].reshape(-1))
         if self.keeps_alpha:
-            picture[-1] = alpha_bytes(self.image.read_alpha(part))
+            picture[-1] = alpha_bytes(self.image.read_alpha(part), self.image.highest_sample)
         return picture
 
 

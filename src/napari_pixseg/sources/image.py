@@ -16,6 +16,7 @@ import numpy as np
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
 from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, SampleType, box_at_origin
+from napari_pixseg.sources.channels import resolve_channels
 from napari_pixseg.sources.damage import read_box, read_chunks
 from napari_pixseg.sources.open import open_source
 from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
@@ -71,6 +72,14 @@ class Image:
         """Type of the samples."""
         dtype: SampleType = np.dtype(self.source.array.dtype)
         return dtype
+
+    @property
+    def highest_sample(self) -> int | None:
+        """Largest value that samples can have; None for floats."""
+        if self.dtype.kind not in "ui":
+            return None
+        bits = self.source.used_bits
+        return int(np.iinfo(self.dtype).max) if bits is None else 2**bits - 1
 
     @property
     def gray(self) -> bool:
@@ -250,7 +259,7 @@ def open_image(
         opened.refuse_absence()
     array = opened.array
     resolved, axes_notes = _resolve_axes(opened, axes)
-    members, alpha, notes = _resolve_channels(array.shape, resolved, channels, opened)
+    members, alpha, notes = resolve_channels(array.shape, resolved, channels, opened)
     notes = (*opened.notes, *axes_notes, *notes)
     allows_absence = options.allow_missing
     return Image(opened, resolved, members, alpha, notes, allows_absence=allows_absence)
@@ -285,41 +294,3 @@ def _guess_axes(shape: tuple[int, ...], name: str) -> str:
         f"What are the dimensions of {name}, shape {shape}? "
         "Give axes with one letter of t, c, z, y, x for each, for example axes='tzyx'."
     )
-
-
-def _resolve_channels(
-    shape: tuple[int, ...], axes: str, channels: Sequence[int] | None, source: Source
-) -> tuple[tuple[int, ...] | None, int | None, tuple[str, ...]]:
-    """Return which indices along axis c are colors, which is alpha, and notes for people."""
-    if "c" not in axes:
-        if channels is not None:
-            raise ParameterError(
-                f"channels = {tuple(channels)} was given, but {source.name} with axes {axes!r} has "
-                "no axis c; name it in axes, or leave channels out."
-            )
-        return None, None, ()
-    length = shape[axes.index("c")]
-    if channels is not None:
-        return _check_channels(tuple(channels), length, source.name)
-    if source.alpha_last and length == 2:
-        return (0,), 1, ("The last channel is alpha and takes no part.",)
-    if length > 4:
-        raise ParameterError(
-            f"{source.name} has {length} channels (axes {axes!r}, shape {shape}), but one to three "
-            "make a color; choose them, for example channels=(0, 1, 2), or correct axes."
-        )
-    if length == 4:
-        return (0, 1, 2), 3, ("The fourth channel is taken for alpha and takes no part.",)
-    return tuple(range(length)), None, ()
-
-
-def _check_channels(
-    channels: tuple[int, ...], length: int, name: str
-) -> tuple[tuple[int, ...], None, tuple[str, ...]]:
-    for channel in channels:
-        if channel >= length:
-            raise ParameterError(
-                f"channels = {channels} asks for channel {channel}, but {name} has "
-                f"channels 0 to {length - 1}; choose among these."
-            )
-    return channels, None, ()

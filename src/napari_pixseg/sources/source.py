@@ -102,6 +102,12 @@ class Source:
         JSON-able; equal as long as the input did not change. Empty for arrays in memory.
     alpha_last : bool
         True when the file says that its last channel is alpha.
+    colors : tuple of int or None
+        Channels that are colors, where the file says that others are not; else None.
+    used_bits : int or None
+        Bits of unsigned samples that are stored in wider ones, such as 12 of 16; else None.
+    series : int, str or None
+        What chooses this image among those of its file or store; None for arrays.
     kind : str
         What people call it: "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture".
     name : str
@@ -126,6 +132,9 @@ class Source:
     uri: str | None = None
     identity: Identity = field(default_factory=dict)
     alpha_last: bool = False
+    colors: tuple[int, ...] | None = None
+    used_bits: int | None = None
+    series: int | str | None = None
     kind: str = "array"
     name: str = "array"
     fingerprint: Callable[..., str] | None = None

@@ -7,24 +7,39 @@ from __future__ import annotations
 
 import weakref
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from tifffile import TiffFile, TiffPage, TiffPageSeries
+from tifffile import TiffFile, TiffPageSeries
 
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Samples
+from napari_pixseg.sources.image_choice import Series, StoredImage, describe_choice
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.location import Identity, Location
 from napari_pixseg.sources.source import Source
+from napari_pixseg.sources.tiff_images import (
+    ImagePlace,
+    choose_place,
+    list_series,
+    place_of_series,
+)
 from napari_pixseg.sources.tiff_metadata import (
+    axis_letters,
     describe_missing_planes,
-    has_alpha,
     kept_dimensions,
+    name_axes,
     read_calibration,
+)
+from napari_pixseg.sources.tiff_refusals import refuse_unreadable
+from napari_pixseg.sources.tiff_samples import (
+    SampleConversion,
+    describe_pixels,
     read_palette,
+    uses_palette,
 )
 
 if TYPE_CHECKING:
@@ -33,56 +48,68 @@ if TYPE_CHECKING:
     # Pixels as they are stored, and the color map if it is applied.
     _View: TypeAlias = tuple[Samples | ZarrArray, NDArray[np.uint8] | None]
 
-# Values of the tag PhotometricInterpretation.
-_PALETTE = 3
-_CMYK = 5
-_YCBCR = 6
-_LAB = 8
-
-_REFUSED_COLORS = {_CMYK: "CMYK", _LAB: "CIE L*a*b*"}
-
-# Compressions whose decoder turns YCbCr into RGB.
-_JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
+# Which image is taken unless one is asked for.
+_WHY = "largest"
 
 
-def open_tiff(location: Location) -> Source:
-    """Open level 0 of the first series of a TIFF file.
+def open_tiff(location: Location, wanted: Series | None = None) -> Source:
+    """Open one image of a TIFF file at full resolution.
 
     Parameters
     ----------
     location : Location
         Where :func:`~napari_pixseg.sources.open.is_tiff` holds.
+    wanted : int or str, optional
+        Number or name of an image; by default the largest.
 
     Returns
     -------
     Source
-        Color maps are applied, except those of ImageJ and OME, which are for display.
+        Its pixels are what other programs show: 0 may be white, color maps are applied
+        (except those of ImageJ and OME, which are for display), few bits become bytes.
     """
     identity = location.identity()
     try:
         with closing(_open_with_tifffile(location)) as tiff:
-            return _source_of_tiff(location, identity, tiff)
+            return _source_of_tiff(location, identity, tiff, wanted)
     except PixsegError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
-        raise NotAnImage(
-            f"{location.shown} is no TIFF that can be read: {location.describe_cause(error)}; "
-            "copy or save it anew."
-        ) from None
+        raise _no_tiff(location, error) from None
+
+
+def list_tiff_images(location: Location) -> list[StoredImage]:
+    """Return the images of a TIFF file, in the order of their numbers."""
+    try:
+        with closing(_open_with_tifffile(location)) as tiff:
+            return _list_images(tiff)
+    except Exception as error:  # noqa: BLE001 - damaged files raise anything
+        raise _no_tiff(location, error) from None
+
+
+def _no_tiff(location: Location, error: Exception) -> NotAnImage:
+    return NotAnImage(
+        f"{location.shown} is no TIFF that can be read: {location.describe_cause(error)}; "
+        "copy or save it anew."
+    )
 
 
 class TiffArray(FileArray["_View"]):
-    """Level 0 of the first series of a TIFF file.
+    """One image of a TIFF file.
 
-    `details` are the stored dimensions that are kept, and whether the color map is applied.
+    `details` are its place in the file, the stored dimensions that are kept, and what is done to
+    the samples.
     """
 
     def _open_file(self) -> _View:
-        _, is_mapped_to_colors = self._details
+        place: ImagePlace
+        conversion: SampleConversion | None
+        place, _, conversion = self._details
         tiff = _open_with_tifffile(self._location)
         try:
-            series = tiff.series[0]
-            palette = read_palette(series.keyframe) if is_mapped_to_colors else None
+            series = place.find_in(tiff)
+            has_palette = conversion is not None and conversion.has_palette
+            palette = read_palette(series.keyframe) if has_palette else None
             if _is_contiguous(series, self._location):
                 view = _map_series(tiff, series)
                 tiff.close()
@@ -98,14 +125,21 @@ class TiffArray(FileArray["_View"]):
         return blocks, palette
 
     def _read_pixels(self, opened: _View, key: Key) -> Samples:
-        pixels, palette = opened
-        kept, _ = self._details
-        # Dimensions that are not kept have a length of one.
-        stored: list[int | slice] = [0] * len(pixels.shape)
-        for dimension, part in zip(kept, key, strict=False):
-            stored[dimension] = part
-        part = np.array(pixels[tuple(stored)])
-        return part if palette is None else palette[part][..., key[-1]]
+        stored, palette = opened
+        _, kept, conversion = self._details
+        if conversion is None:
+            return _read_stored(stored, kept, key)
+        read = partial(_read_stored, stored, kept)
+        pixels: Samples = conversion.read_pixels(read, key, self.shape, palette)
+        return pixels
+
+
+def _read_stored(pixels: Samples | ZarrArray, kept: tuple[int, ...], key: Key) -> Samples:
+    # Dimensions that are not kept have a length of one.
+    stored: list[int | slice] = [0] * len(pixels.shape)
+    for dimension, part in zip(kept, key, strict=True):
+        stored[dimension] = part
+    return np.array(pixels[tuple(stored)])
 
 
 def _open_with_tifffile(location: Location) -> TiffFile:
@@ -118,55 +152,58 @@ def _open_with_tifffile(location: Location) -> TiffFile:
     return tiff
 
 
-def _source_of_tiff(location: Location, identity: Identity, tiff: TiffFile) -> Source:
-    series = tiff.series[0]
+def _source_of_tiff(
+    location: Location, identity: Identity, tiff: TiffFile, wanted: Series | None
+) -> Source:
+    place = choose_place(tiff, wanted, location)
+    series = place.find_in(tiff)
     page = series.keyframe
-    notes = describe_missing_planes(tiff, series, location)
-    _refuse_unreadable(page, location)
+    missing = describe_missing_planes(tiff, series, location)
+    has_palette = uses_palette(page, tiff.is_imagej or tiff.is_ome)
+    refuse_unreadable(series, location, has_palette=has_palette)
     kept, letters = kept_dimensions(series, location)
-    is_mapped_to_colors = page.photometric == _PALETTE and not (tiff.is_imagej or tiff.is_ome)
-    colors = (3,) if is_mapped_to_colors else ()
-    shape = (*(series.shape[i] for i in kept), *colors)
-    axes = letters + "c" * len(colors)
-    dtype = np.dtype(np.uint8) if is_mapped_to_colors else np.dtype(series.dtype)
+    lengths = tuple(series.shape[i] for i in kept)
+    names = "".join(series.axes[i] for i in kept)
+    pixels = describe_pixels(page, names, letters, lengths, has_palette=has_palette)
     version = tuple(sorted(identity.items()))
-    scale, units = read_calibration(tiff, axes)
-    chunks = None if _is_contiguous(series, location) else (*_block_shape(series, kept), *colors)
+    scale, units = read_calibration(tiff, place, pixels.axes)
+    array = TiffArray(
+        location, pixels.shape, pixels.dtype, version, (place, kept, pixels.conversion)
+    )
+    choice = () if wanted is not None else describe_choice(_list_images(tiff), place.series, _WHY)
     return Source(
-        TiffArray(location, shape, dtype, version, (kept, is_mapped_to_colors)),
-        axes=None if "?" in axes or len(set(axes)) < len(axes) else axes,
+        array,
+        axes=name_axes(pixels.axes),
         scale=scale,
         units=units,
-        chunks=chunks,
+        chunks=None if _is_contiguous(series, location) else pixels.chunks(_blocks(series, kept)),
         uri=location.uri,
         identity=identity,
-        alpha_last=has_alpha(series),
+        alpha_last=pixels.alpha_last,
+        colors=pixels.colors,
+        used_bits=pixels.used_bits,
+        series=place.label,
         kind="tiff",
         name=location.name,
         fingerprint=location.fingerprint,
-        notes=notes,
+        notes=(*choice, *missing, *pixels.notes),
     )
 
 
-def _refuse_unreadable(page: TiffPage, location: Location) -> None:
-    colors = _REFUSED_COLORS.get(int(page.photometric))
-    if page.photometric == _YCBCR and page.compression not in _JPEG_COMPRESSIONS:
-        colors = "YCbCr"
-    if colors:
-        raise NotAnImage(f"{location.shown} stores {colors} colors: convert it to RGB first.")
-    try:
-        # Decoding nothing fails early where a codec is missing.
-        page.decode(None, 0)
-    except Exception as error:
-        remedy = (
-            "install the package imagecodecs"
-            if "imagecodecs" in str(error)
-            else "save it with another compression"
-        )
-        codec = getattr(page.compression, "name", page.compression)
-        raise NotAnImage(
-            f"{location.shown} is stored in a way that cannot be decoded here ({codec}): {remedy}."
-        ) from error
+def _list_images(tiff: TiffFile) -> list[StoredImage]:
+    return [_describe_series(tiff, number) for number in range(len(list_series(tiff)))]
+
+
+def _describe_series(tiff: TiffFile, number: int) -> StoredImage:
+    place = place_of_series(tiff, number)
+    series = place.find_in(tiff)
+    letters = axis_letters(series)
+    return StoredImage(
+        series.name or "",
+        letters,
+        tuple(series.shape),
+        *read_calibration(tiff, place, letters),
+    )
 
 
 def _is_contiguous(series: TiffPageSeries, location: Location) -> bool:
@@ -185,7 +222,7 @@ def _map_series(tiff: TiffFile, series: TiffPageSeries) -> Samples:
     return samples
 
 
-def _block_shape(series: TiffPageSeries, kept: tuple[int, ...]) -> tuple[int, ...]:
+def _blocks(series: TiffPageSeries, kept: tuple[int, ...]) -> tuple[int, ...]:
     page = series.keyframe
     block = (1,) * (len(series.shape) - len(page.chunks)) + tuple(page.chunks)
     return tuple(block[i] for i in kept)

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 from xml.etree import ElementTree
 
-import numpy as np
-from numpy.typing import NDArray
-from tifffile import TiffFile, TiffPage, TiffPageSeries
+from tifffile import TiffFile, TiffPageSeries
 from tifffile.tifffile import svs_description_metadata
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.sources.location import Location
+from napari_pixseg.sources.tiff_images import ImagePlace
 
 # Size of a pixel along an axis, nan where unknown, and its unit as the file spells it.
 Size: TypeAlias = tuple[float, str]
@@ -69,18 +68,14 @@ def kept_dimensions(series: TiffPageSeries, location: Location) -> tuple[tuple[i
     return tuple(kept), "".join(_AXIS_LETTERS.get(axes[i], "?") for i in kept)
 
 
-def has_alpha(series: TiffPageSeries) -> bool:
-    """Whether the last channel is alpha, associated with the colors or not."""
-    page = series.keyframe
-    is_last_alpha = page.extrasamples[-1:] in ((1,), (2,))
-    return "S" in series.axes and page.samplesperpixel in (2, 4) and is_last_alpha
+def axis_letters(series: TiffPageSeries) -> str:
+    """Return a letter for each stored dimension; "?" where it has no name."""
+    return "".join(_AXIS_LETTERS.get(axis, "?") for axis in series.axes)
 
 
-def read_palette(page: TiffPage) -> NDArray[np.uint8]:
-    """Return the color map of a page, (n, 3)."""
-    colors = np.asarray(page.colormap)
-    # The format wants 16 bits, but some writers store bytes.
-    return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8).T
+def name_axes(letters: str) -> str | None:
+    """Return axis letters if each is known and there once."""
+    return None if "?" in letters or len(set(letters)) < len(letters) else letters
 
 
 def describe_missing_planes(
@@ -127,14 +122,26 @@ def _find_elements(xml: str, path: str) -> list[ElementTree.Element]:
     return root.findall(".//" + "/".join(f"{{*}}{name}" for name in path.split("/")))
 
 
-def read_calibration(tiff: TiffFile, axes: str) -> tuple[dict[str, float], dict[str, str]]:
-    """Return pixel sizes and their units for each axis letter, where the file gives them."""
+def read_calibration(
+    tiff: TiffFile, place: ImagePlace, axes: str
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return pixel sizes and their units for each axis letter, where the file gives them.
+
+    Parameters
+    ----------
+    tiff : TiffFile
+    place : ImagePlace
+        Which image of it.
+    axes : str
+        The letters.
+    """
+    series = place.find_in(tiff)
     if tiff.is_ome:
-        sizes = _ome_sizes(tiff.ome_metadata or "")
+        sizes = _ome_sizes(tiff, place, series)
     elif tiff.is_imagej:
-        sizes = _imagej_sizes(tiff)
+        sizes = _imagej_sizes(tiff, series)
     elif tiff.is_svs:
-        sizes = _slide_sizes(tiff)
+        sizes = _slide_sizes(series)
     else:
         sizes = {}
     known = {
@@ -146,11 +153,10 @@ def read_calibration(tiff: TiffFile, axes: str) -> tuple[dict[str, float], dict[
     return scale, {axis: unit for axis, (_, unit) in known.items() if unit}
 
 
-def _ome_sizes(xml: str) -> Mapping[str, Size]:
-    found = _find_elements(xml, "Image/Pixels")
-    if not found:
+def _ome_sizes(tiff: TiffFile, place: ImagePlace, series: TiffPageSeries) -> Mapping[str, Size]:
+    pixels = _find_pixels(tiff, place, series)
+    if pixels is None:
         return {}
-    pixels = found[0]
     # Attribute, and the unit that the OME schema gives it by default.
     names = {axis: (f"PhysicalSize{axis.upper()}", "µm") for axis in "xyz"}
     names["t"] = ("TimeIncrement", "s")
@@ -160,7 +166,18 @@ def _ome_sizes(xml: str) -> Mapping[str, Size]:
     }
 
 
-def _imagej_sizes(tiff: TiffFile) -> Mapping[str, Size]:
+def _find_pixels(tiff: TiffFile, place: ImagePlace, series: TiffPageSeries) -> Element | None:
+    """Return what OME's metadata say of the pixels of an image."""
+    xml = tiff.ome_metadata or ""
+    found = _find_elements(xml, "Image/Pixels")
+    if place.page is None and len(found) == len(tiff.series):
+        return found[place.series]
+    # Images of which the file has no plane are described, too.
+    images = [image for image in _find_elements(xml, "Image") if image.get("Name") == series.name]
+    return images[0].find("{*}Pixels") if len(images) == 1 else None
+
+
+def _imagej_sizes(tiff: TiffFile, series: TiffPageSeries) -> Mapping[str, Size]:
     metadata = tiff.imagej_metadata or {}
     unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ")
     interval = _float_or_nan(metadata.get("finterval"))
@@ -169,15 +186,15 @@ def _imagej_sizes(tiff: TiffFile) -> Mapping[str, Size]:
     if unit in _UNITS:
         sizes["z"] = (_float_or_nan(metadata.get("spacing")), unit)
         for axis, tag in (("x", "XResolution"), ("y", "YResolution")):
-            resolution: Sequence[int] = tiff.series[0].keyframe.tags.valueof(tag, (0, 1))
+            resolution: Sequence[int] = series.keyframe.tags.valueof(tag, (0, 1))
             pixels, length = resolution
             sizes[axis] = (length / pixels if pixels else math.nan, unit)
     return sizes
 
 
-def _slide_sizes(tiff: TiffFile) -> Mapping[str, Size]:
+def _slide_sizes(series: TiffPageSeries) -> Mapping[str, Size]:
     try:
-        metadata = svs_description_metadata(tiff.pages.first.description)
+        metadata = svs_description_metadata(series.keyframe.description)
     except ValueError:
         return {}
     size = _float_or_nan(metadata.get("MPP"))

@@ -1,0 +1,105 @@
+"""Which image is taken of a file or store that holds several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from napari_pixseg.errors import ParameterError
+
+# Number or name of an image.
+Series: TypeAlias = int | str
+
+# Names that a sentence lists.
+_LISTED = 6
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One of the images that a file or store holds.
+
+    Attributes
+    ----------
+    name : str
+        Empty where the file gives none.
+    axes : str
+        One letter for each dimension, "?" where it has no name.
+    shape : tuple of int
+    scale, units : dict
+        As those of a :class:`~napari_pixseg.sources.source.Source`.
+    """
+
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    scale: dict[str, float] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> str:
+        """Lengths of its dimensions."""
+        return " x ".join(str(length) for length in self.shape)
+
+
+def find_series(wanted: Series, names: Sequence[str], shown: str) -> int:
+    """Return the number of an image that is asked for by number or name.
+
+    Parameters
+    ----------
+    wanted : int or str
+        Text that is no name may be a number.
+    names : sequence of str
+        Names of all images; those without one are empty.
+    shown : str
+        The file, as an error may name it.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if isinstance(wanted, str) and wanted in names and wanted:
+        return names.index(wanted)
+    text = str(wanted)
+    number = int(text) if text.isdecimal() and text.isascii() and len(text) < 10 else -1
+    if 0 <= number < len(names):
+        return number
+    known = list(dict.fromkeys(filter(None, names)))
+    raise ParameterError(
+        f"series = {wanted!r} is no image of {shown}; give a number from 0 to {len(names) - 1}"
+        + (f", or a name: {list_names(known)}." if known else ".")
+    )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are beyond them."""
+    listed = ", ".join(names[:_LISTED])
+    more = len(names) - _LISTED
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def describe_choice(images: Sequence[StoredImage], taken: int, why: str) -> tuple[str, ...]:
+    """Return a sentence about the image that is taken; none where there is only one.
+
+    Parameters
+    ----------
+    images : sequence of StoredImage
+    taken : int
+        Its number.
+    why : str
+        Which of them is taken: "largest" or "first".
+    """
+    if len(images) < 2:
+        return ()
+    others = [describe_image(i, image) for i, image in enumerate(images) if i != taken]
+    return (
+        f"There are {len(images)} images in it, of which the {why} is taken: "
+        f"{describe_image(taken, images[taken])}. The others are {list_names(others)}; choose one "
+        "with series.",
+    )
+
+
+def describe_image(number: int, image: StoredImage) -> str:
+    """Return number, name and size of an image."""
+    name = f"{image.name!r}, " if image.name else ""
+    return f"{number} ({name}{image.size})"

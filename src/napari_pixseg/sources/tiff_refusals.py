@@ -1,0 +1,89 @@
+"""TIFF files that are not read here, each refused in one sentence before its pixels are read."""
+
+from __future__ import annotations
+
+import numpy as np
+from tifffile import TiffPage, TiffPageSeries
+
+from napari_pixseg.errors import NotAnImage
+from napari_pixseg.sources.location import Location
+from napari_pixseg.sources.tiff_samples import YCBCR
+
+# Values of the tag PhotometricInterpretation.
+_REFUSED_COLORS = {
+    5: "CMYK",
+    8: "CIE L*a*b*",
+    9: "ICC L*a*b*",
+    10: "ITU L*a*b*",
+    32844: "LogL",
+    32845: "LogLuv",
+}
+
+# Compressions whose decoder turns YCbCr into RGB.
+_JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
+
+_AMBIGUOUS_BITS = 24
+
+# Many files of this one lack what a decoder needs.
+_OLD_JPEG = 6
+
+
+def refuse_unreadable(series: TiffPageSeries, location: Location, *, has_palette: bool) -> None:
+    """Refuse an image whose colors, samples or compression are not read here.
+
+    Parameters
+    ----------
+    series : TiffPageSeries
+    location : Location
+    has_palette : bool
+        Whether its color map is to be applied.
+
+    Raises
+    ------
+    NotAnImage
+    """
+    page = series.keyframe
+    _refuse_colors(page, location)
+    # Libraries differ in the order of the bytes of 24-bit integers.
+    if page.dtype is None or (page.dtype.kind == "u" and page.bitspersample == _AMBIGUOUS_BITS):
+        raise NotAnImage(
+            f"{location.shown} has samples of {page.bitspersample} bits in a format that is not "
+            "read here: save it with samples of 8, 16 or 32 bits."
+        )
+    entries = 0 if page.colormap is None else np.size(page.colormap)
+    if has_palette and entries != 3 * 2**page.bitspersample:
+        raise NotAnImage(
+            f"{location.shown} has the numbers of colors, but not its color map: convert it to RGB."
+        )
+    if any(other is not None and not len(other.dataoffsets) for other in series.pages):
+        raise NotAnImage(
+            f"{location.shown} does not say where its pixels are (it has neither StripOffsets nor "
+            "TileOffsets): save it anew."
+        )
+    _refuse_compression(page, location)
+
+
+def _refuse_colors(page: TiffPage, location: Location) -> None:
+    colors = _REFUSED_COLORS.get(int(page.photometric))
+    if page.photometric == YCBCR and page.compression not in _JPEG_COMPRESSIONS:
+        colors = "YCbCr"
+    if colors:
+        raise NotAnImage(f"{location.shown} stores {colors} colors: convert it to RGB first.")
+
+
+def _refuse_compression(page: TiffPage, location: Location) -> None:
+    try:
+        # Decoding nothing fails early where a codec is missing.
+        page.decode(None, 0)
+        if page.compression == _OLD_JPEG:
+            next(page.segments(maxworkers=1))
+    except Exception as error:
+        remedy = (
+            "install the package imagecodecs"
+            if "imagecodecs" in str(error)
+            else "save it with another compression"
+        )
+        codec = getattr(page.compression, "name", page.compression)
+        raise NotAnImage(
+            f"{location.shown} is stored in a way that cannot be decoded here ({codec}): {remedy}."
+        ) from error

@@ -194,10 +194,12 @@ def _add_read_options(parser: argparse.ArgumentParser) -> None:
     add("--retries", type=int, default=ReadOptions.retries, metavar="N", help=often)
     missing = "take a zarr of which no chunk exists as an image of its fill value"
     add("--allow-missing", action="store_true", help=missing)
+    which = "number or name of one of several images in INPUT (default: the largest or first)"
+    add("--series", metavar="IMAGE", help=which)
 
 
 def _given_read_options(options: argparse.Namespace) -> ReadOptions:
-    return ReadOptions(options.retries, options.allow_missing)
+    return ReadOptions(options.retries, options.allow_missing, options.series)
 
 
 def _parameters_of_input() -> dict[str, ParameterInfo]:

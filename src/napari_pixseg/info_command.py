@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from napari_pixseg.execution.cost_estimate import estimate
 from napari_pixseg.execution.memory_estimate import peak_memory
@@ -12,6 +12,7 @@ from napari_pixseg.execution.tiling import plan_tiles
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.image import open_image
 from napari_pixseg.sources.read_options import ReadOptions
+from napari_pixseg.sources.source import Source
 
 
 def describe_input(
@@ -43,10 +44,7 @@ def describe_input(
         for regions in (False, True)
     )
     source = image.source
-    scale = [
-        f"{axis} {size:g} {source.units.get(axis, '')}".strip()
-        for axis, size in source.scale.items()
-    ]
+    scale = describe_scale(source.scale, source.units)
     lines = {
         "name": source.name,
         "kind": source.kind,
@@ -61,7 +59,26 @@ def describe_input(
         "time": f"about {cost.seconds:.0f} s on {cost.workers} threads",
         "memory": f"at most {least / 2**20:.0f} MiB a worker, {most / 2**20:.0f} MiB with regions",
     }
-    return "".join(f"{name + ':':10}{value}\n" for name, value in lines.items()), image.notes
+    text = "".join(f"{name + ':':10}{value}\n" for name, value in lines.items())
+    return text + _describe_images(source), image.notes
+
+
+def _describe_images(source: Source) -> str:
+    """Return a line for each image of a file or store; nothing where there is only one."""
+    images = [] if source.list_images is None else source.list_images()
+    if len(images) < 2:
+        return ""
+    lines = ["images:"]
+    for number, image in enumerate(images):
+        taken = " (taken)" if source.series in (number, image.name) else ""
+        facts = (image.name, image.axes, image.size, *describe_scale(image.scale, image.units))
+        lines.append(f"  {number}: {', '.join(filter(None, facts))}{taken}")
+    return "\n".join(lines) + "\n"
+
+
+def describe_scale(scale: Mapping[str, float], units: Mapping[str, str]) -> list[str]:
+    """Return size and unit of a pixel along each axis."""
+    return [f"{axis} {size:g} {units.get(axis, '')}".strip() for axis, size in scale.items()]
 
 
 def _join_sizes(sizes: Iterable[int]) -> str:

@@ -27,6 +27,7 @@ def segment(
     min_size: int = Parameters.min_size,
     retries: int = ReadOptions.retries,
     allow_missing: bool = ReadOptions.allow_missing,
+    series: int | str | None = ReadOptions.series,
 ) -> Segmentation:
     """Segment an image of any size by its colors.
 
@@ -63,6 +64,9 @@ def segment(
         pauses. After that the run ends as unreachable, and can be resumed.
     allow_missing : bool
         Whether to take a zarr of which no chunk exists as an image of its fill value.
+    series : int or str, optional
+        Number, name or path of one of the images in a file or store; by default the largest
+        of a TIFF, and else the first.
 
     Returns
     -------
@@ -95,4 +99,4 @@ def segment(
         background=background,  # type: ignore[arg-type]
         min_size=min_size,
     )
-    return open_segmentation(source, parameters, ReadOptions(retries, allow_missing))
+    return open_segmentation(source, parameters, ReadOptions(retries, allow_missing, series))

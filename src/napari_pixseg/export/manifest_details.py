@@ -54,6 +54,7 @@ def describe_input(image: Image) -> JsonObject:
     return {
         "uri": source.uri,
         "kind": source.kind,
+        "series": source.series,
         "shape": [int(n) for n in source.array.shape],
         "dtype": str(image.dtype),
         "axes": image.axes,

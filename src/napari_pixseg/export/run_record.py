@@ -17,7 +17,7 @@ from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
 BEAT_SECONDS = 15.0
 DEAD_SECONDS = 60.0
 # The fields that identify an input. How it was opened does not matter.
-_INPUT = ("uri", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
+_INPUT = ("uri", "series", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
 
 
 def load_record(location: OutputLocation) -> JsonObject | None:

@@ -71,6 +71,20 @@ def find_series(wanted: Series, names: Sequence[str], shown: str) -> int:
     )
 
 
+def refuse_series(wanted: Series | None, what: str) -> None:
+    """Refuse a choice, unless it is 0, where there is nothing to choose from.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if wanted is not None and str(wanted) != "0":
+        raise ParameterError(
+            f"series = {wanted!r} was given, but the input is {what}, which is one image; leave "
+            "series out."
+        )
+
+
 def list_names(names: Sequence[str]) -> str:
     """Return the first names, and how many there are beyond them."""
     listed = ", ".join(names[:_LISTED])

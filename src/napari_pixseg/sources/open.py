@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
 from napari_pixseg.slices import Samples, SampleType
+from napari_pixseg.sources.image_choice import Series, refuse_series
 from napari_pixseg.sources.location import Location, locate
 from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from napari_pixseg.sources.source import (
@@ -34,8 +35,8 @@ def open_source(source: object, options: ReadOptions = DEFAULT_OPTIONS) -> Sourc
     ----------
     source : str, path, URL or array
         A zarr store of format 2 or 3, or one group or array inside it; OME-Zarr 0.4 and
-        0.5 give level 0. A TIFF file gives level 0 of its first series. Pictures are what
-        Pillow reads. Arrays are NumPy, Dask, zarr, or anything with ``shape``, ``dtype``,
+        0.5 give level 0. A TIFF file gives its largest image. Pictures are what Pillow
+        reads. Arrays are NumPy, Dask, zarr, or anything with ``shape``, ``dtype``,
         ``ndim`` and ``__getitem__``.
     options : ReadOptions, optional
 
@@ -55,25 +56,25 @@ def open_source(source: object, options: ReadOptions = DEFAULT_OPTIONS) -> Sourc
     if isinstance(source, Source):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return check_source(_open_location(locate(source, options.retries)))
+        return check_source(_open_location(locate(source, options.retries), options.series))
     return check_source(_open_object(source, options))
 
 
-def _open_location(location: Location) -> Source:
+def _open_location(location: Location, series: Series | None) -> Source:
     if not location.is_url and os.path.isdir(location.address):
-        return _open_directory(location)
+        return _open_directory(location, series)
     if not location.is_url and not os.path.isfile(location.address):
         raise _missing_input(location)
     head = location.head()
-    if location.is_url and _may_be_directory(head) and (store := _open_if_store(location)):
+    if location.is_url and _may_be_directory(head) and (store := _open_if_store(location, series)):
         return store
     if head is None:
         raise _missing_input(location)
-    return _open_by_head(location, head)
+    return _open_by_head(location, head, series)
 
 
-def _open_directory(location: Location) -> Source:
-    if store := _open_if_store(location):
+def _open_directory(location: Location, series: Series | None) -> Source:
+    if store := _open_if_store(location, series):
         return store
     raise NotAnImage(
         f"{location.shown} is a directory without zarr metadata (zarr.json, .zarray or "
@@ -81,11 +82,11 @@ def _open_directory(location: Location) -> Source:
     )
 
 
-def _open_if_store(location: Location) -> Source | None:
+def _open_if_store(location: Location, series: Series | None) -> Source | None:
     # zarr takes longer to load than most pictures take to segment.
     from napari_pixseg.sources import zarr_store
 
-    return zarr_store.open_store(location) if zarr_store.is_store(location) else None
+    return zarr_store.open_store(location, series) if zarr_store.is_store(location) else None
 
 
 def is_tiff(head: bytes) -> bool:
@@ -93,16 +94,16 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in _TIFF_HEADS
 
 
-def _open_by_head(location: Location, head: bytes) -> Source:
+def _open_by_head(location: Location, head: bytes, series: Series | None) -> Source:
     """Open a file as the format that its first bytes are those of."""
     # Each format pays for loading its own reader only.
     if is_tiff(head):
         from napari_pixseg.sources import tiff
 
-        return tiff.open_tiff(location)
+        return tiff.open_tiff(location, series)
     from napari_pixseg.sources import raster
 
-    return raster.open_picture(location, head)
+    return raster.open_picture(location, head, series)
 
 
 def _may_be_directory(head: bytes | None) -> bool:
@@ -129,6 +130,8 @@ def _missing_input(location: Location) -> Exception:
 
 
 def _open_object(source: Any, options: ReadOptions) -> Source:
+    if options.series is not None and not isinstance_if_loaded(source, "zarr", "Array", "Group"):
+        refuse_series(options.series, "an array")
     if is_masked(source):
         raise NotAnImage("A masked array was given: fill it first (NaN means no data).")
     if isinstance(source, np.ndarray):
@@ -138,7 +141,7 @@ def _open_object(source: Any, options: ReadOptions) -> Source:
     if isinstance_if_loaded(source, "zarr", "Array", "Group"):
         from napari_pixseg.sources import zarr_store
 
-        return zarr_store.source_of_node(source, retries=options.retries)
+        return zarr_store.source_of_node(source, None, options.retries, options.series)
     if isinstance_if_loaded(source, "PIL.Image", "Image"):
         from napari_pixseg.sources import raster
 

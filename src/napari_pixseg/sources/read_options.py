@@ -13,7 +13,7 @@ _MOST_RETRIES = 100
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of reading that change no result; they travel to workers with what they are for.
+    """Options of opening an input; they travel to workers with what they are for.
 
     Attributes
     ----------
@@ -21,16 +21,25 @@ class ReadOptions:
         How often a read that the network spoils is tried again, with growing pauses.
     allow_missing : bool
         Whether a zarr of which no chunk exists is taken as an image of its fill value.
+    series : int, str or None
+        Number or name of the image that is taken of a file or store that holds several; None is
+        the largest of a TIFF, and else the first.
     """
 
     retries: int = DEFAULT_RETRIES
     allow_missing: bool = False
+    series: int | str | None = None
 
     def __post_init__(self) -> None:
         is_count = isinstance(self.retries, int) and not isinstance(self.retries, bool)
         if not is_count or not 0 <= self.retries <= _MOST_RETRIES:
             raise ParameterError(
                 f"retries = {self.retries!r} is no number of attempts; give 0 to {_MOST_RETRIES}."
+            )
+        series = self.series
+        if isinstance(series, bool) or not isinstance(series, (int, str, type(None))):
+            raise ParameterError(
+                f"series = {series!r} is neither number nor name of an image; give one of them."
             )
 
 

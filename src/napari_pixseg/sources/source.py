@@ -17,6 +17,7 @@ from napari_pixseg.sources.location import Identity
 from napari_pixseg.sources.size_limits import refuse_large_array, refuse_large_part
 
 if TYPE_CHECKING:
+    from napari_pixseg.sources.image_choice import StoredImage
     from napari_pixseg.sources.input_evidence import InputEvidence
 
 ACCEPTED = (
@@ -108,6 +109,9 @@ class Source:
         Bits of unsigned samples that are stored in wider ones, such as 12 of 16; else None.
     series : int, str or None
         What chooses this image among those of its file or store; None for arrays.
+    list_images : callable, optional
+        Returns all images of the file or store, as far as they are listed; None where it can hold
+        only one.
     kind : str
         What people call it: "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture".
     name : str
@@ -135,6 +139,7 @@ class Source:
     colors: tuple[int, ...] | None = None
     used_bits: int | None = None
     series: int | str | None = None
+    list_images: Callable[[], list[StoredImage]] | None = None
     kind: str = "array"
     name: str = "array"
     fingerprint: Callable[..., str] | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,6 +20,11 @@ from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Samples
 from napari_pixseg.sources.image_choice import Series, StoredImage, describe_choice
 from napari_pixseg.sources.lazy_file import FileArray, Key
+from napari_pixseg.sources.library_remarks import (
+    gathered_logs,
+    note_orientation,
+    note_remarks,
+)
 from napari_pixseg.sources.location import Identity, Location
 from napari_pixseg.sources.source import Source
 from napari_pixseg.sources.tiff_images import (
@@ -48,6 +54,11 @@ if TYPE_CHECKING:
     # Pixels as they are stored, and the color map if it is applied.
     _View: TypeAlias = tuple[Samples | ZarrArray, NDArray[np.uint8] | None]
 
+_LOGGER = "tifffile"
+
+# What it logs of planes that are missing, which a note of our own tells.
+_MISSING_PLANES = "OME series is missing"
+
 # Which image is taken unless one is asked for.
 _WHY = "largest"
 
@@ -70,8 +81,10 @@ def open_tiff(location: Location, wanted: Series | None = None) -> Source:
     """
     identity = location.identity()
     try:
-        with closing(_open_with_tifffile(location)) as tiff:
-            return _source_of_tiff(location, identity, tiff, wanted)
+        with gathered_logs(_LOGGER) as remarks, closing(_open_with_tifffile(location)) as tiff:
+            source = _source_of_tiff(location, identity, tiff, wanted)
+            unsaid = [remark for remark in remarks if _MISSING_PLANES not in remark]
+            return replace(source, notes=(*source.notes, *note_remarks(unsaid, "tifffile")))
     except PixsegError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
@@ -81,7 +94,7 @@ def open_tiff(location: Location, wanted: Series | None = None) -> Source:
 def list_tiff_images(location: Location) -> list[StoredImage]:
     """Return the images of a TIFF file, in the order of their numbers."""
     try:
-        with closing(_open_with_tifffile(location)) as tiff:
+        with gathered_logs(_LOGGER), closing(_open_with_tifffile(location)) as tiff:
             return _list_images(tiff)
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
         raise _no_tiff(location, error) from None
@@ -105,6 +118,10 @@ class TiffArray(FileArray["_View"]):
         place: ImagePlace
         conversion: SampleConversion | None
         place, _, conversion = self._details
+        with gathered_logs(_LOGGER):
+            return self._open_view(place, conversion)
+
+    def _open_view(self, place: ImagePlace, conversion: SampleConversion | None) -> _View:
         tiff = _open_with_tifffile(self._location)
         try:
             series = place.find_in(tiff)
@@ -170,6 +187,7 @@ def _source_of_tiff(
     array = TiffArray(
         location, pixels.shape, pixels.dtype, version, (place, kept, pixels.conversion)
     )
+    orientation = note_orientation(page.tags.valueof("Orientation"))
     choice = () if wanted is not None else describe_choice(_list_images(tiff), place.series, _WHY)
     return Source(
         array,
@@ -183,10 +201,21 @@ def _source_of_tiff(
         colors=pixels.colors,
         used_bits=pixels.used_bits,
         series=place.label,
+        list_images=partial(list_tiff_images, location),
         kind="tiff",
         name=location.name,
         fingerprint=location.fingerprint,
-        notes=(*choice, *missing, *pixels.notes),
+        notes=(*choice, *missing, *pixels.notes, *_note_pages(series), *orientation),
+    )
+
+
+def _note_pages(series: TiffPageSeries) -> tuple[str, ...]:
+    count = len(series.pages)
+    if count < 2 or series.kind not in ("generic", "uniform"):
+        return ()
+    return (
+        f"Its {count} pages of one size are taken for one stack; series = 'page 0' and so on takes "
+        "one of them.",
     )
 
 

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import zarr
 from zarr.abc.store import Store
@@ -20,6 +20,7 @@ from napari_pixseg.errors import NotAnImage, PixsegError, TooLarge
 from napari_pixseg.slices import ChunkIndex
 from napari_pixseg.sources.chunk_presence import ZarrCensus, refuse_absence
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
+from napari_pixseg.sources.image_choice import Series, StoredImage, refuse_series
 from napari_pixseg.sources.location import Identity, Location, locate
 from napari_pixseg.sources.missing_codecs import describe_missing_codec
 from napari_pixseg.sources.network_faults import denied_input, is_passing, is_unconnected
@@ -30,15 +31,12 @@ from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.size_limits import refuse_large_metadata
 from napari_pixseg.sources.source import Source, axes_of_names
 from napari_pixseg.sources.zarr_chunks import ZarrArray, with_fast_local_io
+from napari_pixseg.sources.zarr_images import ImageGroup, find_image, list_images, multiscales_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _Node: TypeAlias = ZarrArray | zarr.Group
-
-
-# A part of OME's metadata, which may hold anything.
-_Json: TypeAlias = Mapping[str, Any]
 
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -93,13 +91,15 @@ def is_store(location: Location) -> bool:
     return any(location.ask(partial(_is_document, filesystem, path)) for path in paths)
 
 
-def open_store(location: Location) -> Source:
+def open_store(location: Location, series: Series | None = None) -> Source:
     """Open the zarr array or group at a location.
 
     Parameters
     ----------
     location : Location
         Where `is_store` holds.
+    series : int or str, optional
+        Number, path or name of one of several images; by default the first.
 
     Returns
     -------
@@ -107,14 +107,14 @@ def open_store(location: Location) -> Source:
         Level 0 of a multiscale image, or the only array of another group.
     """
     node = _open_node(location)
-    opened = source_of_node(node, location.name)
+    opened = source_of_node(node, location.name, series=series)
     if isinstance(node, zarr.Array):
         opened = _with_metadata_of_parent(opened, location)
     return replace(opened, uri=location.uri, name=location.name)
 
 
-def coarser_levels(location: Location) -> list[Source]:
-    """Open the levels after level 0 of the OME-Zarr image at a location.
+def coarser_levels(location: Location, series: Series | None = None) -> list[Source]:
+    """Open the levels after level 0 of an OME-Zarr image at a location.
 
     Returns
     -------
@@ -122,25 +122,29 @@ def coarser_levels(location: Location) -> list[Source]:
         Fine to coarse, up to the first that is missing; empty where there is no pyramid.
     """
     node = _open_node(location)
-    image = None if isinstance(node, zarr.Array) else _find_image_group(node)
-    multiscale = None if image is None else _first_multiscale(image)
-    if image is None or multiscale is None:
+    image = None if isinstance(node, zarr.Array) else find_image(node, series, location.shown)
+    if image is None:
         return []
     sources: list[Source] = []
-    for level in multiscale.get("datasets", [])[1:]:
+    for level in image.multiscale.get("datasets", [])[1:]:
         try:
-            array = image[level["path"]]
+            array = image.group[level["path"]]
         except (KeyError, TypeError):
             break
         if not isinstance(array, zarr.Array):
             break
         uri = f"{location.uri}/{array.path}"
         opened = replace(_source_of_array(array, location.name, uri), kind="ome-zarr")
-        sources.append(with_ome_metadata(opened, multiscale, level))
+        sources.append(with_ome_metadata(opened, image.multiscale, level))
     return sources
 
 
-def source_of_node(node: _Node, name: str | None = None, retries: int = DEFAULT_RETRIES) -> Source:
+def source_of_node(
+    node: _Node,
+    name: str | None = None,
+    retries: int = DEFAULT_RETRIES,
+    series: Series | None = None,
+) -> Source:
     """Return the source of an open zarr array or group.
 
     Parameters
@@ -150,12 +154,15 @@ def source_of_node(node: _Node, name: str | None = None, retries: int = DEFAULT_
         Name for messages; by default that of the node or its store.
     retries : int
         How often a read that the network spoils is tried again.
+    series : int or str, optional
+        Which of several images; see :func:`~napari_pixseg.sources.zarr_images.find_image`.
     """
     uri = _uri_of_node(node)
     name = name or node.basename or (locate(uri).name if uri else "array")
     if isinstance(node, zarr.Array):
+        refuse_series(series, "a zarr array")
         return _source_of_array(with_retries(node, retries), name, uri)
-    image = _find_image_group(node)
+    image = find_image(node, series, name)
     if image is not None:
         return _source_of_level_0(node, image, name, uri, retries)
     array = with_retries(_find_only_array(node, name), retries)
@@ -241,45 +248,37 @@ def _local_fingerprint(place: StorePath) -> FileFingerprint | None:
 
 
 def _source_of_level_0(
-    root: zarr.Group, image: zarr.Group, name: str, uri: str | None, retries: int
+    root: zarr.Group, image: ImageGroup, name: str, uri: str | None, retries: int
 ) -> Source:
-    multiscale = _first_multiscale(image) or {}
     try:
-        level = multiscale["datasets"][0]
-        array = image[level["path"]]
+        level = image.multiscale["datasets"][0]
+        array = image.group[level["path"]]
     except (KeyError, IndexError, TypeError):
         array = None
     if not isinstance(array, zarr.Array):
         raise NotAnImage(f"{name} is an OME-Zarr image whose level 0 is missing.")
-    nodes = (root, array) if image is root else (root, image, array)
+    nodes = (root, array) if image.group is root else (root, image.group, array)
     opened = replace(
         _source_of_array(with_retries(array, retries), name, uri),
         identity=_hash_metadata(*nodes),
         kind="ome-zarr",
+        series=image.label,
+        list_images=partial(_list_images, root, uri),
+        notes=image.notes,
         is_multiscale=True,
     )
-    return with_ome_metadata(opened, multiscale, level)
+    return with_ome_metadata(opened, image.multiscale, level)
 
 
-def _first_multiscale(group: zarr.Group) -> _Json | None:
-    """Return the first multiscale of a group: OME-Zarr 0.5 keeps it under "ome", 0.4 does not."""
-    attributes = group.attrs.asdict()
-    ome = attributes.get("ome")
-    found = (ome if isinstance(ome, dict) else attributes).get("multiscales")
-    return found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else None
-
-
-def _find_image_group(group: zarr.Group) -> zarr.Group | None:
-    """Return the group that has the multiscale: itself, or "0" in a bioformats2raw container."""
-    if _first_multiscale(group) is not None:
-        return group
-    try:
-        first = group["0"]
-    except KeyError:
-        return None
-    if isinstance(first, zarr.Group) and _first_multiscale(first) is not None:
-        return first
-    return None
+def _list_images(root: zarr.Group, uri: str | None) -> list[StoredImage]:
+    images = []
+    for image in list_images(root):
+        opened = _source_of_level_0(root, image, root.basename, uri, DEFAULT_RETRIES)
+        label = image.label if isinstance(image.label, str) else image.multiscale.get("name")
+        shape = tuple(opened.array.shape)
+        axes = opened.axes or "?" * len(shape)
+        images.append(StoredImage(str(label or ""), axes, shape, opened.scale, opened.units))
+    return images
 
 
 def _find_only_array(group: zarr.Group, name: str) -> ZarrArray:
@@ -315,10 +314,8 @@ def _with_metadata_of_parent(opened: Source, location: Location) -> Source:
     if not is_store(parent):
         return opened
     group = _open_node(parent)
-    multiscale = None if isinstance(group, zarr.Array) else _first_multiscale(group)
-    if multiscale is None:
-        return opened
-    for level in multiscale.get("datasets", []):
-        if level.get("path") == location.name:
-            return with_ome_metadata(opened, multiscale, level)
+    for multiscale in () if isinstance(group, zarr.Array) else multiscales_of(group):
+        for level in multiscale.get("datasets", []):
+            if level.get("path") == location.name:
+                return with_ome_metadata(opened, multiscale, level)
     return opened

@@ -205,7 +205,8 @@ def _open_coarser_levels(path: str, first: Image) -> list[Image]:
     # zarr is slow to load, and the widget starts without it.
     from napari_pixseg.sources.zarr_store import coarser_levels
 
-    return [open_image(source, first.axes) for source in coarser_levels(locate(path))]
+    levels = coarser_levels(locate(path), first.source.series)
+    return [open_image(source, first.axes) for source in levels]
 
 
 def known_unit(name: str | None) -> str:

@@ -95,7 +95,7 @@ def list_tiff_images(location: Location) -> list[StoredImage]:
     """Return the images of a TIFF file, in the order of their numbers."""
     try:
         with gathered_logs(_LOGGER), closing(_open_with_tifffile(location)) as tiff:
-            return _list_images(tiff)
+            return _describe_all(tiff)
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
         raise _no_tiff(location, error) from None
 
@@ -188,7 +188,7 @@ def _source_of_tiff(
         location, pixels.shape, pixels.dtype, version, (place, kept, pixels.conversion)
     )
     orientation = note_orientation(page.tags.valueof("Orientation"))
-    choice = () if wanted is not None else describe_choice(_list_images(tiff), place.series, _WHY)
+    choice = () if wanted is not None else describe_choice(_describe_all(tiff), place.series, _WHY)
     return Source(
         array,
         axes=name_axes(pixels.axes),
@@ -219,7 +219,7 @@ def _note_pages(series: TiffPageSeries) -> tuple[str, ...]:
     )
 
 
-def _list_images(tiff: TiffFile) -> list[StoredImage]:
+def _describe_all(tiff: TiffFile) -> list[StoredImage]:
     return [_describe_series(tiff, number) for number in range(len(list_series(tiff)))]
 
 

@@ -166,7 +166,9 @@ def _ome_sizes(tiff: TiffFile, place: ImagePlace, series: TiffPageSeries) -> Map
     }
 
 
-def _find_pixels(tiff: TiffFile, place: ImagePlace, series: TiffPageSeries) -> Element | None:
+def _find_pixels(
+    tiff: TiffFile, place: ImagePlace, series: TiffPageSeries
+) -> ElementTree.Element | None:
     """Return what OME's metadata say of the pixels of an image."""
     xml = tiff.ome_metadata or ""
     found = _find_elements(xml, "Image/Pixels")

@@ -263,14 +263,14 @@ def _source_of_level_0(
         identity=_hash_metadata(*nodes),
         kind="ome-zarr",
         series=image.label,
-        list_images=partial(_list_images, root, uri),
+        list_images=partial(_list_store_images, root, uri),
         notes=image.notes,
         is_multiscale=True,
     )
     return with_ome_metadata(opened, image.multiscale, level)
 
 
-def _list_images(root: zarr.Group, uri: str | None) -> list[StoredImage]:
+def _list_store_images(root: zarr.Group, uri: str | None) -> list[StoredImage]:
     images = []
     for image in list_images(root):
         opened = _source_of_level_0(root, image, root.basename, uri, DEFAULT_RETRIES)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,13 @@ import resume_tools
 from resume_tools import ALL, cancelled_at, content, make_small, picture, segmented, source
 
 from napari_pixseg.errors import Cancelled, OutputConflict
-from napari_pixseg.export import lock, pyramid, run_record
-from napari_pixseg.export.output_location import LOCK_NAME, MANIFEST_NAME, RECORD_NAME
+from napari_pixseg.export import heartbeat, lock, pyramid, run_record
+from napari_pixseg.export.output_location import (
+    LOCK_NAME,
+    MANIFEST_NAME,
+    RECORD_NAME,
+    OutputLocation,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +150,158 @@ def test_no_thread_writes_after_a_run_has_ended(output, monkeypatch):
     assert len(ended) == len(calls)
 
 
+# Locks of other machines ----------
+
+
+def lock_of(output, is_store):
+    return output / LOCK_NAME if is_store else output.with_name(f".{output.name}.lock")
+
+
+def left_lock(path, silent, **changes):
+    """Write a lock file as another machine left it, silent for so many seconds."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    writer = {"host": "node7", "pid": 4711, "since": "2026-01-01T00:00:00.000+00:00", **changes}
+    path.write_text(json.dumps(writer))
+    when = time.time() - silent
+    os.utime(path, (when, when))
+
+
+NAMES = ["out.ome.zarr", "out.png"]
+
+
+@pytest.fixture
+def kept_lock(monkeypatch):
+    """A server that keeps a lock although the machine that held it is gone."""
+    unix = pytest.importorskip("fcntl", reason="NOT TESTED: locks of Unix")
+    real = unix.flock
+
+    def flock(file, how):
+        file.seek(0)
+        if b"node7" in file.read():
+            raise BlockingIOError
+        return real(file, how)
+
+    monkeypatch.setattr(unix, "flock", flock)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("kept_lock")
+def test_a_lock_that_a_dead_machine_left_is_explained_and_broken_on_request(name, tmp_path):
+    target = tmp_path / name
+    path = lock_of(target, name.endswith("zarr"))
+    left_lock(path, 300)
+    match = (
+        r"locked by another run that no longer gives a sign of life \(process 4711 on node7 since "
+        r"2026-01-01T.*, last heard of 300 s ago\); if it was killed, break its lock"
+    )
+    with pytest.raises(OutputConflict, match=match):
+        segmented(picture()).export(target)
+    assert segmented(picture()).export(target, break_lock=True).status == 200
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("silent", [3, 29])
+@pytest.mark.usefixtures("kept_lock")
+def test_a_lock_that_still_beats_is_not_broken(name, silent, tmp_path):
+    target = tmp_path / name
+    path = lock_of(target, name.endswith("zarr"))
+    left_lock(path, silent)
+    with pytest.raises(OutputConflict, match=f"heard of {silent} s ago.*its lock is not broken"):
+        segmented(picture()).export(target, break_lock=True)
+    with pytest.raises(OutputConflict, match=r"at this moment \(process 4711 on node7"):
+        segmented(picture()).export(target)
+    assert path.exists()
+
+
+def test_the_lock_of_a_stopped_process_of_this_machine_is_not_broken(writer, tmp_path, output):
+    path = output / LOCK_NAME
+    when = time.time() - 900
+    os.utime(path, (when, when))
+    for options in ({}, {"break_lock": True}):
+        with pytest.raises(OutputConflict, match=f"process {writer.pid} on .*, last heard of 90"):
+            segmented(tmp_path / "in.zarr").export(output, ALL, resume=True, **options)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_lock_that_this_machine_does_not_see_holds_while_it_beats(has_locks, output, monkeypatch):
+    if not has_locks:
+        monkeypatch.setattr(lock, "_try_lock", lambda _file: lock._Hold.UNKNOWN)
+    left_lock(output / LOCK_NAME, 20)
+    with pytest.raises(OutputConflict, match=r"at this moment \(process 4711 on node7"):
+        segmented(picture()).export(output)
+    left_lock(output / LOCK_NAME, 61)
+    assert segmented(picture()).export(output).status == 200
+
+
+def test_without_locks_a_process_of_this_machine_holds_while_it_runs(output, monkeypatch):
+    monkeypatch.setattr(lock, "_try_lock", lambda _file: lock._Hold.UNKNOWN)
+    here = heartbeat.Writer.of_here()
+    left_lock(output / LOCK_NAME, 1, host=here.host, pid=here.pid)
+    with pytest.raises(OutputConflict, match="at this moment"):
+        segmented(picture()).export(output)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left_lock(output / LOCK_NAME, 1, host=here.host, pid=ended.pid)
+    assert segmented(picture()).export(output).status == 200
+
+
+@pytest.mark.parametrize("shift", [-600, 600])
+def test_locks_are_judged_by_the_clock_of_their_disk(shift, output, monkeypatch):
+    modified = OutputLocation.modified
+
+    def off(location):
+        when = modified(location)
+        return None if when is None else when + shift
+
+    monkeypatch.setattr(OutputLocation, "modified", off)
+    monkeypatch.setattr(lock, "_try_lock", lambda _file: lock._Hold.UNKNOWN)
+    left_lock(output / LOCK_NAME, 20)
+    with pytest.raises(OutputConflict, match="last heard of 20 s ago"):
+        segmented(picture()).export(output)
+    left_lock(output / LOCK_NAME, 61)
+    assert segmented(picture()).export(output).status == 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_living_lock_beats_and_names_its_holder(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    target = tmp_path / name
+    path = lock_of(target, name.endswith("zarr"))
+    beats, held, end = set(), [], time.monotonic() + 20
+
+    def listen(_step):
+        while len(beats) < 3 and time.monotonic() < end:
+            beats.add(path.stat().st_mtime_ns)
+        held.append(path.read_text())
+
+    segmented(picture()).export(target, on_event=listen)
+    assert len(beats) == 3
+    assert heartbeat.Writer.from_json(json.loads(held[0])).pid == os.getpid()
+    assert not path.exists()
+    assert not [thread for thread in threading.enumerate() if thread.name == "lock beat"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_whose_lock_was_broken_finishes_nothing(name, tmp_path):
+    target = tmp_path / name
+    path = lock_of(target, name.endswith("zarr"))
+
+    def take(step):
+        if step.stage in ("classes", "picture") and step.done == 2:
+            path.unlink()
+            left_lock(path, 0)
+            if name.endswith("zarr"):
+                record = json.loads((target / RECORD_NAME).read_text())
+                (target / RECORD_NAME).write_text(json.dumps({**record, "id": "another"}))
+
+    with pytest.raises(OutputConflict, match="taken by another run meanwhile"):
+        segmented(picture()).export(target, on_event=take)
+    assert path.exists()
+    assert not list(tmp_path.rglob("*manifest.json")) + list(tmp_path.glob("*.json"))
+
+
 # Object stores have no locks ---------------------------------------------------
 
 
@@ -159,12 +316,16 @@ def memory():
 URL = "memory://beats/out.ome.zarr"
 
 
+RECORD = f"/beats/out.ome.zarr/{RECORD_NAME}"
+
+
 def aged(memory, seconds, **changes):
-    """Set the age of the last heartbeat of the run in the store."""
-    values = json.loads(memory.cat_file(f"/beats/out.ome.zarr/{RECORD_NAME}"))
-    beat = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
-    values |= {"state": "running", "beat": beat, **changes}
-    memory.pipe_file(f"/beats/out.ome.zarr/{RECORD_NAME}", json.dumps(values).encode())
+    """Set the age of the last heartbeat of the run in the store, by the store's clock."""
+    values = json.loads(memory.cat_file(RECORD))
+    # What the run's own clock said is of no use to others.
+    values |= {"state": "running", "beat": "2001-01-01T00:00:00+00:00", **changes}
+    memory.pipe_file(RECORD, json.dumps(values).encode())
+    memory.store[RECORD].modified -= timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("policy", ["resume", "overwrite"])
@@ -172,14 +333,74 @@ def test_a_run_that_beat_a_moment_ago_is_not_disturbed(policy, memory):
     with pytest.raises(Cancelled):
         segmented(picture()).export(URL, **cancelled_at(15))
     aged(memory, 20)
-    with pytest.raises(OutputConflict, match="alive 20 s ago; wait until that has ended, or 40 s"):
+    match = r"another run \(process \d+ on .* since 20.*\), alive 20 s ago; .* ended, or 40 s if"
+    with pytest.raises(OutputConflict, match=match):
         segmented(picture()).export(URL, **{policy: True})
     aged(memory, 61)
     assert segmented(picture()).export(URL, **{policy: True}).status == 200
 
 
+@pytest.mark.parametrize("shift", [-600, 600])
+def test_a_clock_that_is_minutes_off_neither_breaks_a_lock_nor_keeps_it(shift, memory, monkeypatch):
+    with pytest.raises(Cancelled):
+        segmented(picture()).export(URL, **cancelled_at(15))
+
+    class Off(datetime):
+        """The store's clock, which is not that of this machine."""
+
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(seconds=shift)
+
+    monkeypatch.setattr("fsspec.implementations.memory.datetime", Off)
+    aged(memory, 20)
+    with pytest.raises(OutputConflict, match="alive 20 s ago"):
+        segmented(picture()).export(URL, resume=True)
+    aged(memory, 61)
+    assert segmented(picture()).export(URL, resume=True).status == 200
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_store_without_times_is_watched_for_a_beat(lives, memory, monkeypatch):
+    with pytest.raises(Cancelled):
+        segmented(picture()).export(URL, **cancelled_at(15))
+    monkeypatch.setattr(heartbeat, "DEAD_SECONDS", 0.3)
+    monkeypatch.setattr(heartbeat, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(type(memory), "modified", fsspec.AbstractFileSystem.modified)
+    aged(memory, 0)
+    looks, load = [], run_record.load_record
+
+    def beating(location):
+        looks.append(location)
+        if lives:
+            aged(memory, 0, beat=f"beat {len(looks)}")
+        return load(location)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_record, "load_record", beating)
+        if lives:
+            with pytest.raises(OutputConflict, match="alive 0 s ago"):
+                segmented(picture()).export(URL, resume=True)
+            return
+        assert segmented(picture()).export(URL, resume=True).status == 200
+    assert len(looks) > 3
+
+
+def test_a_silent_run_of_an_object_store_may_be_broken_earlier(memory):
+    with pytest.raises(Cancelled):
+        segmented(picture()).export(URL, **cancelled_at(15))
+    aged(memory, 20)
+    with pytest.raises(OutputConflict, match="or 10 s if it was killed"):
+        segmented(picture()).export(URL, resume=True, break_lock=True)
+    aged(memory, 31)
+    with pytest.raises(OutputConflict, match=r"29 s if it was killed, or break its lock \(.*-lock"):
+        segmented(picture()).export(URL, resume=True)
+    assert segmented(picture()).export(URL, resume=True, break_lock=True).status == 200
+    assert not [name for name in memory.find("/beats") if "check" in name]
+
+
 def test_a_long_run_beats_and_stops_beating(memory, monkeypatch):
-    monkeypatch.setattr(run_record, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
     beats, enough = set(), threading.Event()
     write = run_record.OutputLocation.write_bytes
 

@@ -87,15 +87,6 @@ def test_a_file_that_was_written_again_is_refused(tmp_path, output):
     refused(output, match, lambda: segmented(path).export(output, resume=True))
 
 
-def test_what_is_finished_is_not_resumed(tmp_path, output):
-    segmented(picture()).export(output)
-    again = segmented(picture())
-    refused(output, "is finished already", lambda: again.export(output, resume=True))
-    again.export(tmp_path / "out.png")
-    with pytest.raises(OutputConflict, match="is finished already"):
-        again.export(tmp_path / "out.png", resume=True)
-
-
 def test_what_is_not_ours_is_not_resumed(output):
     output.mkdir()
     (output / "diary.txt").write_text("precious")

@@ -161,6 +161,8 @@ def _add_segment(commands: Any) -> None:
     add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--resume", action="store_true", help="finish an output that a run left unfinished")
+    broken = "take over the lock of a run that has given no sign of life for 30 s"
+    add("--break-lock", action="store_true", help=broken)
     add(
         "--on-error",
         choices=("raise", "skip"),
@@ -277,6 +279,7 @@ def _segment_here(options: argparse.Namespace, display: ProgressDisplay) -> Mani
             outputs,
             options.overwrite,
             resume=options.resume,
+            break_lock=options.break_lock,
             blob=options.blob,
             on_error=options.on_error,
             memory_limit=options.memory_limit,

@@ -244,6 +244,7 @@ class Segmentation:
         overwrite: bool = False,
         *,
         resume: bool = False,
+        break_lock: bool = False,
         blob: bool = False,
         on_error: OnError = "raise",
         memory_limit: int | str | None = None,
@@ -269,7 +270,11 @@ class Segmentation:
             files of the input, such as chunks, must not have been written since. For a zarr on
             a server only the metadata are compared; a change of its pixels is noticed where
             counts of colors or classes differ. A picture is written whole at the end, and so is
-            made anew unless it is finished. Without an earlier run, this one begins anew.
+            made anew unless it is finished. Without an earlier run, this one begins anew. An
+            output of the same that is finished and whole stays as it is: its manifest is returned.
+        break_lock : bool
+            Whether to take over the lock of a run that has given no sign of life for 30 seconds,
+            for example because its machine died; the lock of a living run is never broken.
         blob : bool
             Write the picture file alone, no manifest beside it.
         on_error : {"raise", "skip"}
@@ -298,7 +303,7 @@ class Segmentation:
         check_on_error(on_error, self.image)
         outputs = (outputs,) if isinstance(outputs, str) else tuple(dict.fromkeys(outputs))
         self._check_memory(memory_limit, "regions" in outputs)
-        policy = ExistingOutputPolicy(overwrite, resume)
+        policy = ExistingOutputPolicy(overwrite, resume, break_lock)
         monitor = RunMonitor(on_event, cancel)
         request = ExportRequest(outputs, policy, monitor, on_error, blob)
         return export_segmentation(self, path, request)

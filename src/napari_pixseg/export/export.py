@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_pixseg.errors import (
     CorruptInput,
@@ -24,8 +25,9 @@ from napari_pixseg.errors import (
     status_of,
 )
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
-from napari_pixseg.export.lock import only_writer
-from napari_pixseg.export.manifest import Manifest, attach_manifest, new_id, utc_now
+from napari_pixseg.export.finished_output import describe_picture, find_finished
+from napari_pixseg.export.lock import Lock, only_writer
+from napari_pixseg.export.manifest import JsonObject, Manifest, attach_manifest, new_id, utc_now
 from napari_pixseg.export.manifest_details import decided_details, initial_details
 from napari_pixseg.export.output_location import PICTURES, OutputLocation
 from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_target, refuse_existing
@@ -33,6 +35,9 @@ from napari_pixseg.export.raster import write_picture
 from napari_pixseg.export.recolor import Painter
 from napari_pixseg.export.run_record import load_record
 from napari_pixseg.sources.urls import public_uri
+
+if TYPE_CHECKING:
+    from napari_pixseg.export.store_transaction import StoreTransaction
 
 _UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -50,8 +55,12 @@ def export_segmentation(
     """
     location = _output_location(path)
     was_counted = segmentation.color_count.is_counted
+    manifest = _begin_manifest(segmentation, location, request)
+    with _answering(location, manifest):
+        check_target(segmentation.image, location, request.outputs, request.policy, request.blob)
+        if finished := _find_finished(segmentation, location, manifest, request):
+            return finished
     if not _resumes_with_skipped_chunks(location, request):
-        manifest = Manifest(200, new_id(), location.uri)
         try:
             return _export_once(segmentation, location, manifest, request)
         except CorruptInput:
@@ -61,8 +70,15 @@ def export_segmentation(
         if (load_record(location) or {}).get("id") == manifest.id:
             request = replace(request, policy=ExistingOutputPolicy(resume=True))
     segmentation = segmentation.without_damaged_chunks(request.monitor)
-    manifest = Manifest(200, new_id(), location.uri)
+    manifest = _begin_manifest(segmentation, location, request)
     return _export_once(segmentation, location, manifest, request)
+
+
+def _begin_manifest(
+    segmentation: ExportableSegmentation, location: OutputLocation, request: ExportRequest
+) -> Manifest:
+    details = initial_details(segmentation.image, segmentation.parameters, request.outputs)
+    return Manifest(200, new_id(), location.uri, details=details)
 
 
 def _output_location(path: object) -> OutputLocation:
@@ -93,26 +109,53 @@ def _export_once(
     manifest: Manifest,
     request: ExportRequest,
 ) -> Manifest:
-    """Write an output; an exception that leaves here carries the failed run's manifest."""
-    details = initial_details(segmentation.image, segmentation.parameters, request.outputs)
-    manifest = replace(manifest, details=details)
+    """Write an output under its lock."""
     is_store = location.suffix not in PICTURES
+    with _answering(location, manifest):
+        # Workers are looked at before anything is written.
+        segmentation.color_count.check_cluster()
+        with only_writer(location, is_store, request.policy.break_lock) as lock:
+            # Another run may have ended between the check and the lock.
+            refuse_existing(location, request.policy)
+            if finished := _find_finished(segmentation, location, manifest, request):
+                return finished
+            if is_store:
+                return _begin_transaction(segmentation, location, manifest, request).run(lock)
+            return _export_picture(segmentation, location, manifest, request, lock)
+
+
+def _begin_transaction(
+    segmentation: ExportableSegmentation,
+    location: OutputLocation,
+    manifest: Manifest,
+    request: ExportRequest,
+) -> StoreTransaction:
+    # Imports zarr, which a picture does not need.
+    from napari_pixseg.export.store_transaction import StoreTransaction
+
+    return StoreTransaction(segmentation, location, manifest, request)
+
+
+def _find_finished(
+    segmentation: ExportableSegmentation,
+    location: OutputLocation,
+    manifest: Manifest,
+    request: ExportRequest,
+) -> Manifest | None:
+    """Return the manifest of an output that is finished already, if that is what was asked for."""
+
+    def find_gap(details: JsonObject) -> str | None:
+        return _begin_transaction(segmentation, location, manifest, request).find_gap(details)
+
+    return find_finished(segmentation, location, manifest.details, request, find_gap)
+
+
+@contextmanager
+def _answering(location: OutputLocation, manifest: Manifest) -> Iterator[None]:
+    """Let an exception that leaves the block carry the failed run's manifest."""
     try:
         with _one_sentence_for_os_errors(location):
-            check_target(
-                segmentation.image, location, request.outputs, request.policy, request.blob
-            )
-            # Workers are looked at before anything is written.
-            segmentation.color_count.check_cluster()
-            with only_writer(location, is_store) as lock:
-                # Another run may have ended between the check and the lock.
-                refuse_existing(location, request.policy)
-                if is_store:
-                    # Imports zarr, which a picture does not need.
-                    from napari_pixseg.export.store_transaction import write_store
-
-                    return write_store(segmentation, location, manifest, request, lock)
-                return _export_picture(segmentation, location, manifest, request)
+            yield
     except Exception as error:
         answer = replace(manifest, status=status_of(error), link=None, error=str(error))
         attach_manifest(error, answer)
@@ -187,6 +230,7 @@ def _export_picture(
     location: OutputLocation,
     manifest: Manifest,
     request: ExportRequest,
+    lock: Lock,
 ) -> Manifest:
     location.remove_partial_files()
     classes = segmentation.decide(request.monitor)
@@ -208,10 +252,12 @@ def _export_picture(
             lambda: pixels.classes(lookup),
         )
         color_count.refuse_change()
+        picture = describe_picture(partial)
+        lock.refuse_loss(location)
         # An older picture's manifest is removed as late as possible.
         location.sidecar().remove()
     decided = decided_details(color_count, classes, segmentation.warnings)
-    finished = {"outputs": ["recolored"], "finished": utc_now()}
+    finished = {"outputs": ["recolored"], "picture": picture, "finished": utc_now()}
     manifest = replace(manifest, details={**manifest.details, **decided, **finished})
     if not request.blob:
         location.sidecar().write_bytes(manifest.to_json().encode())

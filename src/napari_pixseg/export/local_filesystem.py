@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 from napari_pixseg.sources.urls import path_of_url
@@ -56,6 +57,12 @@ class LocalFiles:
     def cat_file(self, path: str) -> bytes:
         """Read a file."""
         return Path(path).read_bytes()
+
+    def modified(self, path: str) -> datetime:
+        """Return when a file was last written, by the clock of its disk."""
+        # Only what is opened is looked up anew on a network drive.
+        with open(path, "rb") as file:
+            return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
 
     def rm(self, path: str, recursive: bool = False) -> None:
         """Remove a file, or a folder with everything in it."""

@@ -1,19 +1,29 @@
 """One writer at a time, by a lock of the operating system.
 
-The lock ends with the process that holds it, so a killed run blocks nobody.
+The lock ends with the process that holds it, so a killed run blocks nobody on its own machine. On
+shared disks a server may keep the lock of a machine that died, and some disks have locks that other
+machines do not see. So the lock file also says who holds it, and is touched while that one lives.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import IO
 
 from napari_pixseg.errors import OutputConflict
-from napari_pixseg.export.output_location import LOCK_NAME, OutputLocation
+from napari_pixseg.export import heartbeat
+from napari_pixseg.export.heartbeat import Writer, describe_writer, measure_silence
+from napari_pixseg.export.output_location import LOCK_NAME, TOKEN_PREFIX, OutputLocation
+
+# Short runs do without a first beat.
+_FIRST_BEAT_SECONDS = 1.0
 
 
 class Lock:
@@ -23,14 +33,34 @@ class Lock:
         self._path = path
         self._file = file
         self._made_folder = made_folder
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        if file is not None:
+            self._thread = threading.Thread(
+                target=self._beat_until_end, args=(file,), name="lock beat", daemon=True
+            )
+            self._thread.start()
+
+    def refuse_loss(self, location: OutputLocation) -> None:
+        """Raise OutputConflict if somebody broke the lock, and perhaps writes the output."""
+        if self._path is None or self._file is None or _is_there(self._file, self._path):
+            return
+        raise OutputConflict(
+            f"{location.uri} was taken by another run meanwhile, so this one stops; choose another "
+            "path, or wait until the other has ended."
+        )
 
     def release(self) -> None:
         """Let others write and remove the lock file; a second call does nothing."""
         if self._path is None or self._file is None:
             return
+        self._ended.set()
+        assert self._thread is not None
+        self._thread.join()
         # Removed while it is still held. Afterward it might be the lock of another run.
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            if _is_there(self._file, self._path):
+                self._path.unlink(missing_ok=True)
         self._file.close()
         if sys.platform == "win32":
             # Windows cannot remove an open file, so it is tried again here.
@@ -41,30 +71,78 @@ class Lock:
                 self._path.parent.rmdir()  # Fails, as it should, if anything was written.
         self._file = None
 
+    def _beat_until_end(self, file: IO[bytes]) -> None:
+        """Touch the lock file at regular intervals, as long as this process lives."""
+        if self._ended.wait(min(_FIRST_BEAT_SECONDS, heartbeat.BEAT_SECONDS)):
+            return
+        with suppress(OSError):
+            # Other machines are to see who holds it.
+            os.fsync(file.fileno())
+        while not self._ended.wait(heartbeat.BEAT_SECONDS):
+            # By its descriptor, because another file may be at its path. Without a time, the
+            # server of a shared disk takes its own.
+            with suppress(OSError):
+                os.utime(file.fileno() if os.utime in os.supports_fd else file.name)
+
 
 @contextmanager
-def only_writer(location: OutputLocation, is_store: bool) -> Iterator[Lock]:
+def only_writer(
+    location: OutputLocation, is_store: bool, break_lock: bool = False
+) -> Iterator[Lock]:
     """Hold the lock of an output while it is written.
 
-    The kernel releases it with the process, even with a killed one. File systems
-    without locks are written without one. So are object stores, where the run
-    record has a heartbeat instead.
+    The kernel releases it with the process, even with a killed one. Where a file system has no
+    locks, the file that says who writes takes their place. On object stores the run record does.
+
+    Parameters
+    ----------
+    location : OutputLocation
+    is_store : bool
+        Whether the output is a folder.
+    break_lock : bool
+        Whether to take over the lock of a writer that has been silent for some beats.
 
     Raises
     ------
     OutputConflict
         If another run holds it, in this process or in another.
     """
-    lock = _take_lock(location, is_store) if location.is_local else Lock(None, None, False)
+    lock = Lock(None, None, False)
+    if location.is_local:
+        lock = _take_lock(location, is_store, break_lock)
     try:
         yield lock
     finally:
         lock.release()
 
 
-def _take_lock(location: OutputLocation, is_store: bool) -> Lock:
+def has_left_lock(location: OutputLocation) -> bool:
+    """Whether a run that was killed left its lock of a picture, which it had begun to write."""
+    if not location.is_local:
+        return False
+    try:
+        with open(_lock_path(location, is_store=False), "rb") as file:
+            return _read_writer(file) is not None
+    except OSError:
+        return False
+
+
+class _Hold(Enum):
+    """What trying to lock a file gave."""
+
+    OURS = "ours"
+    OTHERS = "others"
+    # The file system has no locks, which is true of some network drives.
+    UNKNOWN = "unknown"
+
+
+def _lock_path(location: OutputLocation, is_store: bool) -> Path:
     folder = Path(os.path.realpath(location.local_path))
-    path = folder / LOCK_NAME if is_store else folder.with_name(f".{folder.name}.lock")
+    return folder / LOCK_NAME if is_store else folder.with_name(f".{folder.name}.lock")
+
+
+def _take_lock(location: OutputLocation, is_store: bool, break_lock: bool) -> Lock:
+    path = _lock_path(location, is_store)
     made_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
@@ -76,16 +154,88 @@ def _take_lock(location: OutputLocation, is_store: bool) -> Lock:
     while True:
         # Append mode creates the file if need be and never truncates another run's.
         file = open(path, "a+b")  # noqa: SIM115 - closed when the lock is released
-        if not _try_lock(file):
+        try:
+            hold = _try_lock(file)
+            if hold is _Hold.OURS and not _is_there(file, path):
+                # Its last holder removed it between open and lock.
+                file.close()
+                continue
+            if _is_held_by_another(location, path, file, hold, break_lock):
+                # Whoever has it open goes on with a file that nobody sees.
+                path.unlink(missing_ok=True)
+                file.close()
+                continue
+            _write_writer(file)
+        except BaseException:
             file.close()
-            raise OutputConflict(
-                f"{location.uri} is being written by another run at this moment; wait until that "
-                "has ended, or choose another path."
-            )
-        if _is_there(file, path):
-            return Lock(path, file, made_folder)
-        # Its last holder removed it between open and lock.
-        file.close()
+            raise
+        return Lock(path, file, made_folder)
+
+
+def _is_held_by_another(
+    location: OutputLocation, path: Path, file: IO[bytes], hold: _Hold, break_lock: bool
+) -> bool:
+    """Whether another run has the lock that must be broken; False if it is free.
+
+    Raises
+    ------
+    OutputConflict
+        If that run lives, or may live and its lock is not to be broken.
+    """
+    writer = _read_writer(file)
+    if hold is _Hold.OURS and (writer is None or writer.is_of_this_machine):
+        return False
+    if hold is _Hold.UNKNOWN and (writer is None or _is_dead_here(writer)):
+        return False
+    probe = OutputLocation(str(path.with_name(f"{TOKEN_PREFIX}{os.urandom(8).hex()}")))
+    silence = measure_silence(OutputLocation(str(path)), probe)
+    if silence is None:
+        # It was removed at this moment, so the next try finds out more.
+        return True
+    is_here = hold is _Hold.OTHERS and writer is not None and writer.is_running_here
+    if hold is not _Hold.OTHERS and silence >= heartbeat.DEAD_SECONDS:
+        return False
+    if break_lock and silence >= heartbeat.BREAK_SECONDS and not is_here:
+        return True
+    who = describe_writer(writer, silence)
+    is_silent = silence >= heartbeat.BREAK_SECONDS and not is_here
+    raise OutputConflict(_refusal(location.uri, who, is_silent, break_lock))
+
+
+def _is_dead_here(writer: Writer) -> bool:
+    return writer.is_of_this_machine and not writer.is_running_here
+
+
+def _refusal(uri: str, who: str, is_silent: bool, break_lock: bool) -> str:
+    """Return a sentence about a lock that another run holds."""
+    if is_silent:
+        return (
+            f"{uri} is locked by another run that no longer gives a sign of life{who}; if it was "
+            "killed, break its lock (break_lock=True, --break-lock), or choose another path."
+        )
+    if break_lock:
+        return (
+            f"{uri} is being written by another run at this moment{who}, so its lock is not "
+            f"broken; end that run, or try again {heartbeat.BREAK_SECONDS:.0f} s after its end."
+        )
+    return (
+        f"{uri} is being written by another run at this moment{who}; wait until that has ended, "
+        "or choose another path."
+    )
+
+
+def _read_writer(file: IO[bytes]) -> Writer | None:
+    try:
+        file.seek(0)
+        return Writer.from_json(json.loads(file.read(4096)))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_writer(file: IO[bytes]) -> None:
+    file.truncate(0)
+    file.write(json.dumps(Writer.of_here().to_json()).encode())
+    file.flush()
 
 
 def _is_there(file: IO[bytes], path: Path) -> bool:
@@ -98,23 +248,25 @@ def _is_there(file: IO[bytes], path: Path) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(file: IO[bytes]) -> bool:
+    # Locked bytes cannot be read on Windows, so one is locked that does not exist.
+    _LOCKED_BYTE = 1 << 30
+
+    def _try_lock(file: IO[bytes]) -> _Hold:
         try:
-            file.seek(0)
+            file.seek(_LOCKED_BYTE)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError:
-            return False
-        return True
+            return _Hold.OTHERS
+        return _Hold.OURS
 
 else:
     import fcntl
 
-    def _try_lock(file: IO[bytes]) -> bool:
+    def _try_lock(file: IO[bytes]) -> _Hold:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
+            return _Hold.OTHERS
         except OSError:
-            # The file system has no locks, which is true of some network drives.
-            return True
-        return True
+            return _Hold.UNKNOWN
+        return _Hold.OURS

@@ -82,6 +82,7 @@ def decided_details(
     """Return the details that are known once the classes are decided."""
     return {
         **counted_details(color_count),
+        "input_files": color_count.input_fingerprint,
         "classes": [_row_values(row) for row in classes.table],
         "warnings": list(warnings),
     }

@@ -211,6 +211,19 @@ class OutputLocation:
         except FileNotFoundError:
             return None
 
+    def modified(self) -> float | None:
+        """Return when the file was last written, by the clock of its store, in seconds.
+
+        None if there is no file, or if the store does not tell.
+        """
+        filesystem, path = self._filesystem_and_path
+        filesystem.invalidate_cache()
+        try:
+            return float(filesystem.modified(path).timestamp())
+        # Stores answer in many ways that they do not know.
+        except (FileNotFoundError, NotImplementedError, KeyError, TypeError, AttributeError):
+            return None
+
     def open(self) -> IO[bytes]:
         """Open the file for reading at any position."""
         filesystem, path = self._filesystem_and_path

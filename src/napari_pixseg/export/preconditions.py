@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from napari_pixseg.errors import OutputConflict, ParameterError
-from napari_pixseg.export.lock import only_writer
+from napari_pixseg.export.lock import has_left_lock, only_writer
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import (
     LOCK_NAME,
@@ -40,10 +40,13 @@ class ExistingOutputPolicy:
         Whether it may be replaced.
     resume : bool
         Whether it should be finished.
+    break_lock : bool
+        Whether the lock of a writer that has been silent for some beats may be broken.
     """
 
     overwrite: bool = False
     resume: bool = False
+    break_lock: bool = False
 
 
 def check_target(
@@ -83,7 +86,7 @@ def check_target(
     except OutputConflict:
         if is_unfinished(location):
             # If a run is writing it, saying so helps more than saying that it exists.
-            _refuse_second_writer(location)
+            _refuse_second_writer(location, policy)
         raise
 
 
@@ -170,9 +173,8 @@ def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> N
         raise OutputConflict(_not_ours_sentence(location))
     if not (ours and (policy.overwrite or policy.resume)):
         raise OutputConflict(_exists_sentence(location, policy))
-    if policy.resume and MANIFEST_NAME in names:
-        raise OutputConflict(_finished_sentence(location))
-    if policy.resume and load_record(location) is None:
+    # What is finished may be without a record.
+    if policy.resume and load_record(location) is None and load_finished(location) is None:
         raise unreadable_record(location)
 
 
@@ -186,32 +188,49 @@ def list_contents(location: OutputLocation) -> list[str]:
 
 def _refuse_existing_picture(location: OutputLocation, policy: ExistingOutputPolicy) -> None:
     sidecar = location.sidecar()
-    if policy.resume and location.exists() and _is_manifest(sidecar):
-        raise OutputConflict(_finished_sentence(location))
+    if policy.resume and location.is_file() and load_finished(location) is not None:
+        return
     if sidecar.exists() and not _is_manifest(sidecar):
         raise OutputConflict(_foreign_sentence(sidecar, policy))
     if location.is_folder():
         raise OutputConflict(_foreign_sentence(location, policy))
     found = next((one for one in (location, sidecar) if one.exists()), None)
+    if policy.resume and found == location and has_left_lock(location):
+        # A run was killed between the picture and its manifest.
+        return
     if found is not None and not policy.overwrite:
         raise OutputConflict(_exists_sentence(found, policy))
 
 
-def _refuse_second_writer(location: OutputLocation) -> None:
+def _refuse_second_writer(location: OutputLocation, policy: ExistingOutputPolicy) -> None:
     """Raise OutputConflict if a run is writing the output at this moment."""
     if location.is_local:
-        with only_writer(location, is_store=True):
+        with only_writer(location, is_store=True, break_lock=policy.break_lock):
             return
-    refuse_living_run(location)
+    refuse_living_run(location, policy.break_lock)
+
+
+def load_finished(location: OutputLocation) -> Manifest | None:
+    """Return the manifest of an output that this program finished; None if there is none."""
+    if location.suffix in PICTURES:
+        return _read_manifest(location.sidecar())
+    return _read_manifest(location.child(MANIFEST_NAME))
 
 
 def _is_manifest(location: OutputLocation) -> bool:
     """Whether a file is a manifest written by this program."""
+    return _read_manifest(location) is not None
+
+
+def _read_manifest(location: OutputLocation) -> Manifest | None:
     content = location.read_bytes()
+    if content is None:
+        return None
     try:
-        return content is not None and "software" in Manifest.from_json(content).details
+        manifest = Manifest.from_json(content)
     except ParameterError:
-        return False
+        return None
+    return manifest if "software" in manifest.details else None
 
 
 def _foreign_sentence(location: OutputLocation, policy: ExistingOutputPolicy) -> str:
@@ -243,13 +262,6 @@ def _not_ours_sentence(location: OutputLocation) -> str:
     return (
         f"{location.uri} exists and is not an output of this kind, so it is not overwritten; "
         "choose another path or remove it yourself."
-    )
-
-
-def _finished_sentence(location: OutputLocation) -> str:
-    return (
-        f"{location.uri} is finished already, so there is nothing to resume; choose another path, "
-        "or ask to overwrite it (overwrite=True, --overwrite)."
     )
 
 

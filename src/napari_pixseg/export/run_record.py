@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from functools import partial
 
 from napari_pixseg.errors import OutputConflict, OutputLost, status_of
+from napari_pixseg.export import heartbeat
+from napari_pixseg.export.heartbeat import Writer, measure_silence, watch_silence
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
-from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
+from napari_pixseg.export.output_location import RECORD_NAME, TOKEN_PREFIX, OutputLocation
 
-# Object stores have no locks. There a run reports this often that it lives, and counts as dead
-# if it was silent for DEAD_SECONDS.
-BEAT_SECONDS = 15.0
-DEAD_SECONDS = 60.0
 # The fields that identify an input. How it was opened does not matter.
 _INPUT = ("uri", "series", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
 
@@ -48,7 +47,7 @@ class RunRecord:
         self._store = location
         self._location = location.child(RECORD_NAME)
         self._values: JsonObject = {"id": manifest.id, "state": "running", "pass": "counting"}
-        self._values |= manifest.details
+        self._values |= {"writer": Writer.of_here().to_json(), **manifest.details}
         # The run that is resumed or replaced may have left its own record.
         self._expected = {manifest.id, (before or {}).get("id")}
         self._exists = False
@@ -116,33 +115,60 @@ class RunRecord:
             thread.join()
 
     def _beat_until(self, ended: threading.Event) -> None:
-        while not ended.wait(BEAT_SECONDS):
+        while not ended.wait(heartbeat.BEAT_SECONDS):
             # The network may fail for a while. If the output was lost, the next write() says so.
             with suppress(Exception):
                 if self._exists:
                     self.write()
 
 
-def refuse_living_run(location: OutputLocation) -> None:
+def refuse_living_run(
+    location: OutputLocation, break_lock: bool = False, check: Callable[[], None] | None = None
+) -> None:
     """Refuse to write to an object store where another run was alive a moment ago.
+
+    Parameters
+    ----------
+    location : OutputLocation
+    break_lock : bool
+        Whether a run that has been silent for some beats counts as dead already.
+    check : callable, optional
+        Called while a store that tells no times is watched; without it, nobody waits for that.
 
     Raises
     ------
     OutputConflict
     """
     record = load_record(location) or {}
-    try:
-        beat = datetime.fromisoformat(record["beat"])
-        age = (datetime.now(UTC) - beat).total_seconds()
-    except (KeyError, TypeError, ValueError):
+    if record.get("state") != "running" or "beat" not in record:
         return
-    # The clocks of machines differ, so a beat may seem to lie in the future.
-    if record.get("state") == "running" and abs(age) < DEAD_SECONDS:
-        wait = min(DEAD_SECONDS - age, DEAD_SECONDS)
-        raise OutputConflict(
-            f"{location.uri} is being written by another run, alive {max(age, 0):.0f} s ago; wait "
-            f"until that has ended, or {wait:.0f} s if it was killed, or choose another path."
-        )
+    limit = heartbeat.BREAK_SECONDS if break_lock else heartbeat.DEAD_SECONDS
+    probe = location.child(f"{TOKEN_PREFIX}{os.urandom(8).hex()}")
+    silence = measure_silence(location.child(RECORD_NAME), probe)
+    if silence is None and check is not None:
+        silence = watch_silence(partial(_last_beat, location), limit, check)
+    if silence is None or silence >= limit:
+        return
+    raise OutputConflict(
+        f"{location.uri} is being written by another run{_describe_holder(record)}, alive "
+        f"{silence:.0f} s ago; wait until that has ended, or {limit - silence:.0f} s if it was "
+        f"killed{_may_be_broken(silence)}, or choose another path."
+    )
+
+
+def _may_be_broken(silence: float) -> str:
+    is_silent = silence >= heartbeat.BREAK_SECONDS
+    return ", or break its lock (break_lock=True, --break-lock)" if is_silent else ""
+
+
+def _last_beat(location: OutputLocation) -> object:
+    record = load_record(location) or {}
+    return record.get("id"), record.get("beat"), record.get("state")
+
+
+def _describe_holder(record: JsonObject) -> str:
+    writer = Writer.from_json(record.get("writer"))
+    return "" if writer is None else f" ({writer})"
 
 
 def refuse_other_run(location: OutputLocation, there: JsonObject, here: JsonObject) -> None:

@@ -7,11 +7,11 @@ store, which can be resumed, or a finished one.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from napari_pixseg.algorithm.classes import Classes
-from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.errors import ClassError, OutputConflict
 from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.export.color_table_cache import restore_colors, save_colors
@@ -28,7 +28,7 @@ from napari_pixseg.export.output_location import (
     ROWS_NAME,
     OutputLocation,
 )
-from napari_pixseg.export.preconditions import list_contents
+from napari_pixseg.export.preconditions import list_contents, load_finished
 from napari_pixseg.export.pyramid import level_shapes
 from napari_pixseg.export.run_record import (
     RunRecord,
@@ -37,22 +37,10 @@ from napari_pixseg.export.run_record import (
     refuse_other_run,
     unreadable_record,
 )
+from napari_pixseg.export.same_input import has_identity, known_results, refuse_other_colors
 from napari_pixseg.export.shared_output import remove_tokens, shared_output
 
-
-def write_store(
-    segmentation: ExportableSegmentation,
-    location: OutputLocation,
-    manifest: Manifest,
-    request: ExportRequest,
-    lock: Lock,
-) -> Manifest:
-    """Write a store, seen by all workers of a cluster, and return its manifest.
-
-    The arguments are those of :class:`StoreTransaction`.
-    """
-    with shared_output(location, manifest.id):
-        return StoreTransaction(segmentation, location, manifest, request, lock).run()
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,21 +54,26 @@ class StoreTransaction:
     manifest : Manifest
         As far as it is known.
     request : ExportRequest
-    lock : Lock
-        The lock of the store; released when only the manifest is left to write.
     """
 
     segmentation: ExportableSegmentation
     location: OutputLocation
     manifest: Manifest
     request: ExportRequest
-    lock: Lock
 
-    def run(self) -> Manifest:
-        """Write everything, the manifest last."""
+    def run(self, lock: Lock) -> Manifest:
+        """Write everything, the manifest last, seen by all workers of a cluster.
+
+        The lock of the store is released when only the manifest is left to write.
+        """
+        with shared_output(self.location, self.manifest.id):
+            return self._run_shared(lock)
+
+    def _run_shared(self, lock: Lock) -> Manifest:
+        policy = self.request.policy
         if not self.location.is_local:
-            refuse_living_run(self.location)
-        wants_resume = self.request.policy.resume
+            refuse_living_run(self.location, policy.break_lock, self.request.monitor.check)
+        wants_resume = policy.resume
         exists = bool(list_contents(self.location))
         before = load_record(self.location) if exists else None
         resumed = before if wants_resume else None
@@ -90,6 +83,7 @@ class StoreTransaction:
             # Before anything is removed or written: tiles of two runs must never be mixed.
             refuse_other_run(self.location, resumed, self.manifest.details)
         if wants_resume:
+            self._reopen_finished()
             self.location.remove_partial_files()
             remove_torn_metadata(self.location)
         record = RunRecord(self.location, self.manifest, before)
@@ -109,7 +103,19 @@ class StoreTransaction:
                 # Where the output was moved away, that says more than which file was not found.
                 record.refuse_to_share()
             raise
-        return self._commit_manifest(record, details)
+        return self._commit_manifest(record, details, lock)
+
+    def find_gap(self, details: JsonObject) -> str | None:
+        """Return what a store lacks that has these details; None if it is whole."""
+        return self._contents(details).find_gap()
+
+    def _reopen_finished(self) -> None:
+        """Take the manifest from a store that was finished once, and lacks something by now."""
+        if (finished := load_finished(self.location)) is not None:
+            gap = self.find_gap(finished.details)
+            _log.warning("%s was finished, but %s; it is written again.", self.location.uri, gap)
+        # One that cannot be read goes as well.
+        self.location.child(MANIFEST_NAME).remove()
 
     def _decide_and_replace(
         self, record: RunRecord, beside: Executor
@@ -129,12 +135,12 @@ class StoreTransaction:
     ) -> tuple[Classes, Future[None]]:
         """Count, or take what the resumed run counted, and decide."""
         # Written before anything is counted, which proves that the location is writable.
-        record.write(**_known_results(resumed))
+        record.write(**known_results(resumed))
         color_count = self.segmentation.color_count
         was_restored = resumed is not None and self._restore_colors(resumed)
         color_count.table(self.request.monitor)
         if resumed is not None:
-            _refuse_other_colors(self.location, resumed, color_count)
+            refuse_other_colors(self.location, resumed, color_count)
         saving = beside.submit(
             lambda: None if was_restored else save_colors(color_count, self.location)
         )
@@ -149,9 +155,8 @@ class StoreTransaction:
 
     def _restore_colors(self, before: JsonObject) -> bool:
         """Take the saved colors if the input's identity proves that they are still its own."""
-        source = self.segmentation.image.source
-        has_identity = source.uri is not None and bool(source.identity)
-        return has_identity and restore_colors(self.segmentation.color_count, self.location, before)
+        is_known = has_identity(self.segmentation.image.source)
+        return is_known and restore_colors(self.segmentation.color_count, self.location, before)
 
     def _write_outputs(self, record: RunRecord, classes: Classes, resumes: bool) -> JsonObject:
         color_count = self.segmentation.color_count
@@ -175,7 +180,7 @@ class StoreTransaction:
         written = writer.write(self.request.outputs)
         return {**self.manifest.details, **decided, **written}
 
-    def _commit_manifest(self, record: RunRecord, details: JsonObject) -> Manifest:
+    def _commit_manifest(self, record: RunRecord, details: JsonObject, lock: Lock) -> Manifest:
         """Remove what only an unfinished store needs and, last of all, write the manifest."""
         manifest = replace(self.manifest, details={**details, "finished": utc_now()})
         try:
@@ -192,7 +197,7 @@ class StoreTransaction:
             self._contents(details).refuse_gaps()
             # A kill right after the manifest would leave the lock in a finished store,
             # so the lock goes first.
-            self.lock.release()
+            lock.release()
             written = self.location.child(MANIFEST_NAME)
             written.write_bytes(manifest.to_json().encode())
             try:
@@ -213,34 +218,6 @@ class StoreTransaction:
             details["outputs"],
             len(level_shapes(self.segmentation.color_count.tiling.shape)),
             None if regions is None else regions["count"],
-        )
-
-
-def _known_results(before: JsonObject | None) -> JsonObject:
-    """Return what a resumed run had found out; recorded again in case this run dies too."""
-    names = ("window", "color_table", "input_files")
-    return {name: before[name] for name in names if before and name in before}
-
-
-def _refuse_other_colors(
-    location: OutputLocation, before: JsonObject, color_count: ColorCount
-) -> None:
-    """Refuse to mix tiles made from other colors, or another window, with new ones."""
-    there = _known_results(before)
-    here = counted_details(color_count)
-    files = there.pop("input_files", None)
-    if files is not None and files != color_count.input_fingerprint:
-        raise OutputConflict(
-            f"{location.uri} cannot be resumed, because files of the input were written since that "
-            "run began; ask to overwrite it (overwrite=True, --overwrite)."
-        )
-    if there and there != {name: here[name] for name in there}:
-        old_hash = before["color_table"]["sha256"][:12]
-        new_hash = here["color_table"]["sha256"][:12]
-        raise OutputConflict(
-            f"{location.uri} cannot be resumed, because the input has changed: the hash of its "
-            f"colors was {old_hash} and is now {new_hash}; give the same input, or ask to "
-            "overwrite it (overwrite=True, --overwrite)."
         )
 
 

@@ -453,7 +453,7 @@ def test_links_can_begin_with_a_public_address(tmp_path):
 
 
 def test_a_full_disk_is_507_and_a_fault_is_500_without_telling_where(server, monkeypatch):
-    from napari_pixseg.endpoint import segment_job
+    from napari_pixseg.endpoint.worker_pool import WorkerPool
     from napari_pixseg.errors import NoSpace
 
     for error, status in (
@@ -465,7 +465,7 @@ def test_a_full_disk_is_507_and_a_fault_is_500_without_telling_where(server, mon
         def fail(*_arguments, error=error):
             raise error
 
-        monkeypatch.setattr(segment_job, "open_segmentation", fail)
+        monkeypatch.setattr(WorkerPool, "run_job", fail)
         refused(server.post(PNG), status)
 
 

@@ -21,8 +21,7 @@ from endpoint_tools import (
 )
 
 from napari_pixseg import segment
-from napari_pixseg.endpoint import app as app_module
-from napari_pixseg.endpoint import segment_job
+from napari_pixseg.endpoint.worker_pool import WorkerPool
 
 CLIENTS = 64
 ROUNDS = 20 if os.environ.get("PIXSEG_SOAK") else 2
@@ -95,18 +94,17 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path):
 def held(monkeypatch):
     """Jobs that wait until they are let go, or are cancelled; and which of these happened."""
     go, events = threading.Event(), []
-    real = segment_job.write_recolored
+    real = WorkerPool.run_job
 
-    def slow(path, source, parameters, cancel):
+    def slow(self, job, cancel):
         events.append("began")
         while not go.wait(0.01):
             if cancel.is_set():
                 events.append("cancelled")
                 break
-        return real(path, source, parameters, cancel)
+        return real(self, job, cancel)
 
-    monkeypatch.setattr(segment_job, "write_recolored", slow)
-    monkeypatch.setattr(app_module, "write_recolored", slow)
+    monkeypatch.setattr(WorkerPool, "run_job", slow)
     yield go, events
     go.set()
 

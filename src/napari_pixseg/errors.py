@@ -6,6 +6,8 @@ from :attr:`PixsegError.status`.
 
 from __future__ import annotations
 
+import errno
+
 CANCELLED = (
     "The run was cancelled; what it has written is kept, and can be continued with resume "
     "(resume=True, --resume)."
@@ -144,6 +146,11 @@ def status_of(error: BaseException) -> int:
     if isinstance(error, PixsegError):
         return error.status
     return 499 if isinstance(error, KeyboardInterrupt) else 500
+
+
+def is_lack_of_space(error: BaseException) -> bool:
+    """Whether an error of the system says that a disk, or somebody's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def error_of(status: int, sentence: str) -> PixsegError:

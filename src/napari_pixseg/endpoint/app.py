@@ -30,11 +30,11 @@ from napari_pixseg.endpoint.responses import (
     picture_response,
 )
 from napari_pixseg.endpoint.result_storage import ResultStorage
-from napari_pixseg.endpoint.segment_job import write_recolored
+from napari_pixseg.endpoint.segment_job import ImageJob
 from napari_pixseg.endpoint.settings import Settings
-from napari_pixseg.endpoint.untrusted_image import open_received
 from napari_pixseg.endpoint.url_fetch import Fetcher
 from napari_pixseg.endpoint.work_folder import WorkFolder
+from napari_pixseg.endpoint.worker_pool import WorkerPool
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.manifest import Manifest, new_id
 from napari_pixseg.export.output_location import OutputLocation
@@ -91,15 +91,18 @@ class _Server:
         self._queue = JobQueue(settings.jobs, settings.waiting)
         self._document = document(needs_key=bool(settings.keys))
         self._work_folder = WorkFolder()
+        self._workers = WorkerPool(settings.jobs, settings.max_pixels, settings.seconds)
 
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         """Keep a folder for running requests; at the end, stop them and remove it."""
         with self._work_folder:
+            self._workers.start_worker()
             try:
                 yield
             finally:
                 self._queue.close()
+                self._workers.close()
 
     async def send_openapi(self, _request: Request) -> Response:
         """Describe this API."""
@@ -136,15 +139,14 @@ class _Server:
             refuse_foreign_pages(request.headers)
         body = read_query(request)
         early_keys = offered_keys(request.headers, body.keys)
-        with (
-            ExitStack() as places,
-            self._work_folder.temporary_file(f"{job}.input") as image_file,
-        ):
+        image_file = self._work_folder.path / job / "image"
+        with ExitStack() as places:
 
             def admit(offered: list[str]) -> None:
                 # A wrong key takes no place, and nothing of its request is kept.
                 self.keys.check(offered)
                 places.enter_context(self._queue.hold_place())
+                places.enter_context(self._work_folder.temporary_folder(job))
 
             is_known = bool(early_keys or self.keys.is_empty or request.method == "GET")
             if is_known:
@@ -174,23 +176,28 @@ class _Server:
     ) -> Response:
         base = self._settings.public_url or str(request.base_url)
         answer = Manifest(200, job, self._storage.link_of(f"{job}.png", base))
-        picture = self._work_folder.path / f"{job}.png"
+        picture = image_file.with_name(f"{job}.png")
+        image_job = ImageJob(
+            str(image_file),
+            str(picture),
+            self._settings.max_pixels,
+            public_uri(wanted.img) if wanted.img else None,
+            parameters=wanted.parameters.to_dict(),
+        )
 
         def segment_to_file(cancel: threading.Event) -> None:
-            uri = public_uri(wanted.img) if wanted.img else None
-            source = open_received(image_file, uri, self._settings.max_pixels)
-            made = write_recolored(str(picture), source, wanted.parameters, cancel)
+            made = self._workers.run_job(image_job, cancel)
             if not wanted.blob:
                 # The export gave its own id; clients know the result by the request's.
                 manifest = replace(made, id=answer.id, link=answer.link)
                 self._storage.keep_file(picture, picture.name, manifest)
 
-        try:
-            await self._queue.run_job(segment_to_file, lambda: _wait_for_disconnect(request))
-        except BaseException:
-            picture.unlink(missing_ok=True)
-            raise
-        return picture_response(picture, delete=True) if wanted.blob else manifest_response(answer)
+        await self._queue.run_job(segment_to_file, lambda: _wait_for_disconnect(request))
+        if not wanted.blob:
+            return manifest_response(answer)
+        # It outlives the request's folder, until it was sent.
+        sent = picture.replace(self._work_folder.path / picture.name)
+        return picture_response(sent, delete=True)
 
 
 async def _wait_for_disconnect(request: Request) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from napari_pixseg.errors import CorruptInput, status_of
+from napari_pixseg.errors import is_lack_of_space, status_of
 from napari_pixseg.export.manifest import Manifest
 
 _log = logging.getLogger("napari_pixseg.endpoint")
@@ -95,11 +94,8 @@ def describe_failure(error: Exception, job: str, private: Iterable[str]) -> Mani
     private : iterable of str
         Places on the server; a sentence that names one is not sent.
     """
-    status = 507 if _is_lack_of_space(error) else status_of(error)
+    status = 507 if is_lack_of_space(error) else status_of(error)
     sentence = str(error)
-    if isinstance(error, CorruptInput):
-        # The error's own advice is for users of the command line.
-        sentence = "A part cannot be decoded; repair the image, or save it again."
     if status not in _INTERNAL_STATUSES and not any(place in sentence for place in private):
         return Manifest.of_error(status, sentence)
     _log.error("The job %s failed", job, exc_info=error)
@@ -110,7 +106,3 @@ def describe_failure(error: Exception, job: str, private: Iterable[str]) -> Mani
     return Manifest.of_error(
         500, f"Something unexpected went wrong; the server's log has it under {job}."
     )
-
-
-def _is_lack_of_space(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import tifffile
 
-from napari_pixseg.errors import NotAnImage, TooLarge
+from napari_pixseg.errors import NotAnImage, ParameterError, TooLarge
 from napari_pixseg.sources import raster, tiff
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.location import Location
@@ -25,6 +26,7 @@ _ACCEPTED = "PNG, JPEG, TIFF, WebP, GIF and BMP are accepted"
 # None, LZW and deflate. Other codecs store a size of their own, which may exceed the file's.
 _TIFF_CODECS = (1, 5, 8, 32946)
 _MAX_PAGES = 64
+_ADVICE_OF_LIBRARY = re.compile(r"\baxes\b|\bchannels?\b|\barrays?\b|zarr|install|folder")
 _BLOCK_BYTES = 1 << 20
 
 
@@ -94,16 +96,35 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
     """
     location = Received(str(path), _NAME)
     head = location.head()
-    if is_tiff(head):
-        _refuse_tiff(location)
-        source = tiff.open_tiff(location)
-    elif head.startswith(_PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        source = raster.open_picture(location, head)
-    else:
-        raise NotAnImage(f"The format of the image is not accepted; {_ACCEPTED}.")
-    source = check_source(replace(source, uri=uri, name="the image"))
-    _refuse_large(open_image(source), max_pixels)
+    try:
+        source = _open_by_head(location, head, max_pixels)
+        source = check_source(replace(source, uri=uri, name="the image"))
+        image = open_image(source)
+    except (NotAnImage, ParameterError) as error:
+        raise NotAnImage(_without_advice(str(error))) from error
+    _refuse_large(image, max_pixels)
     return source
+
+
+def _open_by_head(location: Received, head: bytes, max_pixels: int) -> Source:
+    if is_tiff(head):
+        _refuse_tiff(location, max_pixels)
+        return tiff.open_tiff(location)
+    if head.startswith(_PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return raster.open_picture(location, head)
+    raise NotAnImage(f"The format of the image is not accepted; {_ACCEPTED}.")
+
+
+def _without_advice(sentence: str) -> str:
+    """Return a sentence whose remedy a client of HTTP can follow.
+
+    A user of the library may name axes and channels, or give an array.
+    """
+    if not _ADVICE_OF_LIBRARY.search(sentence):
+        return sentence
+    told = re.split(r"[:;?]\s", sentence, maxsplit=1)[0]
+    told = told.replace("What are the dimensions of", "It is not clear what the dimensions are of")
+    return f"{told[:1].upper()}{told[1:]}; save it as one plane of gray, RGB or RGBA, such as PNG."
 
 
 def _refuse_large(image: Image, max_pixels: int) -> None:
@@ -118,13 +139,14 @@ def _refuse_large(image: Image, max_pixels: int) -> None:
         raise TooLarge(f"The image has {planes} planes, but the answer holds one; send one plane.")
 
 
-def _refuse_tiff(location: Received) -> None:
-    """Refuse TIFFs of other files, and codecs with a size of their own."""
+def _refuse_tiff(location: Received, max_pixels: int) -> None:
+    """Refuse TIFFs of other files, codecs with a size of their own, and huge tiles or strips."""
     try:
         with location.open() as file, tifffile.TiffFile(file, name=location.name) as opened:
             pages = [page for page, _ in zip(opened.pages, range(_MAX_PAGES + 1), strict=False)]
             codecs = {int(getattr(page, "compression", 1)) for page in pages}
             scattered = opened.is_mmstack or opened.is_ndtiff
+            decoded = max(map(_decoded_pixels, pages), default=0)
     except Exception:  # noqa: BLE001 - a damaged file may raise anything
         raise NotAnImage("The image is a damaged TIFF; save it again.") from None
     if len(pages) > _MAX_PAGES or scattered:
@@ -134,3 +156,15 @@ def _refuse_tiff(location: Received) -> None:
             "The image is a TIFF with a compression that is not accepted here; save it with none, "
             "LZW or deflate, or as PNG."
         )
+    if decoded > max_pixels:
+        raise TooLarge(
+            f"The tiles or strips of the image hold {decoded / 1e6:.1f} megapixels, but this "
+            f"server takes {max_pixels / 1e6:g}; save it with smaller ones."
+        )
+
+
+def _decoded_pixels(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
+    """Return how many pixels the tiles or strips of a page have, also beyond its sides."""
+    page = page.aspage()
+    samples = math.prod(page.chunked) * math.prod(page.chunks)
+    return samples // max(page.samplesperpixel, 1)

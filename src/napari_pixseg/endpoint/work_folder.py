@@ -49,13 +49,14 @@ class WorkFolder:
         return self._path
 
     @contextmanager
-    def temporary_file(self, name: str) -> Iterator[Path]:
-        """Give the path of a file that is removed at the end."""
+    def temporary_folder(self, name: str) -> Iterator[Path]:
+        """Make a folder for one request, which is removed with all it holds at the end."""
         path = self.path / name
+        path.mkdir()
         try:
             yield path
         finally:
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _take_lock(folder: Path) -> int | None:

@@ -1,0 +1,182 @@
+"""Processes that wait for images, and are killed when a job takes too long or nobody waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import napari_pixseg
+from napari_pixseg.endpoint.connection_guard import call_when
+from napari_pixseg.endpoint.segment_job import ImageJob
+from napari_pixseg.errors import Cancelled, CorruptInput, PixsegError, TooLarge, error_of
+from napari_pixseg.export.manifest import JsonObject, Manifest
+
+# The package may be found by a path that only the server was given.
+_PROGRAM = """
+import sys
+sys.path.append(sys.argv[1])
+from napari_pixseg.endpoint.image_worker import serve_jobs
+serve_jobs(int(sys.argv[2]), float(sys.argv[3]))
+"""
+_SECONDS_TO_END = 5.0
+
+
+class JobFailed(PixsegError):
+    """An error that no part of the package foresaw, as a worker reported it."""
+
+
+class WorkerPool:
+    """Workers for as many images as are segmented at a time.
+
+    One more than is needed is started ahead, so that no request waits for a process to begin.
+
+    Parameters
+    ----------
+    most : int
+        Jobs that run at a time.
+    max_pixels : int
+        Largest image.
+    seconds : float
+        Longest time of a job.
+    """
+
+    def __init__(self, most: int, max_pixels: int, seconds: float) -> None:
+        self._most = most
+        self._limits = (str(max_pixels), str(seconds))
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+        self._working: set[_Worker] = set()
+        self._is_closed = False
+
+    def run_job(self, job: ImageJob, cancel: threading.Event) -> Manifest:
+        """Do a job in a worker.
+
+        Parameters
+        ----------
+        job : ImageJob
+        cancel : threading.Event
+            When set, the worker is killed.
+
+        Raises
+        ------
+        Cancelled
+        TooLarge
+            If the job takes too long, or too much memory.
+        PixsegError
+            As the job raises it.
+        """
+        worker = self._take_worker()
+        is_reusable = False
+        end = time.monotonic() + self._seconds
+        try:
+            with call_when(lambda: cancel.is_set() or time.monotonic() > end, worker.kill):
+                said = worker.exchange(job.to_json())
+            is_reusable = said is not None and not said["is_worn"]
+        finally:
+            self._give_back(worker, is_reusable)
+        if said is None:
+            raise self._explain_end(cancel, time.monotonic() > end)
+        return _read_answer(said)
+
+    def start_worker(self) -> None:
+        """Start a worker ahead, unless one is idle or there are enough."""
+        with self._lock:
+            running = len(self._idle) + len(self._working)
+            if not self._is_closed and not self._idle and running < self._most:
+                self._idle.append(_Worker(self._limits))
+
+    def close(self) -> None:
+        """End all workers."""
+        with self._lock:
+            self._is_closed = True
+            workers = [*self._idle, *self._working]
+            self._idle.clear()
+        for worker in workers:
+            worker.end()
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Ids of the processes that run now."""
+        with self._lock:
+            return [worker.process.pid for worker in (*self._idle, *self._working)]
+
+    def _take_worker(self) -> _Worker:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else _Worker(self._limits)
+            self._working.add(worker)
+        self.start_worker()
+        return worker
+
+    def _give_back(self, worker: _Worker, is_reusable: bool) -> None:
+        with self._lock:
+            self._working.discard(worker)
+            if is_reusable and not self._is_closed:
+                self._idle.append(worker)
+                return
+        worker.end()
+        self.start_worker()
+
+    def _explain_end(self, cancel: threading.Event, is_late: bool) -> PixsegError:
+        if cancel.is_set():
+            return Cancelled("The client went away.")
+        if is_late:
+            return TooLarge(
+                f"The image takes more than {self._seconds:g} s to segment here; send a smaller "
+                "one, or save it again in another format."
+            )
+        # Its decoder fell over, or the system took the memory back.
+        return CorruptInput("The image cannot be decoded; save it again in another format.")
+
+
+class _Worker:
+    """A process of :mod:`image_worker`, and the pipes to it."""
+
+    def __init__(self, limits: tuple[str, str]) -> None:
+        folder = str(Path(napari_pixseg.__file__).parents[1])
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM, folder, *limits],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Ctrl-C in a terminal is for the server.
+            start_new_session=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )
+
+    def exchange(self, line: str) -> JsonObject | None:
+        """Send a job, and return what the worker says; None if it ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+            said: JsonObject = json.loads(self.process.stdout.readline())
+        except (OSError, ValueError):
+            return None
+        return said
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self.process.kill()
+
+    def end(self) -> None:
+        """End the process, and wait until it is gone."""
+        self.process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_SECONDS_TO_END)
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+
+
+def _read_answer(said: JsonObject) -> Manifest:
+    if "manifest" in said:
+        return Manifest.from_json(json.dumps(said["manifest"]))
+    raise error_of(said["status"], said["sentence"]) from JobFailed(said["trace"])

@@ -27,7 +27,7 @@ def add_serve(commands: argparse._SubParsersAction[ParserT]) -> None:
     add("--waiting", type=int, metavar="N", help="further requests that may queue (default 32)")
     add("--max-bytes", type=int, metavar="N", help="largest image in bytes (default 64 MiB)")
     add("--max-pixels", type=int, metavar="N", help="largest image in pixels (50,000,000)")
-    add("--seconds", type=float, help="longest time to upload or fetch an image (default 30)")
+    add("--seconds", type=float, help="longest time to upload, fetch or segment an image (30)")
     add("--header-seconds", type=float, help="longest time for the head of a request (default 10)")
     add("--connections", type=int, metavar="N", help="connections of one address (default 256)")
     add("--redirects", type=int, metavar="N", help="redirects of img to follow (default 3)")

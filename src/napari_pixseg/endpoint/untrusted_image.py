@@ -97,7 +97,7 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
     location = Received(str(path), _NAME)
     head = location.head()
     try:
-        source = _open_by_head(location, head, max_pixels)
+        source = _open_accepted(location, head, max_pixels)
         source = check_source(replace(source, uri=uri, name="the image"))
         image = open_image(source)
     except (NotAnImage, ParameterError) as error:
@@ -106,7 +106,7 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
     return source
 
 
-def _open_by_head(location: Received, head: bytes, max_pixels: int) -> Source:
+def _open_accepted(location: Received, head: bytes, max_pixels: int) -> Source:
     if is_tiff(head):
         _refuse_tiff(location, max_pixels)
         return tiff.open_tiff(location)

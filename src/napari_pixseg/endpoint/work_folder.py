@@ -34,7 +34,7 @@ class WorkFolder:
         while self._lock is None:
             # Another server that starts may take a folder without a lock for a leftover.
             self._path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self._lock = _take_lock(self._path)
+            self._lock = _lock_folder(self._path)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,7 +59,7 @@ class WorkFolder:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _take_lock(folder: Path) -> int | None:
+def _lock_folder(folder: Path) -> int | None:
     """Lock a server's folder until the descriptor is closed; None if that is not possible."""
     if fcntl is None:
         return -1
@@ -82,7 +82,7 @@ def _remove_leftovers(parent: Path) -> None:
         with suppress(OSError):
             if folder.lstat().st_uid != os.getuid():
                 continue
-            lock = _take_lock(folder)
+            lock = _lock_folder(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)

@@ -26,6 +26,7 @@ from napari_pixseg.export import pyramid
 from napari_pixseg.plugin import export_dialog, writer
 from napari_pixseg.plugin import sample_data as samples
 from napari_pixseg.plugin.layers import styles
+from napari_pixseg.plugin.layers.result_layers import ComputedLayers, ComputedOutputs
 from napari_pixseg.plugin.layers.stored_pyramid import StoredLevel
 from napari_pixseg.plugin.reader import get_reader, layers_of_output
 from napari_pixseg.sources.source import Source
@@ -540,6 +541,46 @@ def test_the_picture_writer_makes_a_picture_of_a_bare_name(name, tmp_path):
     np.testing.assert_array_equal(
         PillowImage.open(written[0]).convert("RGB"), result.recolored.compute()
     )
+
+
+def computed_layers(result):
+    """The layers that a run in memory adds, by the output they show."""
+    outputs = {name: np.asarray(getattr(result, name)) for name in ("classes", "regions")}
+    computed = ComputedOutputs(result, outputs, result.region_table)
+    viewer = ViewerModel()
+    for data, options, kind in ComputedLayers(computed, "x", {}).make_layers():
+        getattr(viewer, f"add_{kind}")(data, **options)
+    return viewer, dict(zip(outputs, viewer.layers, strict=True))
+
+
+def test_a_layer_of_regions_is_saved_as_regions_with_their_table(plugins, tmp_path):
+    result = segment(random_image((41, 30, 3)), st=20)
+    viewer, layers = computed_layers(result)
+    viewer.layers.selection = {layers["regions"]}
+    (written,) = viewer.layers.save(
+        str(tmp_path / "out.ome.zarr"), selected=True, plugin="napari-pixseg"
+    )
+    again = shown(written)
+    np.testing.assert_array_equal(again["regions"].data, layers["regions"].data)
+    assert len(again["regions"].features) == len(result.region_table)
+    meta = layers["regions"]._get_state()
+    with pytest.raises(ParameterError, match=r"out\.png would be a picture, which cannot hold reg"):
+        writer.write_picture(str(tmp_path / "out.png"), layers["regions"].data, meta)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ome.zarr"]
+
+
+@pytest.mark.parametrize("output", ["classes", "regions"])
+def test_a_layer_that_was_painted_on_is_not_saved_as_it_was_before(output, tmp_path):
+    _, layers = computed_layers(segment(random_image((41, 30, 3)), st=20))
+    layer = layers[output]
+    before = int(layer.data[3, 4])
+    path = str(tmp_path / "out.ome.zarr")
+    layer.data_setitem((np.array([3]), np.array([4])), before + 1)
+    with pytest.raises(ParameterError, match=rf"'x {output}' was changed by hand, .* undo"):
+        writer.write_store(path, layer.data, layer._get_state())
+    assert not list(tmp_path.iterdir())
+    layer.data_setitem((np.array([3]), np.array([4])), before)
+    assert writer.write_store(path, layer.data, layer._get_state()) == [path]
 
 
 def test_nothing_is_overwritten(plugins, tmp_path):

@@ -24,6 +24,9 @@ Reader: TypeAlias = Callable[[str], list[LayerData]]
 # Keys in the metadata of layers. They tell which layers are ours, and what is behind them:
 # the Segmentation that is written when the layer is saved,
 SEGMENTATION_KEY = "pixseg"
+# which of its outputs the layer shows, and a checksum of it as it was computed,
+OUTPUT_KEY = "pixseg_output"
+CHECKSUM_KEY = "pixseg_checksum"
 # the Manifest of the finished output that the layer shows,
 MANIFEST_KEY = "pixseg_manifest"
 # and the open levels of an image, so that its file is not opened a second time.

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.output_location import PICTURES
 from napari_pixseg.plugin.layer_types import (
+    CHECKSUM_KEY,
     MANIFEST_KEY,
+    OUTPUT_KEY,
     SEGMENTATION_KEY,
     ArrayLike,
     LayerState,
 )
+from napari_pixseg.plugin.layers.result_layers import checksum_of
 from napari_pixseg.segmentation import Segmentation
-
-_OUTPUTS = ("classes", "recolored")
 
 
 def write_store(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
-    """Write the segmentation of a Labels layer as OME-Zarr, or as the path's ending says.
+    """Write what a Labels layer shows as OME-Zarr, or as the path's ending says.
+
+    A layer of regions is written with its classes and its table.
 
     Parameters
     ----------
     path : str
         A path without an ending gets ``.ome.zarr``.
     data : array-like
-        Ignored, because the layer may show only a preview of what is exported.
+        Only looked at for corrections by hand: a preview shows less than what is exported.
     meta : mapping
         State of the layer. ``meta["metadata"]["pixseg"]`` is its :class:`Segmentation`.
 
@@ -37,11 +42,11 @@ def write_store(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
     Raises
     ------
     ParameterError
-        If the layer has no segmentation.
+        If the layer has no segmentation, or was painted on.
     OutputConflict, TooLarge, ClassError, NoSpace
         As :meth:`Segmentation.export` raises them.
     """
-    return export_layer(add_ending(path, ".ome.zarr"), meta)
+    return export_layer(add_ending(path, ".ome.zarr"), data, meta)
 
 
 def write_picture(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
@@ -59,7 +64,7 @@ def write_picture(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
     list of str
         Paths that were written.
     """
-    return export_layer(add_ending(path, ".png"), meta)
+    return export_layer(add_ending(path, ".png"), data, meta)
 
 
 def add_ending(path: str, ending: str) -> str:
@@ -67,11 +72,43 @@ def add_ending(path: str, ending: str) -> str:
     return path if os.path.splitext(path)[1] else path + ending
 
 
-def export_layer(path: str, meta: LayerState) -> list[str]:
-    """Export the segmentation in the state of a layer; return the paths that were written."""
-    segmentation_of(meta).export(path, outputs=_OUTPUTS, overwrite=False)
-    manifests = [path + ".json"] if path.lower().endswith(PICTURES) else []
-    return [path, *manifests]
+def export_layer(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
+    """Export what a layer shows; return the paths that were written.
+
+    Raises
+    ------
+    ParameterError
+        If the layer has no segmentation, or shows what cannot be written to such a path.
+    """
+    segmentation = segmentation_of(meta)
+    is_picture = path.lower().endswith(PICTURES)
+    outputs = ["classes", "recolored"]
+    if meta["metadata"].get(OUTPUT_KEY) == "regions":
+        outputs.append("regions")
+        _refuse_picture_of_regions(path, is_picture)
+    _refuse_painted(data, meta)
+    segmentation.export(path, outputs=outputs, overwrite=False)
+    return [path, *([path + ".json"] if is_picture else [])]
+
+
+def _refuse_picture_of_regions(path: str, is_picture: bool) -> None:
+    if is_picture:
+        raise ParameterError(
+            f"{os.path.basename(path)} would be a picture, which cannot hold regions; save this "
+            "layer as .ome.zarr, or the layer of the classes as a picture."
+        )
+
+
+def _refuse_painted(data: ArrayLike, meta: LayerState) -> None:
+    """Refuse a layer that was painted on: what is written is computed from the image."""
+    checksum = meta["metadata"].get(CHECKSUM_KEY)
+    if checksum is None or checksum == checksum_of(np.asarray(data)):
+        return
+    raise ParameterError(
+        f"{meta.get('name', 'This layer')!r} was changed by hand, which an output of pixseg cannot "
+        "hold; save it with a name that ends in .tif, which napari writes as it is seen, or undo "
+        "the changes."
+    )
 
 
 def segmentation_of(meta: LayerState) -> Segmentation:

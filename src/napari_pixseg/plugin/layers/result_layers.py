@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.plugin.layer_types import (
+    CHECKSUM_KEY,
+    OUTPUT_KEY,
     SEGMENTATION_KEY,
     ArrayLike,
     LayerData,
@@ -78,6 +81,11 @@ class ResultLayers(ABC):
         return data, {**options, **looks}, "labels"
 
 
+def checksum_of(pixels: Samples) -> int:
+    """Return a checksum of a map of classes or regions, which painting on it changes."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
+
+
 @dataclass(frozen=True)
 class ComputedOutputs:
     """Outputs in memory.
@@ -121,7 +129,11 @@ class ComputedLayers(ResultLayers):
         if output == "recolored":
             options["rgb"] = True
         else:
-            options["metadata"] = {SEGMENTATION_KEY: self._computed.segmentation}
+            options["metadata"] = {
+                SEGMENTATION_KEY: self._computed.segmentation,
+                OUTPUT_KEY: output,
+                CHECKSUM_KEY: checksum_of(self._computed.outputs[output]),
+            }
         return self._computed.outputs[output], options
 
     def _class_rows(self) -> Sequence[dict[str, Any]]:

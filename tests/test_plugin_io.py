@@ -575,11 +575,11 @@ def test_a_layer_that_was_painted_on_is_not_saved_as_it_was_before(output, tmp_p
     layer = layers[output]
     before = int(layer.data[3, 4])
     path = str(tmp_path / "out.ome.zarr")
-    layer.data_setitem((np.array([3]), np.array([4])), before + 1)
+    layer.data[3, 4] = before + 1
     with pytest.raises(ParameterError, match=rf"'x {output}' was changed by hand, .* undo"):
         writer.write_store(path, layer.data, layer._get_state())
     assert not list(tmp_path.iterdir())
-    layer.data_setitem((np.array([3]), np.array([4])), before)
+    layer.data[3, 4] = before
     assert writer.write_store(path, layer.data, layer._get_state()) == [path]
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.output_location import PICTURES
+from napari_pixseg.plugin.corrections import checksum_of
 from napari_pixseg.plugin.layer_types import (
     CHECKSUM_KEY,
     MANIFEST_KEY,
@@ -16,7 +15,6 @@ from napari_pixseg.plugin.layer_types import (
     ArrayLike,
     LayerState,
 )
-from napari_pixseg.plugin.layers.result_layers import checksum_of
 from napari_pixseg.segmentation import Segmentation
 
 
@@ -102,7 +100,7 @@ def _refuse_picture_of_regions(path: str, is_picture: bool) -> None:
 def _refuse_painted(data: ArrayLike, meta: LayerState) -> None:
     """Refuse a layer that was painted on: what is written is computed from the image."""
     checksum = meta["metadata"].get(CHECKSUM_KEY)
-    if checksum is None or checksum == checksum_of(np.asarray(data)):
+    if checksum is None or checksum == checksum_of(data):
         return
     raise ParameterError(
         f"{meta.get('name', 'This layer')!r} was changed by hand, which an output of pixseg cannot "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_pixseg.plugin.corrections import checksum_of
 from napari_pixseg.plugin.layer_types import (
     CHECKSUM_KEY,
     OUTPUT_KEY,
@@ -79,11 +79,6 @@ class ResultLayers(ABC):
             # napari finds the row of a label by this name.
             looks["features"] = table.rename(columns={"number": "index"})
         return data, {**options, **looks}, "labels"
-
-
-def checksum_of(pixels: Samples) -> int:
-    """Return a checksum of a map of classes or regions, which painting on it changes."""
-    return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
 @dataclass(frozen=True)

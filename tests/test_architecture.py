@@ -41,6 +41,7 @@ ORDER = (
     "cli",
     "__main__",
     "plugin.layer_types",
+    "plugin.corrections",
     "plugin.background",
     "plugin.sample_data",
     "plugin.writer",

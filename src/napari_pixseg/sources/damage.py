@@ -59,7 +59,8 @@ def read_box(source: Source, box: PixelSlices, missing: Set[ChunkIndex] = frozen
     if missing and any(index in missing for index, *_ in _chunks_of_box(source, box)):
         return _read_masked(source, box, missing)
     with _damage_reported(source, box):
-        return np.asarray(source.array[box])
+        part: Samples = source.array[box]
+        return part if is_masked(part) else np.asarray(part)
 
 
 def read_chunks(

@@ -25,6 +25,7 @@ from napari_pixseg.sources.urls import (
     path_of_url,
     public_uri,
     split_links,
+    with_absolute_path,
 )
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Loca
         text = path_of_url(text)
     if found := _URL.match(text):
         # Schemes may be written in any case, but fsspec knows them in lower case.
-        text = found.group().lower() + text[found.end() :]
+        text = with_absolute_path(found.group().lower() + text[found.end() :])
         try:
             return Location(text, public_uri(text), is_url=True, retries=retries)
         except ValueError as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_pixseg.errors import InputNotFound, NotAnImage
 from napari_pixseg.slices import Samples, SampleType
+from napari_pixseg.sources.archive_contents import suggest_inside
 from napari_pixseg.sources.image_choice import Series, refuse_series
 from napari_pixseg.sources.location import Location, locate
 from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
@@ -113,6 +114,8 @@ def _may_be_directory(head: bytes | None) -> bool:
 
 def _missing_input(location: Location) -> Exception:
     if location.is_url:
+        if inside := suggest_inside(location):
+            return NotAnImage(inside)
         # fsspec reports a missing file and a server that is down in the same way.
         return InputNotFound(
             f"There is nothing at {location.shown}, or it cannot be reached: check the address "
@@ -205,4 +208,6 @@ class ArrayLike:
         return len(self.shape)
 
     def __getitem__(self, key: Any) -> Samples:
-        return np.asarray(self._wrapped[key], self.dtype)
+        part = self._wrapped[key]
+        # What is masked has no data, whatever its values are.
+        return part.astype(self.dtype) if is_masked(part) else np.asarray(part, self.dtype)

@@ -69,6 +69,15 @@ def join_url(parts: SplitResult) -> str:
     return text.replace(":", "://", 1) if lost_slashes else text
 
 
+def with_absolute_path(url: str) -> str:
+    """Return a chained URL with the path that it ends in made absolute, such as zip://::a.zip."""
+    outer, _, path = url.rpartition("::")
+    is_relative = bool(path) and "://" not in path and not os.path.isabs(path)
+    if not (is_relative and _OUTER_LINK.fullmatch(outer.rpartition("::")[2])):
+        return url
+    return f"{outer}::{os.path.abspath(os.path.expanduser(path))}"
+
+
 def split_links(url: str) -> list[str]:
     """Cut a chained URL of fsspec at its "::"; colons in addresses, passwords and queries stay."""
     links: list[str] = []

@@ -230,6 +230,13 @@ def test_a_fourth_sample_that_is_not_alpha_is_no_alpha(
         np.testing.assert_array_equal(samples[..., :3], by_pillow(tmp_path / "a.tif", "RGB"))
 
 
+def test_gray_and_another_sample_is_gray(tmp_path: Path) -> None:
+    raw_tiff(tmp_path / "a.tif", drawn(8, 2), 8, 1, tags={338: ("H", (0,))})
+    np.testing.assert_array_equal(drawn(8, 2)[..., 0], by_pillow(tmp_path / "a.tif"))
+    assert color_table(tmp_path / "a.tif") == counted(drawn(8, 2)[..., :1])
+    assert open_image(tmp_path / "a.tif", channels=(0, 1)).channels == (0, 1)
+
+
 def test_channels_that_are_pages_have_no_alpha(tmp_path: Path) -> None:
     planes = np.moveaxis(drawn(8, 4), -1, 0)
     tifffile.imwrite(
@@ -415,8 +422,8 @@ def test_the_color_table_is_the_count_of_the_colors(
     stored = np.moveaxis(tiff.samples, -1, 0) if tiff.planes else tiff.samples
     np.testing.assert_array_equal(tifffile.imread(path), stored.squeeze())
     colors = 3 if tiff.photometric in (2, 3) else 1
-    # Two or three samples without a word about them are channels.
-    channels = tuple(range(colors)) if extra else None
+    # Three samples without a word about them are channels.
+    channels = tuple(range(colors)) if len(extra) > 1 else None
     window = "dtype" if tiff.bits > 8 else None
     found = color_table(path, window=window, channels=channels)
     assert found == counted(shown_colors(tiff, extra))

@@ -278,7 +278,10 @@ def _described_colors(
     count = page.samplesperpixel
     if page.photometric in (_RGB, YCBCR) and len(extra) == count - 3 > 0:
         return None if count == 4 and extra[0] != _UNSPECIFIED else three
-    return three if count == 4 and extra[-1:] == (_UNSPECIFIED,) else None
+    if extra[-1:] != (_UNSPECIFIED,):
+        return None
+    # Three of many channels of fluorescence make a color, but gray and another sample make gray.
+    return {2: (0,), 4: three}.get(count)
 
 
 def _used_bits(page: TiffPage, dtype: SampleType) -> int | None:

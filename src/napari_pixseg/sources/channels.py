@@ -59,9 +59,9 @@ def _take_described(
         colors,
         alpha,
         (
-            f"Of {length} channels, {numbers} {'are' if len(colors) > 1 else 'is'} taken for color; "
-            "the file does not say that others are color or alpha, and they take no part (choose "
-            "by channels).",
+            f"Of {length} channels, {numbers} {'are' if len(colors) > 1 else 'is'} taken for "
+            "color; the file does not say that others are color or alpha, and they take no part "
+            "(choose by channels).",
         ),
     )
 

@@ -105,7 +105,8 @@ def _read_metadata(location: OutputLocation, folder: str) -> JsonObject | None:
     content = location.child(f"{folder}{_METADATA}").read_bytes()
     try:
         metadata = json.loads(content or b"null")
-    except ValueError:
+    # Text can nest deeper than Python's stack.
+    except (ValueError, RecursionError):
         return None
     return metadata if isinstance(metadata, dict) else None
 

@@ -34,6 +34,7 @@ from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_targe
 from napari_pixseg.export.raster import write_picture
 from napari_pixseg.export.recolor import Painter
 from napari_pixseg.export.run_record import load_record
+from napari_pixseg.sources.network_faults import out_of_files
 from napari_pixseg.sources.urls import public_uri
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
 
 def _describe_os_error(error: OSError, location: OutputLocation) -> PixsegError | None:
     """Return what an error means for the output; None if it is about something else."""
+    if (limit := out_of_files(error)) is not None:
+        return limit
     if error.errno in _FULL:
         return NoSpace(f"No space is left at {location.uri}; free some, and run again with resume.")
     if error.errno == errno.EFBIG:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.codecs import BytesCodec, ZstdCodec
 
-from napari_pixseg.errors import OutputConflict
+from napari_pixseg.errors import OutputConflict, PixsegError
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource
@@ -239,7 +239,7 @@ def _create_array(store: Store, path: str, resumes: bool, **described: Any) -> z
     if resumes:
         # zarr completes the metadata when it makes an array, so one is made for comparison.
         wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _comparable_metadata(path):
             found = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
             _refuse_other(path, found.metadata, wanted.metadata)
             return found
@@ -250,10 +250,25 @@ def _create_array(store: Store, path: str, resumes: bool, **described: Any) -> z
 
 def _refuse_other(path: str, found: object, wanted: object) -> None:
     if found != wanted:
-        raise OutputConflict(
-            f"The unfinished output cannot be resumed, because the metadata of "
-            f"{path or 'its root'} are not what this run would write; ask to overwrite it."
-        )
+        raise _other_metadata(path)
+
+
+@contextmanager
+def _comparable_metadata(path: str) -> Iterator[None]:
+    """Refuse what zarr cannot read as an array or a group; it has many ways to say so."""
+    try:
+        yield
+    except PixsegError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        raise _other_metadata(path) from error
+
+
+def _other_metadata(path: str) -> OutputConflict:
+    return OutputConflict(
+        f"The unfinished output cannot be resumed, because the metadata of {path or 'its root'} "
+        "are not what this run would write; ask to overwrite it."
+    )
 
 
 def _return_number(number: int) -> int:
@@ -308,7 +323,7 @@ def create_group(store: Store, path: str, ome: dict[str, Any], resumes: bool = F
     """
     attributes = {"ome": {"version": VERSION, **ome}}
     if resumes:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _comparable_metadata(path):
             found = zarr.open_group(store, path=path, mode="r+", zarr_format=3).attrs.asdict()
             # Through JSON, which turns tuples into lists, as the stored attributes have them.
             _refuse_other(path, found, json.loads(json.dumps(attributes)))

@@ -28,6 +28,7 @@ from napari_pixseg.sources.network_faults import (
     describe_fault,
     is_denied,
     is_passing,
+    out_of_files,
 )
 from napari_pixseg.sources.source import ChunkedArray, Source, is_masked
 
@@ -189,6 +190,8 @@ def _failure_of_read(source: Source, error: BaseException) -> PixsegError | None
         if filename and _is_local(source)
         else source.uri or source.name
     )
+    if (limit := out_of_files(error)) is not None:
+        return limit
     if is_denied(error):
         return denied_input(shown)
     if (missing := describe_missing_codec(error)) is not None:

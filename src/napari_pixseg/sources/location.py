@@ -15,6 +15,7 @@ from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.network_faults import (
     denied_input,
     is_unconnected,
+    out_of_files,
     read_again,
 )
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
@@ -191,6 +192,8 @@ class Location:
         """Return an error that may be shown, in place of one that may quote secrets."""
         if isinstance(error, PixsegError):
             return error
+        if (limit := out_of_files(error)) is not None:
+            return limit
         if isinstance(error, ImportError):
             is_s3 = self.uri.startswith("s3:")
             missing = "s3fs; install napari-pixseg[s3]" if is_s3 else str(error).rstrip(".")

@@ -155,6 +155,16 @@ def denied_input(shown: str) -> InputNotFound:
     return InputNotFound(f"{shown} may not be read by this user; see to its permissions.")
 
 
+def out_of_files(error: BaseException) -> Unavailable | None:
+    """Return the error for a process that may open no more files; None for any other fault."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    return Unavailable(
+        "This process may open no more files; raise the limit (ulimit -n), and finish the run "
+        "with resume (resume=True, --resume)."
+    )
+
+
 def describe_fault(error: BaseException) -> str:
     """Return what an error says without quoting its text, which may hold a URL's secrets."""
     causes = list(_causes(error))

@@ -22,10 +22,10 @@ from napari_pixseg.sources.chunk_presence import ZarrCensus, refuse_absence
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.image_choice import Series, StoredImage, refuse_series
 from napari_pixseg.sources.location import Identity, Location, locate
-from napari_pixseg.sources.missing_codecs import describe_missing_codec
-from napari_pixseg.sources.network_faults import denied_input, is_passing, is_unconnected
+from napari_pixseg.sources.network_faults import is_passing, is_unconnected
 from napari_pixseg.sources.ome_metadata import with_ome_metadata
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
+from napari_pixseg.sources.readable_metadata import readable_metadata
 from napari_pixseg.sources.regular_files import RegularFileStore, is_plainly_local
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.size_limits import refuse_large_metadata
@@ -106,10 +106,11 @@ def open_store(location: Location, series: Series | None = None) -> Source:
     Source
         Level 0 of a multiscale image, or the only array of another group.
     """
-    node = _open_node(location)
-    opened = source_of_node(node, location.name, series=series)
-    if isinstance(node, zarr.Array):
-        opened = _with_metadata_of_parent(opened, location)
+    with readable_metadata(location.shown, location.describe_cause):
+        node = _open_node(location)
+        opened = source_of_node(node, location.name, series=series)
+        if isinstance(node, zarr.Array):
+            opened = _with_metadata_of_parent(opened, location)
     return replace(opened, uri=location.uri, name=location.name)
 
 
@@ -121,21 +122,24 @@ def coarser_levels(location: Location, series: Series | None = None) -> list[Sou
     list of Source
         Fine to coarse, up to the first that is missing; empty where there is no pyramid.
     """
-    node = _open_node(location)
-    image = None if isinstance(node, zarr.Array) else find_image(node, series, location.shown)
-    if image is None:
-        return []
     sources: list[Source] = []
-    for level in image.multiscale.get("datasets", [])[1:]:
-        try:
-            array = image.group[level["path"]]
-        except (KeyError, TypeError):
-            break
-        if not isinstance(array, zarr.Array):
-            break
-        uri = f"{location.uri}/{array.path}"
-        opened = replace(_source_of_array(array, location.name, uri), kind="ome-zarr")
-        sources.append(with_ome_metadata(opened, image.multiscale, level))
+    with readable_metadata(location.shown, location.describe_cause):
+        node = _open_node(location)
+        image = None if isinstance(node, zarr.Array) else find_image(node, series, location.shown)
+        if image is None:
+            return []
+        for level in image.multiscale.get("datasets", [])[1:]:
+            try:
+                array = image.group[level["path"]]
+            except PixsegError:
+                raise
+            except Exception:  # noqa: BLE001 - what cannot be read is as good as missing
+                break
+            if not isinstance(array, zarr.Array):
+                break
+            uri = f"{location.uri}/{array.path}"
+            opened = replace(_source_of_array(array, location.name, uri), kind="ome-zarr")
+            sources.append(with_ome_metadata(opened, image.multiscale, level))
     return sources
 
 
@@ -159,14 +163,21 @@ def source_of_node(
     """
     uri = _uri_of_node(node)
     name = name or node.basename or (locate(uri).name if uri else "array")
-    if isinstance(node, zarr.Array):
-        refuse_series(series, "a zarr array")
-        return _source_of_array(with_retries(node, retries), name, uri)
-    image = find_image(node, series, name)
-    if image is not None:
-        return _source_of_level_0(node, image, name, uri, retries)
-    array = with_retries(_find_only_array(node, name), retries)
-    return replace(_source_of_array(array, name, uri), identity=_hash_metadata(node, array))
+    # Errors of a server may quote its URL with its secrets.
+    describe = str if uri is None or uri.startswith("file:") else _name_type
+    with readable_metadata(name, describe):
+        if isinstance(node, zarr.Array):
+            refuse_series(series, "a zarr array")
+            return _source_of_array(with_retries(node, retries), name, uri)
+        image = find_image(node, series, name)
+        if image is not None:
+            return _source_of_level_0(node, image, name, uri, retries)
+        array = with_retries(_find_only_array(node, name), retries)
+        return replace(_source_of_array(array, name, uri), identity=_hash_metadata(node, array))
+
+
+def _name_type(error: Exception) -> str:
+    return type(error).__name__
 
 
 def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
@@ -186,23 +197,12 @@ def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
 
 
 def _open_node(location: Location) -> _Node:
-    try:
-        if location.is_url:
-            remote = location.ask(lambda: FsspecStore.from_url(location.address, read_only=True))
-            store: Store = RetryingStore(remote, location.retries)
-        else:
-            store = RegularFileStore(location.address, read_only=True)
-        return zarr.open(store, mode="r")
-    except PixsegError:
-        raise
-    except Exception as error:  # noqa: BLE001 - metadata can be wrong in any way
-        if isinstance(error, PermissionError):
-            raise denied_input(location.shown) from None
-        if (missing := describe_missing_codec(error)) is not None:
-            raise NotAnImage(f"{location.shown} {missing}") from None
-        reason = location.describe_cause(error)
-        message = f"{location.shown} has zarr metadata that cannot be read: {reason}."
-        raise NotAnImage(message) from None
+    if location.is_url:
+        remote = location.ask(lambda: FsspecStore.from_url(location.address, read_only=True))
+        store: Store = RetryingStore(remote, location.retries)
+    else:
+        store = RegularFileStore(location.address, read_only=True)
+    return zarr.open(store, mode="r")
 
 
 def _uri_of_node(node: _Node) -> str | None:
@@ -228,10 +228,13 @@ def _hash_metadata(*nodes: _Node) -> Identity:
 def _source_of_array(array: ZarrArray, name: str, uri: str | None) -> ZarrSource:
     # Format 3 has names of dimensions; xarray writes them as an attribute into format 2.
     names = getattr(array.metadata, "dimension_names", None)
+    stored = tuple(array.shards or array.chunks)
+    if 0 in (*array.chunks, *stored):
+        raise NotAnImage(f"{name} has chunks that hold no pixel; see to its metadata.")
     return ZarrSource(
         with_fast_local_io(array),
         axes=axes_of_names(names or array.attrs.get("_ARRAY_DIMENSIONS"), array.ndim),
-        chunks=tuple(array.shards or array.chunks),
+        chunks=stored,
         uri=uri,
         identity=_hash_metadata(array),
         kind="zarr",

@@ -306,6 +306,15 @@ def broken_inputs(folder: Path) -> list[Path | str]:
     (folder / "loop.png").symlink_to(folder / "loop.png")
     header = (b"BM", 54, 0, 0, 54, 40, 3000000, 2000000, 1, 24, 0, 0, 0, 0, 0, 0)
     (folder / "bomb.bmp").write_bytes(struct.pack("<2sIHHIIiiHHIIiiII", *header) + bytes(64))
+    # An icon of 256 x 256 pixels by its name, and of 10^10 by the picture in it.
+    inner = Pillow.new("RGB", (256, 256))
+    inner.save(folder / "inner.png")
+    content = (folder / "inner.png").read_bytes()
+    content = content[:16] + struct.pack(">II", 100000, 100000) + content[24:29]
+    content += struct.pack(">I", zlib.crc32(content[12:29])) + bytes(400)
+    icon = b"ic08" + struct.pack(">I", 8 + len(content)) + content
+    (folder / "bomb.icns").write_bytes(b"icns" + struct.pack(">I", 8 + len(icon)) + icon)
+    names.append(folder / "bomb.icns")
     bomb = RawTiff(GRAY, 8, 1, tags={256: ("L", (1 << 20,)), 257: ("L", (1 << 24,))})
     names.append(bomb.save(folder / "bomb.tif"))
     others = ("folder", "nowhere.png", "loop.png", "bomb.bmp", "gone.png")

@@ -67,7 +67,9 @@ def shown_by_pillow(path: Path, image: Image) -> NDArray[Any] | None:
                     tags = getattr(picture, "tag_v2", {})
                     # Pillow does not invert what is wider than a byte.
                     is_wide = tags.get(258, (8,))[0] > 8 and tags.get(262) == 0
-                    if picture.size != image.shape[:-3:-1] or is_wide:
+                    # It turns TIFFs, and no others, as they ask for.
+                    is_turned = tags.get(274, 1) != 1
+                    if picture.size != image.shape[:-3:-1] or is_wide or is_turned:
                         continue
                     if picture.mode in COMPARED:
                         return np.asarray(picture.convert(COMPARED[picture.mode]))

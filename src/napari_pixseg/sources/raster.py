@@ -161,12 +161,20 @@ class PictureArray(FileArray[Samples]):
 
 
 @contextmanager
-def _unlimited_pillow(remarks: list[str] | None = None) -> Iterator[ModuleType]:
+def _unlimited_pillow(
+    remarks: list[str] | None = None, most: int | None = None
+) -> Iterator[ModuleType]:
     """Give Pillow's module without its limit of pixels, which protects servers from uploads.
 
     Here the user chose the file. The endpoint, which takes uploads, has a limit of its own.
-    Text in a PNG may be larger than usual as well, but not without a limit. What Pillow warns
-    of is added to `remarks`, or dropped.
+    Text in a PNG may be larger than usual as well, but not without a limit.
+
+    Parameters
+    ----------
+    remarks : list of str, optional
+        What Pillow warns of is added to it, or dropped.
+    most : int, optional
+        Pixels that the header promised: pictures within a picture, as in icons, may have others.
     """
     # Arrays, zarr stores and TIFFs do not need Pillow.
     from PIL import Image, PngImagePlugin
@@ -174,7 +182,7 @@ def _unlimited_pillow(remarks: list[str] | None = None) -> Iterator[ModuleType]:
     with _limit_lock:
         limit = Image.MAX_IMAGE_PIXELS
         text_limits = (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
-        Image.MAX_IMAGE_PIXELS = None
+        Image.MAX_IMAGE_PIXELS = most
         PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _LARGEST_TEXT
         try:
             with gathered_warnings() as messages:
@@ -226,7 +234,8 @@ def _decode_picture(file: IO[bytes], layout: PictureLayout) -> Samples:
         stored = np.dtype(layout.dtype).newbyteorder(">")
         samples = np.frombuffer(file.read(), stored, count=int(np.prod(layout.shape)))
         return samples.reshape(layout.shape).astype(layout.dtype, copy=False)
-    with _unlimited_pillow() as pillow, pillow.open(file) as image:
+    height, width = layout.shape[1:3] if layout.frames else layout.shape[:2]
+    with _unlimited_pillow(most=height * width) as pillow, pillow.open(file) as image:
         return _convert_image(image, layout)
 
 

@@ -19,13 +19,13 @@ _REFUSED_COLORS = {
     32845: "LogLuv",
 }
 
+# Many files of this one lack what a decoder needs, and others are decoded to other colors.
+_OLD_JPEG = 6
+
 # Compressions whose decoder turns YCbCr into RGB.
-_JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
+_JPEG_COMPRESSIONS = (_OLD_JPEG, 7, 33007, 34892)
 
 _AMBIGUOUS_BITS = 24
-
-# Many files of this one lack what a decoder needs.
-_OLD_JPEG = 6
 
 
 def refuse_unreadable(series: TiffPageSeries, location: Location, *, has_palette: bool) -> None:
@@ -76,7 +76,7 @@ def _refuse_compression(page: TiffPage, location: Location) -> None:
         # Decoding nothing fails early where a codec is missing.
         page.decode(None, 0)
         if page.compression == _OLD_JPEG:
-            next(page.segments(maxworkers=1))
+            raise ValueError("JPEG in the old way")
     except Exception as error:
         remedy = (
             "install the package imagecodecs"

@@ -40,6 +40,9 @@ _NO_PICTURE = ("EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF")
 # Bytes of all texts, profiles and other metadata in a PNG.
 _LARGEST_TEXT = 64 << 20
 
+# Pictures within a picture may be larger than promised up to here.
+_HARMLESS_PIXELS = 1 << 26
+
 # The tag of EXIF and TIFF.
 _ORIENTATION = 274
 
@@ -235,7 +238,8 @@ def _decode_picture(file: IO[bytes], layout: PictureLayout) -> Samples:
         samples = np.frombuffer(file.read(), stored, count=int(np.prod(layout.shape)))
         return samples.reshape(layout.shape).astype(layout.dtype, copy=False)
     height, width = layout.shape[1:3] if layout.frames else layout.shape[:2]
-    with _unlimited_pillow(most=height * width) as pillow, pillow.open(file) as image:
+    most = max(height * width, _HARMLESS_PIXELS)
+    with _unlimited_pillow(most=most) as pillow, pillow.open(file) as image:
         return _convert_image(image, layout)
 
 

@@ -19,6 +19,10 @@ from napari_pixseg.sources.tiff_images import ImagePlace
 Size: TypeAlias = tuple[float, str]
 
 
+# Value of the tag ResolutionUnit, and its length.
+_CENTIMETER = 3
+_MICROMETERS = 10_000
+
 _AXIS_LETTERS = {"X": "x", "Y": "y", "Z": "z", "T": "t", "C": "c", "S": "c"}
 
 
@@ -143,7 +147,7 @@ def read_calibration(
     elif tiff.is_svs:
         sizes = _slide_sizes(series)
     else:
-        sizes = {}
+        sizes = _tag_sizes(series)
     known = {
         axis: (size, _UNITS.get(unit))
         for axis, (size, unit) in sizes.items()
@@ -201,6 +205,22 @@ def _slide_sizes(series: TiffPageSeries) -> Mapping[str, Size]:
         return {}
     size = _float_or_nan(metadata.get("MPP"))
     return {"x": (size, "µm"), "y": (size, "µm")}
+
+
+def _tag_sizes(series: TiffPageSeries) -> Mapping[str, Size]:
+    """Return sizes of the tags of resolution, which slide scanners give in pixels per centimeter.
+
+    Pixels per inch are left out: they are about prints and screens far more often.
+    """
+    tags = series.keyframe.tags
+    if tags.valueof("ResolutionUnit") != _CENTIMETER:
+        return {}
+    found = {axis: tags.valueof(f"{axis.upper()}Resolution") for axis in "xy"}
+    sizes = {}
+    for axis, value in found.items():
+        pixels, length = value if isinstance(value, tuple) and len(value) == 2 else (0, 1)
+        sizes[axis] = (length * _MICROMETERS / pixels if pixels else math.nan, "µm")
+    return sizes
 
 
 def _float_or_nan(value: str | float | None) -> float:

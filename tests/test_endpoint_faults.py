@@ -13,7 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from endpoint_tools import LOOPBACK, encoded, form, picture_server, scene, sends, serving, until
+from endpoint_tools import (
+    LOOPBACK,
+    Running,
+    encoded,
+    form,
+    picture_server,
+    scene,
+    sends,
+    serving,
+    until,
+)
 from resume_tools import small_device
 
 from napari_pixseg.endpoint.work_folder import WorkFolder
@@ -41,8 +51,8 @@ def said_by(line):
 
 
 @contextmanager
-def started(folder, *options, temporary=None):
-    """The command itself, in a process of its own; its address and the lines it logs."""
+def started(folder, *options, temporary=None, log=None):
+    """The command itself, in a process of its own; its address is in the first line it logs."""
     environment = {**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})}
     process = subprocess.Popen(
         [sys.executable, "-m", "napari_pixseg", "serve", "--port", "0",
@@ -50,7 +60,9 @@ def started(folder, *options, temporary=None):
         stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     try:
-        first = process.stderr.readline()
+        if log is not None:
+            until(lambda: log.exists() and log.read_text())
+        first = process.stderr.readline() if log is None else log.read_text()
         found = re.search(r"http://127\.0\.0\.1:(\d+)", first)
         assert found, first + process.stderr.read()
         yield process, Line(int(found[1]))
@@ -60,16 +72,15 @@ def started(folder, *options, temporary=None):
         process.stderr.close()
 
 
-class Line:
+class Line(Running):
     """A server in another process."""
 
     def __init__(self, port):
-        self.port = port
+        super().__init__(port, None)
 
-    def post(self, picture, headers=None, **fields):
-        from endpoint_tools import Running
-
-        return Running(self.port, None).post(picture, headers, **fields)
+    @property
+    def health(self):
+        return self.request("GET", "/health").json
 
 
 # Connections -----------------------------------------------------------------------
@@ -238,9 +249,7 @@ def test_what_a_fetch_cannot_keep_is_507_and_no_fault_of_the_other_server(tmp_pa
     with small_device(tmp_path / "device", 1 << 20) as device, picture_server(sends(large)) as url:
         options = ("--allow-network", "127.0.0.0/8")
         with started(tmp_path, *options, temporary=device) as (_, server):
-            from endpoint_tools import Running
-
-            refused(Running(server.port, None).get(img=url), 507, "no space")
+            refused(server.get(img=url), 507, "no space")
 
 
 def test_what_a_killed_server_left_is_removed_by_the_next(tmp_path):

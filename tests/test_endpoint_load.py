@@ -31,7 +31,7 @@ def inside(server):
     """The server's places that are taken."""
     for route in server.app.router.routes:
         if route.path == "/segment":
-            return route.endpoint.__self__._queue.places_taken
+            return route.endpoint.__self__.queue.places_taken
     raise AssertionError
 
 
@@ -39,7 +39,7 @@ def left(server):
     """Files the server is at work on."""
     for route in server.app.router.routes:
         if route.path == "/segment":
-            return list(route.endpoint.__self__._work_folder.path.iterdir())
+            return list(route.endpoint.__self__.work_folder.path.iterdir())
     raise AssertionError
 
 

@@ -29,7 +29,7 @@ def handlers(server):
 
 
 def workers(server):
-    return [psutil.Process(one) for one in handlers(server)._workers.process_ids]
+    return [psutil.Process(one) for one in handlers(server).workers.process_ids]
 
 
 def refused(answer, status, words):

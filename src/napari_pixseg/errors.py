@@ -116,6 +116,12 @@ class Unavailable(PixsegError, ConnectionError):
     status = 503
 
 
+class RateExceeded(Unavailable):
+    """A key was used at an endpoint more often than it may be."""
+
+    status = 429
+
+
 class ClusterLost(Unavailable):
     """The Dask scheduler or its workers are gone; the output can be resumed."""
 
@@ -179,6 +185,7 @@ def error_of(status: int, sentence: str) -> PixsegError:
         NotAnImage,
         ClassError,
         Cancelled,
+        RateExceeded,
         Unavailable,
         NoSpace,
     )

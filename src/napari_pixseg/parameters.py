@@ -76,6 +76,8 @@ class ParameterInfo:
         Whether the value is needed to open the input.
     is_endpoint : bool
         Whether the SEGMENT API has it, and so every endpoint.
+    is_extension : bool
+        Whether our own server has it although the SEGMENT API has not.
     in_widget : bool
         Whether the widget has a field for it.
     metavar : str or None
@@ -96,6 +98,7 @@ class ParameterInfo:
         needs_pixels: bool = False,
         opens_input: bool = False,
         is_endpoint: bool = False,
+        is_extension: bool = False,
         in_widget: bool = True,
         metavar: str | None = None,
         when_none: str = "",
@@ -109,6 +112,7 @@ class ParameterInfo:
         self.needs_pixels: Final = needs_pixels
         self.opens_input: Final = opens_input
         self.is_endpoint: Final = is_endpoint
+        self.is_extension: Final = is_extension
         self.in_widget: Final = in_widget
         self.metavar: Final = metavar
         self.when_none: Final = when_none
@@ -191,6 +195,7 @@ class Parameters:
         "semantics",
         "what the parameters are documented to mean, or ImageMagick 6 bug for bug",
         advice="Leave it unless you must reproduce ImageMagick's results.",
+        is_extension=True,
     )
     denoise: int = parameter(
         0,
@@ -199,6 +204,7 @@ class Parameters:
         "radius of a median filter over y and x before classification",
         advice="It removes grain and thin structures.",
         needs_pixels=True,
+        is_extension=True,
         metavar="RADIUS",
     )
     window: Window = parameter(
@@ -251,6 +257,7 @@ class Parameters:
         ),
         "background classes",
         "classes that are not divided into regions",
+        is_extension=True,
         when_none="none",
     )
     min_size: int = parameter(
@@ -259,6 +266,7 @@ class Parameters:
         "smallest region, pixels",
         "fewest pixels of a region; smaller ones are dropped",
         advice="Regions are judged whole, after tiles were stitched.",
+        is_extension=True,
         metavar="PIXELS",
     )
 

@@ -39,6 +39,20 @@ def add_serve(commands: argparse._SubParsersAction[ParserT]) -> None:
         help="private network that img may be in, such as 10.0.0.0/8; may be repeated",
     )
     add("--public-url", help="what links begin with, behind a proxy")
+    add("--root-path", metavar="PATH", help="what a proxy takes away from each path, as /pixseg")
+    add(
+        "--cors",
+        action="append",
+        metavar="ORIGIN",
+        default=[],
+        help="web pages that may call, such as https://example.org; may be repeated",
+    )
+    add("--rate", metavar="N/min", help="how often a key may be used, such as 60/min")
+    add("--grace", type=float, metavar="SECONDS", help="time to finish after SIGTERM (10)")
+    add("--keep", metavar="TIME", help="remove results after this time, such as 7d")
+    add("--keep-bytes", metavar="SIZE", help="remove the oldest beyond this size, such as 100GiB")
+    add("--log-format", choices=("text", "json"), default="text", help="lines for people, or JSON")
+    add("--log-file", metavar="FILE", default="", help="log there and not on standard error")
     parser.set_defaults(command=serve)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+from collections.abc import Callable
 from functools import partial
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from napari_pixseg.endpoint.http_connections import (
     ConnectionGuard,
@@ -25,11 +27,12 @@ class HttpServer(uvicorn.Server):
 
     Parameters
     ----------
-    app : ASGI application
+    app : Starlette
     settings : Settings
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: Starlette, settings: Settings) -> None:
+        self._drain: Callable[[], None] = app.state.begin_drain
         guard = ConnectionGuard(settings, raise_file_limit())
         super().__init__(
             uvicorn.Config(
@@ -42,10 +45,18 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=10,
+                timeout_graceful_shutdown=math.ceil(settings.grace),
+                root_path=settings.root_path,
                 ws="none",
+                # The program that runs the server decides where the log goes.
+                log_config=None,
             )
         )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new job, let running ones finish, and end."""
+        self._drain()
+        await super().shutdown(sockets)
 
 
 def open_listener(settings: Settings) -> socket.socket:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from napari_pixseg.errors import Cancelled, Unavailable
 
@@ -35,11 +35,38 @@ class JobQueue:
         # Every request that was let in may fetch at once.
         self._fetchers = ThreadPoolExecutor(workers + waiting, "pixseg-fetch")
         self._cancels: set[threading.Event] = set()
+        self._jobs: set[Future[Any]] = set()
+        self._is_draining = False
 
     @property
     def places_taken(self) -> int:
         """Number of requests that are running or waiting."""
         return self._places_taken
+
+    @property
+    def jobs_running(self) -> int:
+        """Number of images that are worked on."""
+        return sum(job.running() for job in tuple(self._jobs))
+
+    @property
+    def jobs_waiting(self) -> int:
+        """Number of images that wait for a worker."""
+        return sum(not (job.running() or job.done()) for job in tuple(self._jobs))
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no new job is taken, because the server is being stopped."""
+        return self._is_draining
+
+    def begin_drain(self) -> None:
+        """Take no new job; those that have not begun are given up, running ones finish."""
+        self._is_draining = True
+        for job in tuple(self._jobs):
+            job.cancel()
+
+    def _refuse_drain(self) -> None:
+        if self._is_draining:
+            raise Unavailable("The server is being stopped; try again in a few seconds.")
 
     @contextmanager
     def hold_place(self) -> Iterator[None]:
@@ -52,6 +79,7 @@ class JobQueue:
         Unavailable
             If all places are taken.
         """
+        self._refuse_drain()
         if self._places_taken >= self._capacity:
             raise Unavailable("The queue is full; try again in a few seconds.")
         self._places_taken += 1
@@ -100,9 +128,12 @@ class JobQueue:
         work: Callable[[threading.Event], T],
         wait_until_gone: Callable[[], Awaitable[None]],
     ) -> T:
+        self._refuse_drain()
         cancel = threading.Event()
         self._cancels.add(cancel)
         submitted = pool.submit(work, cancel)
+        if pool is self._workers:
+            self._jobs.add(submitted)
         job = asyncio.wrap_future(submitted)
         departure = asyncio.ensure_future(wait_until_gone())
         try:
@@ -117,12 +148,14 @@ class JobQueue:
         except asyncio.CancelledError:
             # Either the job never began, or the server itself is being stopped.
             if job.cancelled():
+                self._refuse_drain()
                 raise Cancelled("The client went away.") from None
             raise
         finally:
             cancel.set()
             departure.cancel()
             self._cancels.discard(cancel)
+            self._jobs.discard(submitted)
 
     def close(self) -> None:
         """Stop all work and wait until it has stopped."""

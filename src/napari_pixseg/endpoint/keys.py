@@ -89,15 +89,19 @@ class KeyRing:
         _log.info("The keys were read again: %s", len(self._keys))
         return True
 
-    def check(self, offered: Iterable[str]) -> None:
+    def check(self, offered: Iterable[str]) -> bytes:
         """Refuse a request that offers none of the keys, if there are any.
+
+        Returns
+        -------
+        bytes
+            What tells the holders of keys apart; empty without keys.
 
         Raises
         ------
         KeyRefused
         """
-        if self._keys:
-            check_keys(offered, self._keys)
+        return check_keys(offered, self._keys) if self._keys else b""
 
 
 def offered_keys(headers: Mapping[str, str], parameters: Sequence[str] = ()) -> list[str]:
@@ -122,8 +126,8 @@ def offered_keys(headers: Mapping[str, str], parameters: Sequence[str] = ()) -> 
     return offered
 
 
-def check_keys(offered: Iterable[str], keys: Sequence[str]) -> None:
-    """Refuse a request that offers none of the keys.
+def check_keys(offered: Iterable[str], keys: Sequence[str]) -> bytes:
+    """Refuse a request that offers none of the keys, and return a digest of the one it offers.
 
     Raises
     ------
@@ -137,16 +141,17 @@ def check_keys(offered: Iterable[str], keys: Sequence[str]) -> None:
         )
     # Digests have one length, and every pair is compared, so the time taken reveals nothing.
     pairs = [(_digest_key(one), _digest_key(key)) for one in offered for key in keys]
-    matches = [hmac.compare_digest(one, key) for one, key in pairs]
-    if not any(matches):
+    matches = [key for one, key in pairs if hmac.compare_digest(one, key)]
+    if not matches:
         raise KeyRefused("The key is not known here; check it, or ask whoever runs this server.")
+    return matches[0]
 
 
 def _digest_key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def refuse_foreign_pages(headers: Mapping[str, str]) -> None:
+def refuse_foreign_pages(headers: Mapping[str, str], welcome: Sequence[str] = ()) -> None:
     """Refuse web pages that use this machine's browser to reach a server without keys.
 
     A page can post to a loopback address, which its Origin gives away, have its own name
@@ -157,14 +162,18 @@ def refuse_foreign_pages(headers: Mapping[str, str]) -> None:
     ----------
     headers : mapping
         Of the request; header names in lower case.
+    welcome : sequence of str
+        Origins of pages that may call.
 
     Raises
     ------
     KeyRefused
     """
-    if headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
-        raise _refused_page()
     origin = headers.get("origin")
+    if origin is not None and origin in welcome:
+        origin = None
+    elif headers.get("sec-fetch-site", "").strip().lower() == "cross-site":
+        raise _refused_page()
     claimed = [f"//{headers.get('host', '')}", *([] if origin is None else [origin])]
     # One foreign address among them is enough to refuse.
     for address in claimed:

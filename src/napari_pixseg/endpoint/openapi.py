@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from napari_pixseg import __version__
-from napari_pixseg.endpoint.request_parameters import FALSE, TRUE
+from napari_pixseg.endpoint.request_parameters import (
+    FALSE,
+    MOST_OF_COMMENT,
+    TRUE,
+    pattern_of,
+    served_parameters,
+)
+from napari_pixseg.endpoint.segment_job import OUTPUTS
 from napari_pixseg.parameter_kinds import Choice, Kind, Number, NumberedChoice, WholeNumber
 from napari_pixseg.parameter_sequences import AxisLetters, Intervals, WholeNumbers
 from napari_pixseg.parameters import ParameterInfo, Parameters
@@ -20,6 +27,7 @@ _REASONS = {
     413: "The image has too many bytes, pixels or planes.",
     415: "The request is neither a form nor JSON, or the image is not of a known format.",
     422: "No class reaches ct, or there are too many.",
+    429: "This key was used too often.",
     500: "An error inside the server.",
     503: "The queue is full.",
     507: "The server has no space.",
@@ -43,6 +51,7 @@ def document(needs_key: bool) -> _Schema:
         },
         "paths": {
             "/segment": {"get": _get_segment(needs_key), "post": _post_segment(needs_key)},
+            "/store": {"post": _post_store(needs_key)},
             "/results/{name}": {"get": _get_result()},
             "/openapi.json": {"get": _get_document()},
         },
@@ -80,6 +89,15 @@ def _post_segment(needs_key: bool) -> _Schema:
     return _operation("segment", "Segment an uploaded image", needs_key, requestBody=body)
 
 
+def _post_store(needs_key: bool) -> _Schema:
+    upload = {"type": "string", "format": "binary", "description": "The image."}
+    comment = {"type": "string", "maxLength": MOST_OF_COMMENT, "description": "Kept beside it."}
+    key = {"type": "string", "writeOnly": True}
+    form = _object_schema({"file": upload, "comment": comment, "key": key}, ["file"])
+    body = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    return _operation("store", "Keep an image, to be segmented later", needs_key, requestBody=body)
+
+
 def _operation(name: str, summary: str, needs_key: bool, **parts: object) -> _Schema:
     security: _Schema = {"security": [{way: []} for way in _key_schemes()]} if needs_key else {}
     return {
@@ -96,14 +114,21 @@ def _url_schema() -> _Schema:
 
 
 def _parameter_schemas(as_text: bool) -> _Schema:
-    """Describe the parameters that an endpoint knows, and ``blob``."""
+    """Describe the parameters that this server knows, ``blob`` and ``outputs``."""
     known = Parameters.descriptions()
-    schemas = {name: _describe(known[name]) for name in Parameters.names_where(is_endpoint=True)}
+    schemas = {name: _describe(known[name]) for name in served_parameters()}
     # A query and a form have no booleans.
     words = {"type": "string", "enum": [*TRUE, *FALSE]}
     numbers = {"type": "integer", "enum": [1, 0]}
     switch = words if as_text else {"anyOf": [{"type": "boolean"}, numbers, words]}
     schemas["blob"] = {**switch, "description": "Whether the answer is the picture itself."}
+    schemas["outputs"] = {
+        "type": "string",
+        "enum": list(OUTPUTS),
+        "default": OUTPUTS[0],
+        "description": "What the picture shows: the classes in their colors, the number of each "
+        "pixel's class, or of its region.",
+    }
     return schemas
 
 
@@ -131,7 +156,9 @@ def _schema_of_kind(kind: Kind) -> _Schema:
             return {"type": "integer", "minimum": 1, "maximum": len(kind.members)}
         case Choice():
             return {"type": "string", "enum": list(kind.words)}
-        case WholeNumbers() | Intervals() | AxisLetters():
+        case WholeNumbers():
+            return {"type": "string", "pattern": pattern_of(kind)}
+        case Intervals() | AxisLetters():
             # As on the command line, since a query has nothing but text.
             return {"type": "string"}
     raise TypeError(f"There is no schema for {type(kind).__name__}; add one here.")
@@ -154,6 +181,7 @@ def _all_responses() -> _Schema:
     failed = {str(status): _failed_response(text) for status, text in _REASONS.items()}
     header = {"required": True, "schema": {"type": "string"}}
     failed["401"]["headers"] = {"WWW-Authenticate": header}
+    failed["429"]["headers"] = {"Retry-After": header}
     failed["503"]["headers"] = {"Retry-After": header}
     return {"200": done, **failed}
 
@@ -166,7 +194,7 @@ def _failed_response(text: str) -> _Schema:
 
 
 def _get_result() -> _Schema:
-    name = {"type": "string", "pattern": r"^[0-9a-f]{32}\.png$"}
+    name = {"type": "string", "pattern": r"^[0-9a-f]{32}\.(png|jpg|gif|bmp|webp|tif)$"}
     png = {"schema": {"type": "string", "format": "binary"}}
     return {
         "operationId": "result",

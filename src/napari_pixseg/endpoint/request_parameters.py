@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from napari_pixseg.endpoint.segment_job import OUTPUTS
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.parameter_kinds import Kind, Number, NumberedChoice, WholeNumber
+from napari_pixseg.parameter_sequences import WholeNumbers
 from napari_pixseg.parameters import Parameters
 
 # Spellings in a query or a form, in any case; PHP sends true and false as 1 and 0.
@@ -19,6 +21,7 @@ FALSE = ("false", "0", "no", "off")
 _SPACES = " \t\r\n"
 # float() also takes 1_000 and nan, which no other language writes.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+MOST_OF_COMMENT = 1000
 # Characters of a refused value that are repeated in the answer.
 _MOST_SHOWN = 40
 
@@ -32,13 +35,24 @@ class Wanted:
     parameters : Parameters
     blob : bool
         Whether the answer is the picture itself.
+    output : str
+        What the picture shows.
     img : str or None
         URL of the image, if it was not uploaded.
     """
 
     parameters: Parameters
     blob: bool
+    output: str
     img: str | None
+
+
+def served_parameters() -> tuple[str, ...]:
+    """Return the names of the original's parameters, and of those that this server adds."""
+    return (
+        *Parameters.names_where(is_endpoint=True),
+        *Parameters.names_where(is_extension=True),
+    )
 
 
 def single(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -49,7 +63,7 @@ def single(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     ParameterError
         If one is given twice, with different values.
     """
-    known = ("img", *Parameters.names_where(is_endpoint=True), "key", "blob")
+    known = ("img", *served_parameters(), "key", "blob", "outputs", "comment")
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name not in known or (isinstance(value, str) and not value.strip(_SPACES)):
@@ -80,7 +94,7 @@ def understood(values: Mapping[str, Any]) -> Wanted:
     known = Parameters.descriptions()
     given = {
         name: _read_value(name, known[name].kind, values[name])
-        for name in Parameters.names_where(is_endpoint=True)
+        for name in served_parameters()
         if name in values
     }
     img = values.get("img")
@@ -89,7 +103,25 @@ def understood(values: Mapping[str, Any]) -> Wanted:
     if not isinstance(values.get("key", ""), str):
         raise ParameterError("key must be text.")
     blob = _read_switch(values.get("blob", False))
-    return Wanted(Parameters.from_dict(given), blob, img.strip(_SPACES) if img else None)
+    output = values.get("outputs", OUTPUTS[0])
+    if output not in OUTPUTS:
+        raise ParameterError(f"outputs = {_shorten(output)} must be {' or '.join(OUTPUTS)}.")
+    url = img.strip(_SPACES) if img else None
+    return Wanted(Parameters.from_dict(given), blob, str(output), url)
+
+
+def read_comment(values: Mapping[str, Any]) -> str:
+    """Return the comment to a stored image.
+
+    Raises
+    ------
+    ParameterError
+        If it is too long.
+    """
+    comment = values.get("comment", "")
+    if not isinstance(comment, str) or len(comment) > MOST_OF_COMMENT:
+        raise ParameterError(f"comment must be text of at most {MOST_OF_COMMENT:,} characters.")
+    return comment
 
 
 def _read_value(name: str, kind: Kind, value: object) -> object:
@@ -106,7 +138,16 @@ def _read_value(name: str, kind: Kind, value: object) -> object:
             return number
     if not isinstance(value, str):
         raise ParameterError(f"{name} = {_shorten(value)} must be text.")
+    if isinstance(kind, WholeNumbers) and not re.fullmatch(pattern_of(kind), value, re.ASCII):
+        raise ParameterError(f"{name} = {_shorten(value)} must be {kind.allowed}.")
     return kind.parse(value)
+
+
+def pattern_of(kind: WholeNumbers) -> str:
+    """Return what a list of numbers looks like, as a regular expression."""
+    number = "[1-9][0-9]{0,4}" if kind.item.low else "(0|[1-9][0-9]{0,4})"
+    numbers = f"{number}(,{number})*"
+    return f"^({kind.word}|{numbers})$" if kind.word else f"^{numbers}$"
 
 
 def _read_number(name: str, value: object) -> float:

@@ -11,37 +11,75 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from napari_pixseg.endpoint.rate_limit import Rate
+from napari_pixseg.endpoint.result_storage import MEDIA_TYPES, ResultStorage
 from napari_pixseg.errors import is_lack_of_space, status_of
 from napari_pixseg.export.manifest import Manifest
 
 _log = logging.getLogger("napari_pixseg.endpoint")
-_PNG = "image/png"
 _RETRY_SECONDS = 2
 # Browsers must not treat a result as a page or a script, and proxies must not keep it.
-_PICTURE_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private"}
+_PICTURE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
 _STATUS_HEADERS: Mapping[int, dict[str, str]] = {
     401: {"WWW-Authenticate": 'Bearer realm="napari-pixseg"'},
     503: {"Retry-After": str(_RETRY_SECONDS)},
 }
 _HTTP_ERRORS = {
     404: "There is nothing here; the API is at /segment, described at /openapi.json.",
-    405: "This method is not allowed here; use GET, or POST for /segment.",
+    405: "This method is not allowed here; use GET, or POST for /segment and /store.",
 }
 # Their sentences are written for the owner of the files, not for a client.
 _INTERNAL_STATUSES = (409, 500, 507)
 
 
-def manifest_response(manifest: Manifest) -> JSONResponse:
+def manifest_response(manifest: Manifest, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return what the API documents: status, link and id, or status and error."""
     names = ("status", "link", "id") if manifest.status == 200 else ("status", "error")
     content = {name: getattr(manifest, name) for name in names}
-    return JSONResponse(content, manifest.status, _STATUS_HEADERS.get(manifest.status))
+    own = {**_STATUS_HEADERS.get(manifest.status, {}), **(headers or {})}
+    return JSONResponse(content, manifest.status, own)
+
+
+def retry_header(status: int, rate: Rate | None) -> dict[str, str]:
+    """Return the header that tells a client whose key was used too often when to come again."""
+    return {"Retry-After": str(rate.pause)} if status == 429 and rate is not None else {}
 
 
 def picture_response(path: Path, delete: bool = False) -> FileResponse:
     """Return a picture file, which is deleted after sending if asked."""
     kind = _DeletingFileResponse if delete else FileResponse
-    return kind(path, media_type=_PNG, headers=_PICTURE_HEADERS)
+    return kind(path, media_type=MEDIA_TYPES[path.suffix], headers=_PICTURE_HEADERS)
+
+
+def result_response(storage: ResultStorage, name: str) -> Response:
+    """Return a stored picture, which is not removed while it is sent."""
+    path = storage.path_of(name)
+    if path is None:
+        return manifest_response(Manifest.of_error(404, "There is no such result."))
+    response = _HeldFileResponse(
+        path, media_type=MEDIA_TYPES[path.suffix], headers=_PICTURE_HEADERS
+    )
+    response.storage = storage
+    return response
+
+
+class _HeldFileResponse(FileResponse):
+    """A file of the storage, which waits with removing it."""
+
+    storage: ResultStorage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.storage.hold_result(Path(self.path).name):
+            if self.storage.path_of(Path(self.path).name) is None:
+                # It expired in this moment.
+                gone = manifest_response(Manifest.of_error(404, "There is no such result."))
+                await gone(scope, receive, send)
+                return
+            await super().__call__(scope, receive, send)
 
 
 class _DeletingFileResponse(FileResponse):

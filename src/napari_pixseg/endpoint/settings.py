@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
+from napari_pixseg.endpoint.rate_limit import Rate
 from napari_pixseg.errors import ParameterError
 
 _MAX_SECONDS = 3600.0
@@ -55,6 +57,18 @@ class Settings:
         Networks that ``img`` may be in even though they are not public.
     public_url : str
         What links begin with. If empty, it is the address that the client used.
+    root_path : str
+        What a proxy takes away from the beginning of each path.
+    cors : tuple of str
+        Origins of web pages that may call.
+    rate : Rate or None
+        How often each key may be used.
+    grace : float
+        Seconds that running jobs have to finish once the server is stopped.
+    keep : float
+        Seconds after which results are removed; 0 keeps them.
+    keep_bytes : int
+        Bytes that results may take, of which the oldest are removed; 0 sets no limit.
 
     Raises
     ------
@@ -77,6 +91,12 @@ class Settings:
     redirects: int = 3
     allowed: tuple[Network, ...] = ()
     public_url: str = ""
+    root_path: str = ""
+    cors: tuple[str, ...] = ()
+    rate: Rate | None = None
+    grace: float = 10.0
+    keep: float = 0.0
+    keep_bytes: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -84,23 +104,45 @@ class Settings:
         for name in ("jobs", "max_bytes", "max_pixels", "seconds", "header_seconds"):
             if not getattr(self, name) > 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be above 0.")
-        for name in ("seconds", "header_seconds"):
+        for name in ("seconds", "header_seconds", "grace"):
             if getattr(self, name) > _MAX_SECONDS:
                 value = getattr(self, name)
                 raise ParameterError(f"{name} = {value} must be at most {_MAX_SECONDS:g}.")
-        for name in ("waiting", "redirects", "connections"):
+        for name in ("waiting", "redirects", "connections", "grace"):
             if getattr(self, name) < 0:
                 raise ParameterError(f"{name} = {getattr(self, name)} must be 0 or more.")
         if not self.storage.strip():
             raise ParameterError("storage is empty; give a folder, or a URL such as s3://bucket.")
         if self.public_url and urlsplit(self.public_url).scheme not in ("http", "https"):
             raise ParameterError(f"public_url = {self.public_url!r} must begin with https://.")
+        self._check_web()
+        if (self.keep or self.keep_bytes) and "://" in self.storage:
+            raise ParameterError(
+                f"keep and keep_bytes are for a folder; let rules of {self.storage.split('?')[0]} "
+                "itself remove old objects."
+            )
         # Without a key, anyone who reaches the server may use it.
         if not self.keys and not is_loopback(self.host):
             raise ParameterError(
                 f"A server at {self.host} can be reached from other machines, so it needs keys: "
                 "give a file of them with --keys, or listen at 127.0.0.1."
             )
+
+    def _check_web(self) -> None:
+        if self.root_path and not re.fullmatch(r"(/[\w.~-]+)+", self.root_path):
+            raise ParameterError(
+                f"root_path = {self.root_path!r} must be a path such as /pixseg, without / at its "
+                "end."
+            )
+        for origin in self.cors:
+            # Any page could use a server without keys.
+            if not (origin == "*" and self.keys) and not re.fullmatch(
+                r"https?://[\w.:\[\]-]+", origin
+            ):
+                raise ParameterError(
+                    f"cors = {origin!r} must be an origin such as https://example.org, or * on a "
+                    "server with keys."
+                )
 
     @property
     def capacity(self) -> int:

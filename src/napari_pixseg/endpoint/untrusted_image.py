@@ -21,7 +21,13 @@ from napari_pixseg.sources.source import Source, check_source
 
 _NAME = "the-image"
 # Formats that state their size in the header, and whose decoders keep to it.
-_PICTURE_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM")
+_PICTURE_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF87a": ".gif",
+    b"GIF89a": ".gif",
+    b"BM": ".bmp",
+}
 _ACCEPTED = "PNG, JPEG, TIFF, WebP, GIF and BMP are accepted"
 # None, LZW and deflate. Other codecs store a size of their own, which may exceed the file's.
 _TIFF_CODECS = (1, 5, 8, 32946)
@@ -106,13 +112,33 @@ def open_received(path: Path, uri: str | None, max_pixels: int) -> Source:
     return source
 
 
-def _open_accepted(location: Received, head: bytes, max_pixels: int) -> Source:
+def suffix_of(path: Path) -> str:
+    """Return the usual ending of an image's name, by its first bytes.
+
+    Raises
+    ------
+    NotAnImage
+        If its format is not accepted.
+    """
+    return _suffix_of_head(Received(str(path), _NAME).head())
+
+
+def _suffix_of_head(head: bytes) -> str:
     if is_tiff(head):
+        return ".tif"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    for signature, suffix in _PICTURE_SIGNATURES.items():
+        if head.startswith(signature):
+            return suffix
+    raise NotAnImage(f"The format of the image is not accepted; {_ACCEPTED}.")
+
+
+def _open_accepted(location: Received, head: bytes, max_pixels: int) -> Source:
+    if _suffix_of_head(head) == ".tif":
         _refuse_tiff(location, max_pixels)
         return tiff.open_tiff(location)
-    if head.startswith(_PICTURE_SIGNATURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return raster.open_picture(location, head)
-    raise NotAnImage(f"The format of the image is not accepted; {_ACCEPTED}.")
+    return raster.open_picture(location, head)
 
 
 def _without_advice(sentence: str) -> str:

@@ -1,0 +1,52 @@
+"""Options of operators that are written with units: durations, sizes, rates."""
+
+from __future__ import annotations
+
+import re
+
+from napari_pixseg.endpoint.rate_limit import Rate
+from napari_pixseg.errors import ParameterError
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+_BYTES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def parse_duration(name: str, text: str) -> float:
+    """Return the seconds of a text such as ``7d``.
+
+    Raises
+    ------
+    ParameterError
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text.strip())
+    if found is None or not float(found[1]):
+        raise ParameterError(
+            f"{name} = {text!r} is no time; write it like 12h or 7d (s, min, h, d)."
+        )
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def parse_size(name: str, text: str) -> int:
+    """Return the bytes of a text such as ``100GiB``.
+
+    Raises
+    ------
+    ParameterError
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|KiB|MiB|GiB|TiB)", text.strip())
+    if found is None or not float(found[1]):
+        raise ParameterError(f"{name} = {text!r} is no size; write it like 500MiB or 100GiB.")
+    return int(float(found[1]) * _BYTES[found[2]])
+
+
+def parse_rate(name: str, text: str) -> Rate:
+    """Return the rate that a text such as ``60/min`` names.
+
+    Raises
+    ------
+    ParameterError
+    """
+    found = re.fullmatch(r"(\d{1,9})\s*/\s*(s|min|h|d)", text.strip())
+    if found is None or not int(found[1]):
+        raise ParameterError(f"{name} = {text!r} is no rate; write it like 60/min (s, min, h, d).")
+    return Rate(int(found[1]), _SECONDS[found[2]])

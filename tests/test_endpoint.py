@@ -240,7 +240,7 @@ def test_a_broken_form_is_400(server, body):
 
 
 def test_other_addresses_and_methods_are_refused_in_the_same_form(server):
-    refused(server.request("GET", "/"), 404)
+    refused(server.request("GET", "/nowhere"), 404)
     refused(server.request("GET", "/results/"), 404)
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
         answer = server.request(method, "/segment")

@@ -30,8 +30,15 @@ def is_sent_as_made(values):
     return not any(isinstance(value, list) and len(value) < 2 for value in values.values())
 
 
+def is_of_one_semantics(values):
+    # With imagemagick6 ct and st have other ranges, which no schema of one value can say.
+    return not isinstance(values, dict) or values.get("semantics") != "imagemagick6"
+
+
 @schemathesis.hook
 def filter_case(context, case):
+    if not (is_of_one_semantics(case.query) and is_of_one_semantics(case.body)):
+        return False
     if not is_sent_as_made(case.query):
         return False
     if case.media_type != "multipart/form-data" or not isinstance(case.body, dict):
@@ -69,7 +76,7 @@ def test_schemathesis_finds_no_fault(tmp_path, key, phases):
         )  # fmt: skip
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    assert "Tested: 3" in said, said
+    assert "Tested: 4" in said, said
 
 
 @pytest.mark.parametrize("needs_key", [True, False])

@@ -157,7 +157,8 @@ def _schema_of_kind(kind: Kind) -> _Schema:
         case Choice():
             return {"type": "string", "enum": list(kind.words)}
         case WholeNumbers():
-            return {"type": "string", "pattern": pattern_of(kind)}
+            # Empty text counts as absent.
+            return {"type": "string", "pattern": f"^$|{pattern_of(kind)}"}
         case Intervals() | AxisLetters():
             # As on the command line, since a query has nothing but text.
             return {"type": "string"}

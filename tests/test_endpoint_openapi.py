@@ -14,7 +14,7 @@ from napari_pixseg.parameters import ColorSpace, Parameters
 # Other requests in every soak; in CI the same, so that a failure is of the change.
 REQUESTS = ("300",) if os.environ.get("PIXSEG_SOAK") else ("10", "--seed", "1")
 # What no schema can say: that uploads are pictures, that there is one at img, and that the
-# values of a form or query are text: a key that is none cannot be sent in one, and a list is
+# values of a form or query are text: a key or comment that is none cannot be sent in one, and a list is
 # sent as fields of one name: of no element as nothing, of one as that element. Neither is a fault.
 HOOKS = """
 from hypothesis import strategies as st
@@ -43,7 +43,8 @@ def filter_case(context, case):
         return False
     if case.media_type != "multipart/form-data" or not isinstance(case.body, dict):
         return True
-    return isinstance(case.body.get("key", ""), str) and is_sent_as_made(case.body)
+    texts = (case.body.get("key", ""), case.body.get("comment", ""))
+    return all(isinstance(text, str) for text in texts) and is_sent_as_made(case.body)
 """
 # That no class reaches ct is told by the picture.
 CONFIG = """

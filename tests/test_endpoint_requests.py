@@ -277,6 +277,49 @@ def test_php(server):
     assert b"content-type: image/png" in second.lower()
 
 
+PHP = """<?php
+[$_, $base, $key, $file, $url] = $argv;
+function send($path, $body, $headers) {
+  $line = curl_init($path);
+  curl_setopt_array($line, [CURLOPT_POST => true, CURLOPT_POSTFIELDS => $body, CURLOPT_PROXY => "",
+    CURLOPT_RETURNTRANSFER => true, CURLOPT_HTTPHEADER => $headers]);
+  $said = curl_exec($line);
+  $kind = curl_getinfo($line, CURLINFO_CONTENT_TYPE);
+  echo curl_getinfo($line, CURLINFO_RESPONSE_CODE), " ", $kind, "\n";
+  return $said;
+}
+$headers = ["WWW-Authenticate: $key"];
+$upload = ["file" => new CURLFile($file), "ct" => 2, "blob" => true];
+send("$base/segment", $upload, $headers);
+$json = ["img" => $url, "ct" => 2, "cs" => 13, "st" => 5, "blob" => true, "key" => $key];
+send("$base/segment", json_encode($json), ["Content-Type: application/json"]);
+send("$base/segment", http_build_query($json), []);
+$stored = json_decode(send("$base/store", ["file" => new CURLFile($file, "image/png", "p.png"),
+  "comment" => "from PHP", "key" => $key], []), true);
+$json["img"] = $stored["link"];
+send("$base/segment", json_encode($json), ["Content-Type: application/json"]);
+send("$base/segment", $upload, ["WWW-Authenticate: wrong"]);
+send("$base/segment", $upload, []);
+"""
+
+
+def test_the_curl_extension_of_php(server, photo, url, tmp_path):
+    if shutil.which("php") is None:
+        pytest.skip("NOT TESTED: php is not installed")
+    modules = subprocess.run(["php", "-m"], capture_output=True, text=True).stdout.split()
+    if "curl" not in modules:
+        pytest.skip("NOT TESTED: php-curl is not installed")
+    script = tmp_path / "client.php"
+    script.write_text(PHP)
+    done = subprocess.run(
+        ["php", str(script), server.url, KEY, str(photo), url],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    picture, told = "200 image/png", "application/json"
+    wanted = [picture] * 3 + [f"200 {told}", picture] + [f"401 {told}"] * 2
+    assert done.stdout.splitlines() == wanted, done.stdout + done.stderr
+
+
 def test_requests(server, photo, url):
     requests = pytest.importorskip("requests")
     session = requests.Session()
@@ -294,6 +337,12 @@ def test_requests(server, photo, url):
     send(json={"img": url, **fields})
     send(data={"img": url, **fields})
     send(params={"img": url, **fields})
+    with photo.open("rb") as file:
+        stored = session.post(f"{server.url}/store", headers=headers, files={"file": file})
+    send(json={"img": stored.json()["link"], **fields})
+    for wrong in ({}, {"WWW-Authenticate": "wrong"}):
+        told = session.post(f"{server.url}/segment", headers=wrong, json={"img": url}, timeout=60)
+        assert (told.status_code, set(told.json())) == (401, {"status", "error"})
     got = session.get(f"{server.url}/segment", params={"img": url, "key": KEY}, timeout=60)
     assert got.json()["status"] == 200
 
@@ -315,6 +364,11 @@ const read = async (init) => {
   await read({headers, body: new URLSearchParams({img: url, blob: 'true'})});
   const json = {...headers, 'Content-Type': 'application/json; charset=utf-8'};
   await read({headers: json, body: JSON.stringify({img: url, blob: true, key})});
+  const kept = new FormData();
+  kept.append('file', new Blob([readFileSync(file)]), 'photo.png');
+  const stored = await (await fetch(base + '/store', {method: 'POST', headers, body: kept})).json();
+  await read({headers: json, body: JSON.stringify({img: stored.link, blob: true})});
+  await read({body: new URLSearchParams({img: url})});
 })();
 """
 
@@ -326,4 +380,5 @@ def test_fetch_of_node(server, photo, url):
         ["node", "-e", NODE, server.url, KEY, str(photo), url],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert done.stdout.splitlines() == ["200 image/png"] * 3, done.stdout + done.stderr
+    wanted = ["200 image/png"] * 4 + ["401 application/json"]
+    assert done.stdout.splitlines() == wanted, done.stdout + done.stderr

@@ -14,8 +14,9 @@ from napari_pixseg.parameters import ColorSpace, Parameters
 # Other requests in every soak; in CI the same, so that a failure is of the change.
 REQUESTS = ("300",) if os.environ.get("PIXSEG_SOAK") else ("10", "--seed", "1")
 # What no schema can say: that uploads are pictures, that there is one at img, and that the
-# values of a form or query are text: a key or comment that is none cannot be sent in one, and a list is
-# sent as fields of one name: of no element as nothing, of one as that element. Neither is a fault.
+# values of a form or query are text: a key or comment that is none cannot be sent in one, and a
+# list is sent as fields of one name: of no element as nothing, of one as that element. Neither is
+# a fault.
 HOOKS = """
 from hypothesis import strategies as st
 import schemathesis

@@ -172,8 +172,7 @@ def test_more_than_255_numbers_take_16_bits(server, storage):
 
 
 def test_more_regions_than_a_png_holds_are_refused(server):
-    board = (np.indices((300, 300)).sum(axis=0) % 2 * 200).astype(np.uint8)
-    refused(server.post(encoded(board), outputs="regions"), 413, "raise min_size")
+    refused(server.post(encoded(scene(8, (600, 600))), outputs="regions"), 413, "raise min_size")
 
 
 @pytest.mark.parametrize(

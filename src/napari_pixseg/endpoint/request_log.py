@@ -15,7 +15,6 @@ from typing import Protocol
 
 from napari_pixseg.errors import ParameterError
 
-FORMATS = ("text", "json")
 _LOGGERS = ("napari_pixseg", "uvicorn")
 _log = logging.getLogger("napari_pixseg.endpoint")
 _FIELDS = ("method", "path", "status", "job", "bytes_received", "bytes_sent")

@@ -1,4 +1,6 @@
-"""How the server behaves under load: the clients of a load tool (ab), and the memory used.
+"""How the server behaves under load: 500 clients of a load tool (ab), and the memory used.
+
+Memory is that of the server and its workers together, at its peak and some seconds after the load.
 
 Run it with ``python -m benchmarks.endpoint``. It needs ApacheBench (Debian: apache2-utils).
 """
@@ -13,14 +15,17 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import skimage.data
 from PIL import Image
 
-CLIENTS = 64
-REQUESTS = 200
+CLIENTS = 500
+REQUESTS = 2000
+# Before the first figure is taken, so that all workers and threads are there.
+WARM_UP = 200
 BOUNDARY = "pixseg-benchmark"
 HEAD = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name="
 SHOWN = (
@@ -59,20 +64,31 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[str], str]:
     return server, address.group()
 
 
-def load_server(server: int, url: str, file: Path) -> None:
+def memory_used(process: psutil.Process) -> int:
+    """Return the resident bytes of the server and its workers."""
+    total = 0
+    for one in (process, *process.children()):
+        with suppress(psutil.NoSuchProcess):
+            total += one.memory_info().rss
+    return total
+
+
+def load_server(server: int, url: str, file: Path, requests: int) -> None:
     """Load the server, and print its figures."""
     process = psutil.Process(server)
     peak = 0
-    amounts = ["-n", str(REQUESTS), "-c", str(CLIENTS), "-s", "300"]
+    amounts = ["-n", str(requests), "-c", str(min(CLIENTS, requests)), "-s", "300"]
     upload = ["-p", str(file), "-T", f"multipart/form-data; boundary={BOUNDARY}"]
     command = ["ab", "-q", *amounts, *upload, url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
         while load.poll() is None:
-            peak = max(peak, process.memory_info().rss)
-            time.sleep(0.05)
+            peak = max(peak, memory_used(process))
+            time.sleep(0.1)
         output = load.stdout.read() if load.stdout else ""
+    time.sleep(5)
     lines = [line for line in output.splitlines() if line.startswith(SHOWN)]
-    print("\n".join(lines), f"\nPeak memory: {peak / 2**20:.0f} MiB")  # noqa: T201
+    figures = f"Memory: peak {peak / 2**20:.0f} MiB, after {memory_used(process) / 2**20:.0f} MiB"
+    print("\n".join([*lines, figures]))  # noqa: T201
 
 
 def main() -> None:
@@ -84,8 +100,8 @@ def main() -> None:
         file.write_bytes(make_body())
         server, url = start_server(Path(name))
         try:
-            for _ in range(2):
-                load_server(server.pid, url, file)
+            for requests in (WARM_UP, REQUESTS, REQUESTS):
+                load_server(server.pid, url, file, requests)
         finally:
             server.terminate()
             server.wait(30)

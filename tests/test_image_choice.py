@@ -317,3 +317,19 @@ def test_a_tiff_without_an_image_is_refused(tmp_path: Path) -> None:
     RawTiff(LARGE[..., 0], 8, 1, without=(256, 257)).save(tmp_path / "a.tif")
     with pytest.raises(NotAnImage):
         open_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_info_draws_what_it_opened(
+    tmp_path: Path, dtype: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.kron(LARGE, np.ones((10, 10, 1), np.uint8)).astype(dtype)
+    path = write_pages(tmp_path / "a.tif", (SMALL, {}), (pixels, {"tile": (256, 256)}))
+    out = tmp_path / "small.png"
+    assert cli.main(["info", str(path), "--thumbnail", str(out)]) == 0
+    with Pillow.open(out) as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn), pixels[::4, ::4].astype("u1"))
+    capsys.readouterr()
+    for wrong, status in ((out, 409), (tmp_path / "a.gif", 400), (tmp_path / "no" / "b.png", 507)):
+        assert cli.main(["info", str(path), "--thumbnail", str(wrong)]) == 1
+        assert json.loads(capsys.readouterr().out)["status"] == status

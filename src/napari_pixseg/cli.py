@@ -139,6 +139,7 @@ def _make_parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     info = commands.add_parser("info", help="say what an input is and what a run would cost")
     info.add_argument("input", metavar="INPUT")
+    info.add_argument("--thumbnail", metavar="PNG", help="write a small picture of the input")
     _add_read_options(info)
     _add_parameters(info, _parameters_of_input())
     info.set_defaults(command=_run_info)
@@ -301,7 +302,8 @@ def _run_info(options: argparse.Namespace) -> None:
 
     given = {name: getattr(options, name) for name in _parameters_of_input()}
     reading = _given_read_options(options)
-    text, notes = describe_input(options.input, Parameters(**given), reading)
+    parameters = Parameters(**given)
+    text, notes = describe_input(options.input, parameters, reading, options.thumbnail)
     _print_answer(text)
     for note in notes:
         _log.info(note)

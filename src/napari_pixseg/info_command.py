@@ -16,9 +16,9 @@ from napari_pixseg.sources.source import Source
 
 
 def describe_input(
-    path: str, parameters: Parameters, reading: ReadOptions
+    path: str, parameters: Parameters, reading: ReadOptions, thumbnail: str | None = None
 ) -> tuple[str, Sequence[str]]:
-    """Open an input and describe it; reads no pixel.
+    """Open an input and describe it; reads no pixel unless a thumbnail is asked for.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ def describe_input(
         Only ``axes`` and ``channels`` matter.
     reading : ReadOptions
         How a remote input is read.
+    thumbnail : str, optional
+        Path of a PNG that is to be written.
 
     Returns
     -------
@@ -37,6 +39,10 @@ def describe_input(
         What was guessed about the input.
     """
     image = open_image(path, parameters.axes, parameters.channels, reading)
+    if thumbnail is not None:
+        from napari_pixseg.export.thumbnail import save_thumbnail
+
+        save_thumbnail(image, thumbnail)
     tiling = plan_tiles(image)
     cost = estimate(image, tiling, os.cpu_count() or 1)
     least, most = (

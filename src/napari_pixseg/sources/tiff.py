@@ -188,7 +188,11 @@ def _source_of_tiff(
         location, pixels.shape, pixels.dtype, version, (place, kept, pixels.conversion)
     )
     orientation = note_orientation(page.tags.valueof("Orientation"))
-    choice = () if wanted is not None else describe_choice(_describe_all(tiff), place.series, _WHY)
+    choice = (
+        ()
+        if wanted is not None
+        else describe_choice(_describe_all(tiff, False), place.series, _WHY)
+    )
     return Source(
         array,
         axes=name_axes(pixels.axes),
@@ -205,7 +209,13 @@ def _source_of_tiff(
         kind="tiff",
         name=location.name,
         fingerprint=location.fingerprint,
-        notes=(*choice, *missing, *pixels.notes, *_note_pages(series), *orientation),
+        notes=(
+            *describe_choice(others, place.series, _WHY),
+            *missing,
+            *pixels.notes,
+            *_note_pages(series),
+            *orientation,
+        ),
     )
 
 
@@ -219,20 +229,21 @@ def _note_pages(series: TiffPageSeries) -> tuple[str, ...]:
     )
 
 
-def _describe_all(tiff: TiffFile) -> list[StoredImage]:
-    return [_describe_series(tiff, number) for number in range(len(list_series(tiff)))]
+def _describe_all(tiff: TiffFile, with_sizes: bool = True) -> list[StoredImage]:
+    """Describe all images; the size of a pixel may take long to find, for each of them."""
+    count = len(list_series(tiff))
+    return [_describe_series(tiff, number, with_sizes) for number in range(count)]
 
 
-def _describe_series(tiff: TiffFile, number: int) -> StoredImage:
+def _describe_series(tiff: TiffFile, number: int, with_sizes: bool) -> StoredImage:
     place = place_of_series(tiff, number)
     series = place.find_in(tiff)
     letters = axis_letters(series)
-    return StoredImage(
-        series.name or "",
-        letters,
-        tuple(series.shape),
-        *read_calibration(tiff, place, letters),
-    )
+    image = StoredImage(series.name or "", letters, tuple(series.shape))
+    if not with_sizes:
+        return image
+    scale, units = read_calibration(tiff, place, letters)
+    return replace(image, scale=scale, units=units)
 
 
 def _is_contiguous(series: TiffPageSeries, location: Location) -> bool:

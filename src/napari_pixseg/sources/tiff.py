@@ -188,11 +188,8 @@ def _source_of_tiff(
         location, pixels.shape, pixels.dtype, version, (place, kept, pixels.conversion)
     )
     orientation = note_orientation(page.tags.valueof("Orientation"))
-    choice = (
-        ()
-        if wanted is not None
-        else describe_choice(_describe_all(tiff, False), place.series, _WHY)
-    )
+    others = [] if wanted is not None else _describe_all(tiff, with_sizes=False)
+    choice = describe_choice(others, place.series, _WHY)
     return Source(
         array,
         axes=name_axes(pixels.axes),

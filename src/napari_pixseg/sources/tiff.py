@@ -207,7 +207,7 @@ def _source_of_tiff(
         name=location.name,
         fingerprint=location.fingerprint,
         notes=(
-            *describe_choice(others, place.series, _WHY),
+            *choice,
             *missing,
             *pixels.notes,
             *_note_pages(series),

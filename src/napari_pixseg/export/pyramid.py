@@ -258,7 +258,8 @@ def _comparable_metadata(path: str) -> Iterator[None]:
     """Refuse what zarr cannot read as an array or a group; it has many ways to say so."""
     try:
         yield
-    except PixsegError:
+    except (PixsegError, FileNotFoundError):
+        # What is not there is made; zarr's error for that is an error of values, too.
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         raise _other_metadata(path) from error

@@ -15,6 +15,14 @@ from pathlib import Path
 FAULTS = (500, 503, 429, "cut", "reset")
 
 
+_silence = threading.Event()
+
+
+def release_silent_answers():
+    """Let requests end that were never to be answered, so that their server can end."""
+    _silence.set()
+
+
 class Faults:
     """Which requests fail, and how: the first `times` for each path that fits a pattern.
 
@@ -37,6 +45,7 @@ class Faults:
         return fault if is_meant else None
 
     def inject(self, pattern, fault, times=10**9):
+        _silence.clear()
         self.seen.clear()
         self.plan = (pattern, fault, times)
 
@@ -53,6 +62,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.close_connection = True
+            return
+        if fault == "silent":
+            _silence.wait(60)
             self.close_connection = True
             return
         if isinstance(fault, int):

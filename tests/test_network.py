@@ -3,14 +3,18 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
-from faulty_server import FAULTS, proxying, serving_files
+from faulty_server import FAULTS, proxying, release_silent_answers, serving_files
+from fsspec.config import conf
 from resume_tools import ALL, make_small, picture, same, segmented
 
 from napari_pixseg import cli, segment
@@ -21,7 +25,7 @@ from napari_pixseg.errors import (
     ParameterError,
     Unavailable,
 )
-from napari_pixseg.sources import network_faults
+from napari_pixseg.sources import location, network_faults, remote_filesystem
 from napari_pixseg.sources.image import open_image
 from napari_pixseg.sources.read_options import ReadOptions
 
@@ -288,3 +292,70 @@ def test_a_codec_whose_package_fails_to_load_while_decoding_is_no_damage(tmp_pat
     monkeypatch.setattr("napari_pixseg.sources.zarr_chunks.ChunkFiles._read_chunk", broken)
     with pytest.raises(NotAnImage, match="install the package pcodec"):
         result.export(tmp_path / "out.ome.zarr", on_error="skip")
+
+
+# Servers that never answer ------------------------------------------------------
+
+
+@contextmanager
+def accepting_and_silent():
+    """Accept connections and never say a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept, ended = [], threading.Event()
+
+        def accept():
+            server.settimeout(0.1)
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    kept.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            ended.set()
+            thread.join()
+            for connection in kept:
+                connection.close()
+
+
+@pytest.fixture
+def _impatient(monkeypatch):
+    assert remote_filesystem.SECONDS_TO_ANSWER == 10
+    for module in (remote_filesystem, location):
+        monkeypatch.setattr(module, "SECONDS_TO_ANSWER", 1.0)
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize(
+    "address",
+    ["{}/a.tif", "{}/a.png", "{}/a.zarr", "zip://a.tif::{}/a.zip"],
+)
+def test_a_server_that_never_answers_is_one_sentence(address, tmp_path, capsys):
+    with accepting_and_silent() as url:
+        for command in (["info"], ["segment"]):
+            given = [*command, address.format(url)]
+            given += [str(tmp_path / "out.ome.zarr")] if command == ["segment"] else []
+            assert cli.main(given) == 1
+            answer = json.loads(capsys.readouterr().out)
+            assert answer["status"] == 503
+            assert "does not answer within 1 s" in answer["error"]
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("name", ["3.zarr", "a.tif"])
+def test_a_part_that_is_never_sent_is_unreachable(name, server, tmp_path):
+    url, faults, parts, _ = server
+    result = segment(f"{url}/{name}", **OPTIONS, retries=1)
+    faults.inject(parts[name], "silent")
+    with pytest.raises(Unavailable, match=r"cannot be fetched .*2 attempts|does not answer"):
+        result.export(tmp_path / "out.ome.zarr", on_error="skip")
+    release_silent_answers()
+
+
+def test_what_users_have_set_for_http_stays(monkeypatch):
+    monkeypatch.setitem(conf, "https", {"client_kwargs": {"headers": {"a": "b"}, "timeout": 7}})
+    options = remote_filesystem.options_for("simplecache::https://host/a.tif")
+    assert options == {"https": {"client_kwargs": {"headers": {"a": "b"}, "timeout": 7}}}
+    assert remote_filesystem.options_for("s3://bucket/a.tif") == {}

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
+from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError, Unavailable
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.network_faults import (
     denied_input,
+    is_silent,
     is_unconnected,
     out_of_files,
     read_again,
 )
-from napari_pixseg.sources.read_options import DEFAULT_RETRIES
+from napari_pixseg.sources.read_options import DEFAULT_RETRIES, SECONDS_TO_ANSWER
 from napari_pixseg.sources.retrying_file import RetryingFile
 from napari_pixseg.sources.urls import (
     join_url,
@@ -156,10 +157,11 @@ class Location:
         Raises
         ------
         Unavailable
-            If the network failed in all attempts. Where no server is reached at all there is one
-            attempt, because the address is most likely wrong; its error is raised as it is.
+            If the network failed in all attempts. Where no server is reached at all, or it never
+            answers, there is one attempt, because the address is most likely wrong; its error is
+            raised as it is.
         """
-        return read_again(question, self.retries, self.shown, is_unconnected)
+        return read_again(question, self.retries, self.shown, _is_hopeless)
 
     def head(self, size: int = 512) -> bytes | None:
         """Return the first bytes, or None where there is no file.
@@ -175,7 +177,9 @@ class Location:
                     return file.read(size)
             filesystem, path = self.filesystem()
             return self.ask(lambda: _first_bytes(filesystem, path, size))
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError) as error:
+            if is_silent(error):
+                raise self.unreachable(error) from None
             return None
         except Exception as error:  # noqa: BLE001 - every protocol has its own
             raise self.unreachable(error) from None
@@ -183,10 +187,9 @@ class Location:
     def filesystem(self) -> tuple[AbstractFileSystem, str]:
         """Return the fsspec file system of a URL and the path in it."""
         # Local files never need it.
-        import fsspec
+        from napari_pixseg.sources.remote_filesystem import open_filesystem
 
-        filesystem, path = fsspec.core.url_to_fs(self.address)
-        return filesystem, path
+        return open_filesystem(self.address)
 
     def unreachable(self, error: Exception) -> Exception:
         """Return an error that may be shown, in place of one that may quote secrets."""
@@ -203,6 +206,11 @@ class Location:
                 return denied_input(self.shown)
             reason = error.strerror if isinstance(error, OSError) else None
             return NotAnImage(f"{self.shown} cannot be read: {reason or error}.")
+        if is_silent(error):
+            return Unavailable(
+                f"{self.shown} does not answer within {SECONDS_TO_ANSWER:.0f} s; check the address "
+                "and the server, and run again."
+            )
         if isinstance(error, ValueError) and "Protocol not known" in str(error):
             return InputNotFound(
                 f"{self.shown} cannot be opened: fsspec knows no protocol of this name; "
@@ -218,6 +226,10 @@ class Location:
         from napari_pixseg.sources.remote_file import open_remote
 
         return open_remote(*self.filesystem())
+
+
+def _is_hopeless(error: BaseException) -> bool:
+    return is_unconnected(error) or is_silent(error)
 
 
 def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Location:

@@ -74,6 +74,10 @@ _UNCONNECTED_CLASSES = frozenset(
 )
 
 
+# These were heard and never answered.
+_SILENT_CLASSES = frozenset({("aiohttp", "ServerTimeoutError"), ("botocore", "ReadTimeoutError")})
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether a read may succeed when it is tried again: the network or a server failed."""
     return any(map(_is_passing_alone, _causes(error)))
@@ -85,6 +89,11 @@ def is_unconnected(error: BaseException) -> bool:
         isinstance(cause, ConnectionRefusedError) or _is_of(cause, _UNCONNECTED_CLASSES)
         for cause in _causes(error)
     )
+
+
+def is_silent(error: BaseException) -> bool:
+    """Whether a server accepted the connection and then said nothing within the limit of time."""
+    return any(_is_of(cause, _SILENT_CLASSES) for cause in _causes(error))
 
 
 def is_denied(error: BaseException) -> bool:

@@ -10,6 +10,9 @@ DEFAULT_RETRIES = 5
 
 _MOST_RETRIES = 100
 
+# A server that is silent so long, before its first byte or between two, does not answer.
+SECONDS_TO_ANSWER = 10.0
+
 
 @dataclass(frozen=True)
 class ReadOptions:

@@ -27,6 +27,7 @@ from napari_pixseg.sources.ome_metadata import with_ome_metadata
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
 from napari_pixseg.sources.readable_metadata import readable_metadata
 from napari_pixseg.sources.regular_files import RegularFileStore, is_plainly_local
+from napari_pixseg.sources.remote_filesystem import options_for
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.size_limits import refuse_large_metadata
 from napari_pixseg.sources.source import Source, axes_of_names
@@ -198,7 +199,10 @@ def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
 
 def _open_node(location: Location) -> _Node:
     if location.is_url:
-        remote = location.ask(lambda: FsspecStore.from_url(location.address, read_only=True))
+        options = options_for(location.address)
+        remote = location.ask(
+            lambda: FsspecStore.from_url(location.address, options, read_only=True)
+        )
         store: Store = RetryingStore(remote, location.retries)
     else:
         store = RegularFileStore(location.address, read_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from napari_pixseg.errors import InputChanged
 
 _REMEDY = (
-    "leave the input alone while it is segmented, and segment it anew, over what is unfinished "
-    "(overwrite=True, --overwrite)"
+    "leave the input alone while it is segmented, and run again with resume if it is as it was "
+    "(resume=True, --resume), else segment it anew, over what is unfinished (overwrite=True, "
+    "--overwrite)"
 )
 
 

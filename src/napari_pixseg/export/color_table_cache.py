@@ -60,6 +60,6 @@ def _load_table(location: OutputLocation) -> ColorTable | None:
         # In the order in which save_colors() writes them.
         packed, counts, space = (np.load(file, allow_pickle=False) for _ in range(3))
         return ColorTable(packed, counts, None if space == _NO_SPACE else ColorSpace(int(space)))
-    except (ValueError, TypeError, OSError, EOFError):
+    except Exception:  # noqa: BLE001 - NumPy raises anything where a header is damaged
         # A damaged file only means that the colors are counted again.
         return None

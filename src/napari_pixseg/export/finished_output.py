@@ -18,6 +18,7 @@ from napari_pixseg.export.output_location import PICTURES, OutputLocation
 from napari_pixseg.export.preconditions import load_finished
 from napari_pixseg.export.run_record import refuse_other_run
 from napari_pixseg.export.same_input import (
+    current_fingerprint,
     has_identity,
     refuse_other_colors,
     refuse_other_files,
@@ -85,8 +86,7 @@ def _refuse_other_origin(
     refuse_other_run(location, there, here)
     source = segmentation.image.source
     if has_identity(source):
-        files = None if source.fingerprint is None else source.fingerprint()
-        refuse_other_files(location, there.get("input_files"), files)
+        refuse_other_files(location, there.get("input_files"), current_fingerprint(source))
     else:
         segmentation.color_count.table(request.monitor)
         refuse_other_colors(location, there, segmentation.color_count)

@@ -74,7 +74,7 @@ def count_rows(location: OutputLocation) -> int | None:
     try:
         with location.open() as file:
             return int(pq.read_metadata(file).num_rows)
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):
         return None
 
 

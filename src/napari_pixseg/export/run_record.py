@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from napari_pixseg.errors import OutputConflict, OutputLost, status_of
+from napari_pixseg.errors import InputChanged, OutputConflict, OutputLost, status_of
 from napari_pixseg.export import heartbeat
 from napari_pixseg.export.heartbeat import Writer, measure_silence, watch_silence
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
@@ -17,6 +17,10 @@ from napari_pixseg.export.output_location import RECORD_NAME, TOKEN_PREFIX, Outp
 
 # The fields that identify an input. How it was opened does not matter.
 _INPUT = ("uri", "series", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
+
+
+# Whether something may have been read while the input was away or another: nothing is kept.
+DISTRUSTED = "distrusted"
 
 
 def load_record(location: OutputLocation) -> JsonObject | None:
@@ -96,6 +100,8 @@ class RunRecord:
             return
         status = status_of(error)
         state = "cancelled" if status == 499 else "failed"
+        if isinstance(error, InputChanged):
+            self._values[DISTRUSTED] = True
         with suppress(Exception):
             self.write(state=state, status=status, error=str(error) or repr(error), ended=utc_now())
 

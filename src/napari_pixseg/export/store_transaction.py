@@ -16,6 +16,7 @@ from napari_pixseg.errors import ClassError, OutputConflict
 from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.export.color_table_cache import restore_colors, save_colors
 from napari_pixseg.export.completeness import StoreContents, remove_torn_metadata
+from napari_pixseg.export.disk_sync import flush_disk
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.lock import Lock
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
@@ -31,13 +32,20 @@ from napari_pixseg.export.output_location import (
 from napari_pixseg.export.preconditions import list_contents, load_finished
 from napari_pixseg.export.pyramid import level_shapes
 from napari_pixseg.export.run_record import (
+    DISTRUSTED,
     RunRecord,
     load_record,
     refuse_living_run,
     refuse_other_run,
     unreadable_record,
 )
-from napari_pixseg.export.same_input import has_identity, known_results, refuse_other_colors
+from napari_pixseg.export.same_input import (
+    current_fingerprint,
+    has_identity,
+    known_results,
+    refuse_other_colors,
+    refuse_other_files,
+)
 from napari_pixseg.export.shared_output import remove_tokens, shared_output
 
 _log = logging.getLogger(__name__)
@@ -82,6 +90,11 @@ class StoreTransaction:
         if resumed is not None:
             # Before anything is removed or written: tiles of two runs must never be mixed.
             refuse_other_run(self.location, resumed, self.manifest.details)
+            if resumed.get(DISTRUSTED):
+                # The input may be as it was before, but not all that was read of it.
+                files = current_fingerprint(self.segmentation.image.source)
+                refuse_other_files(self.location, resumed.get("input_files"), files)
+                resumed = None
         if wants_resume:
             self._reopen_finished()
             self.location.remove_partial_files()
@@ -194,7 +207,10 @@ class StoreTransaction:
                 # A killed worker leaves the file it was writing, while the run goes on.
                 self.location.remove_partial_files()
             record.write(**{"pass": "done", "state": "finished"})
-            self._contents(details).refuse_gaps()
+            with ThreadPoolExecutor(1) as beside:
+                flushing = beside.submit(flush_disk, self.location)
+                self._contents(details).refuse_gaps()
+                flushing.result()
             # A kill right after the manifest would leave the lock in a finished store,
             # so the lock goes first.
             lock.release()

@@ -18,6 +18,7 @@ from tifffile import TiffFile, TiffPageSeries
 
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Samples
+from napari_pixseg.sources.file_view import FileView
 from napari_pixseg.sources.image_choice import Series, StoredImage, describe_choice
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.library_remarks import (
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from napari_pixseg.sources.zarr_chunks import ZarrArray
 
     # Pixels as they are stored, and the color map if it is applied.
-    _View: TypeAlias = tuple[Samples | ZarrArray, NDArray[np.uint8] | None]
+    _View: TypeAlias = tuple[FileView | ZarrArray, NDArray[np.uint8] | None]
 
 _LOGGER = "tifffile"
 
@@ -128,10 +129,10 @@ class TiffArray(FileArray["_View"]):
             has_palette = conversion is not None and conversion.has_palette
             palette = read_palette(series.keyframe) if has_palette else None
             if _is_contiguous(series, self._location):
-                view = _map_series(tiff, series)
+                view = _view_series(tiff, series, self._location.shown)
                 tiff.close()
                 return view, palette
-            # Loads zarr, which a file that can be mapped does without.
+            # Loads zarr, which a file that can be read as it is does without.
             from napari_pixseg.sources.tiff_blocks import open_blocks
 
             blocks = open_blocks(series)
@@ -151,12 +152,14 @@ class TiffArray(FileArray["_View"]):
         return pixels
 
 
-def _read_stored(pixels: Samples | ZarrArray, kept: tuple[int, ...], key: Key) -> Samples:
+def _read_stored(pixels: FileView | ZarrArray, kept: tuple[int, ...], key: Key) -> Samples:
     # Dimensions that are not kept have a length of one.
     stored: list[int | slice] = [0] * len(pixels.shape)
     for dimension, part in zip(kept, key, strict=True):
         stored[dimension] = part
-    return np.array(pixels[tuple(stored)])
+    samples = pixels[tuple(stored)]
+    # What a view returns belongs to nobody else.
+    return np.asarray(samples) if isinstance(pixels, FileView) else np.array(samples)
 
 
 def _open_with_tifffile(location: Location) -> TiffFile:
@@ -244,7 +247,7 @@ def _describe_series(tiff: TiffFile, number: int, with_sizes: bool) -> StoredIma
 
 
 def _is_contiguous(series: TiffPageSeries, location: Location) -> bool:
-    """Whether all pixels lie one after the other in one local file, which can be mapped."""
+    """Whether all pixels lie one after the other in one local file."""
     if location.local_path is None or series.dataoffset is None or series.is_multifile:
         return False
     # A file that was cut off has fewer pixels than its metadata say.
@@ -252,11 +255,10 @@ def _is_contiguous(series: TiffPageSeries, location: Location) -> bool:
     return bool(series.dataoffset + series.nbytes <= size)
 
 
-def _map_series(tiff: TiffFile, series: TiffPageSeries) -> Samples:
+def _view_series(tiff: TiffFile, series: TiffPageSeries, shown: str) -> FileView:
     dtype = np.dtype(series.dtype).newbyteorder(tiff.byteorder)
     path = tiff.filehandle.path
-    samples: Samples = np.memmap(path, dtype, "r", series.dataoffset or 0, tuple(series.shape))
-    return samples
+    return FileView(path, shown, dtype, series.dataoffset or 0, tuple(series.shape))
 
 
 def _blocks(series: TiffPageSeries, kept: tuple[int, ...]) -> tuple[int, ...]:

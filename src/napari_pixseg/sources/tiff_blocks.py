@@ -1,6 +1,6 @@
 """Tiles and strips of a TIFF file as a zarr array, with those decoded last kept.
 
-Importing this module loads zarr, so a file that can be mapped does without it.
+Importing this module loads zarr, so a file that can be read as it is does without it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How the samples that a TIFF stores become the pixels that other programs show.
 
-The same for samples that are mapped, decoded block by block, or read from a server.
+The same for samples that are read as they are, decoded block by block, or read from a server.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class Runner:
     def __exit__(self, *_):
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
     def run(self, kind, path, output, seconds=None, **options):
         """Export, killed after so many seconds; return the exit code, negative for a signal."""
@@ -85,7 +86,7 @@ def _export(kind, path, output, seconds, options):
     try:
         result.export(output, ALL, **options)
     except OutputConflict as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 9
     return 0
 
@@ -105,7 +106,8 @@ def _serve():
                 sys.stderr.flush()
                 os._exit(code)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import fsspec
+import numpy as np
 import pytest
 from resume_tools import ALL, make_small, picture, same, segmented, source
 
-from napari_pixseg.errors import OutputLost, PixsegError
+from napari_pixseg.errors import InputChanged, OutputLost, PixsegError
+from napari_pixseg.export import export
 from napari_pixseg.export.completeness import StoreContents
 from napari_pixseg.export.output_location import (
     MANIFEST_NAME,
@@ -172,6 +175,55 @@ def test_a_picture_that_is_moved_away_is_missed(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(OutputLocation, "write_bytes", late)
     refused(output, lambda: segmented(picture()).export(output))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def dither():
+    """A picture of several thousand colors, more than a palette holds."""
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+
+
+PAINTED = {
+    "palette.png": (picture, {}),
+    "gray.png": (lambda: picture()[..., 0].copy(), {"axes": "yx", "cs": "GRAY"}),
+    "alpha.png": (lambda: np.dstack([picture(), picture()[..., 0]]), {}),
+    "many.png": (dither, {}),
+    "photo.jpg": (picture, {}),
+    "tiles.tif": (picture, {}),
+}
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("name", PAINTED)
+def test_a_picture_has_as_many_pixels_of_each_class_as_were_decided_on(
+    name, scheduler, tmp_path, monkeypatch
+):
+    make, options = PAINTED[name]
+    pixels = make()
+    found, compare = [], export.refuse_other_counts
+
+    def spy(counts, classes):
+        found.append((counts, classes))
+        compare(counts, classes)
+
+    monkeypatch.setattr(export, "refuse_other_counts", spy)
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        segmented(pixels, **options).export(tmp_path / name)
+    counts, classes = found[0]
+    assert counts[1:].tolist() == classes.table["count"].tolist()
+    assert counts.sum() == pixels.shape[0] * pixels.shape[1]
+
+
+@pytest.mark.parametrize("name", PAINTED)
+def test_a_picture_of_an_array_that_changes_meanwhile_is_no_success(name, tmp_path):
+    make, options = PAINTED[name]
+    pixels = make()
+    segmentation = segmented(pixels, **options)
+    segmentation.decide()
+    # Colors that were all counted, and other numbers of them.
+    pixels[:20] = pixels[20]
+    with pytest.raises(InputChanged):
+        segmentation.export(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["labels/classes/0/c/1/1", TABLE_NAME, RECORD_NAME, "zarr.json"])

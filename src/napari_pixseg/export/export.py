@@ -24,6 +24,7 @@ from napari_pixseg.errors import (
     PixsegError,
     status_of,
 )
+from napari_pixseg.export.class_counts import refuse_other_counts
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.finished_output import describe_picture, find_finished
 from napari_pixseg.export.lock import Lock, only_writer
@@ -244,7 +245,7 @@ def _export_picture(
         # One thread compresses the picture, so another has time for the hash in the manifest.
         beside.submit(table.hash)
         lookup = classes.lookup(table)
-        write_picture(
+        counts = write_picture(
             partial,
             pixels.class_tiles(lookup),
             pixels.tiling,
@@ -255,6 +256,8 @@ def _export_picture(
             lambda: pixels.classes(lookup),
         )
         color_count.refuse_change()
+        # A change that no file tells of, as in memory, shows in the numbers of pixels.
+        refuse_other_counts(counts, classes)
         picture = describe_picture(partial)
         lock.refuse_loss(location)
         # An older picture's manifest is removed as late as possible.

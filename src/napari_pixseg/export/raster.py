@@ -20,6 +20,7 @@ from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles, runs_here
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
+from napari_pixseg.export.class_counts import count_classes
 from napari_pixseg.export.manifest import JsonObject
 from napari_pixseg.export.recolor import Painter, color_channels
 
@@ -81,8 +82,8 @@ def write_picture(
     is_ome: bool,
     monitor: RunMonitor,
     lazy: Callable[[], da.Array],
-) -> None:
-    """Write the recolored picture to a local file.
+) -> NDArray[np.int64]:
+    """Write the recolored picture to a local file; return how many pixels each class has.
 
     Parameters
     ----------
@@ -100,15 +101,16 @@ def write_picture(
         Returns the class map as a Dask array, for TIFF, which is written in order.
     """
     if suffix in (".tif", ".tiff"):
-        _write_tiff(path, lazy(), painter, tiling, monitor, is_ome)
-    elif suffix == ".png" and _has_palette(painter):
-        _write_indices(
-            path, _paint_in_memory(tile_source, tiling, _add_channel, 1, monitor), painter.palette
-        )
-    else:
-        channels = painter.channels
-        paint = _paint_with(painter, tiling)
-        _write_plane(path, _paint_in_memory(tile_source, tiling, paint, channels, monitor), suffix)
+        return _write_tiff(path, lazy(), painter, tiling, monitor, is_ome)
+    if suffix == ".png" and _has_palette(painter):
+        indices, _ = _paint_in_memory(tile_source, tiling, _add_channel, 1, monitor, None)
+        return _write_indices(path, indices, painter.palette)
+    paint, length = _paint_with(painter, tiling), len(painter.palette)
+    picture, counts = _paint_in_memory(
+        tile_source, tiling, paint, painter.channels, monitor, length
+    )
+    _write_plane(path, picture, suffix)
+    return counts
 
 
 def _has_palette(painter: Painter) -> bool:
@@ -118,26 +120,41 @@ def _has_palette(painter: Painter) -> bool:
 
 
 def _paint_in_memory(
-    tile_source: TileSource, tiling: Tiling, paint: _Paint, channels: int, monitor: RunMonitor
-) -> NDArray[np.uint8]:
+    tile_source: TileSource,
+    tiling: Tiling,
+    paint: _Paint,
+    channels: int,
+    monitor: RunMonitor,
+    counted: int | None,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the picture, and how many pixels the classes 0..counted - 1 have, unless it is None.
+
+    A picture of indices is counted faster when it is there.
+    """
     picture = np.empty((*tiling.shape, channels), np.uint8)
+    counts = np.zeros(counted or 0, np.int64)
 
-    def paint_tile(tile: Tile, number: int) -> NDArray[np.uint8]:
-        return paint(tile.known_classes(), number)
+    def paint_tile(tile: Tile, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | int]:
+        classes = tile.known_classes()
+        found = 0 if counted is None else count_classes(classes, counted)
+        return paint(classes, number), found
 
-    def fill_tile(tile: Tile, number: int) -> None:
-        picture[tiling.slices(number)] = paint_tile(tile, number)
+    def fill_tile(tile: Tile, number: int) -> NDArray[np.int64] | int:
+        picture[tiling.slices(number)], found = paint_tile(tile, number)
+        return found
 
     if runs_here():
-        run_tiles(tile_source, fill_tile, STAGE, monitor)
+        for found in run_tiles(tile_source, fill_tile, STAGE, monitor):
+            counts += found
     else:
         # What other processes fill would be a copy of their own, so their tiles are sent here.
         for batch in _ranges_of_tiles(tiling):
             part = monitor.part(batch.start, len(tiling))
             painted = run_tiles(tile_source.only(batch), paint_tile, STAGE, part)
-            for number, block in zip(batch, painted, strict=True):
+            for number, (block, found) in zip(batch, painted, strict=True):
                 picture[tiling.slices(number)] = block
-    return picture.reshape(picture.shape[-3:])
+                counts += found
+    return picture.reshape(picture.shape[-3:]), counts
 
 
 def _ranges_of_tiles(tiling: Tiling) -> Iterator[range]:
@@ -158,9 +175,12 @@ def _add_channel(classes: NDArray[np.integer], _number: int) -> NDArray[np.uint8
     return classes[..., np.newaxis].astype(np.uint8, copy=False)
 
 
-def _write_indices(path: Path, classes: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+def _write_indices(
+    path: Path, classes: NDArray[np.uint8], palette: NDArray[np.uint8]
+) -> NDArray[np.int64]:
     # The index of the palette is the class, so a reader gets the classes back.
-    _save_plane(path, classes[..., 0], _PNG, palette)
+    counts = _save_plane(path, classes[..., 0], _PNG, palette)
+    return np.array(counts[: len(palette)], np.int64)
 
 
 def _write_plane(path: Path, picture: NDArray[np.uint8], suffix: str) -> None:
@@ -177,7 +197,8 @@ def _save_plane(
     plane: NDArray[np.uint8],
     options: Mapping[str, Any],
     palette: NDArray[np.uint8] | None = None,
-) -> None:
+) -> list[int]:
+    """Write a plane; return how many pixels have each index of the palette, if there is one."""
     # Stores are written without Pillow.
     from PIL import Image as PillowImage
 
@@ -185,6 +206,7 @@ def _save_plane(
     if palette is not None:
         picture.putpalette(palette.tobytes())
     picture.save(path, **options)
+    return [] if palette is None else picture.histogram()
 
 
 @dataclass(frozen=True)
@@ -195,6 +217,7 @@ class _TiffTiles:
     painter: Painter
     tiling: Tiling
     monitor: RunMonitor
+    counts: NDArray[np.int64]
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         height = self.tiling.tile[-2]
@@ -216,6 +239,7 @@ class _TiffTiles:
         outer = tuple(slice(index, index + 1) for index in plane)
         part = (*outer, rows, slice(0, self.tiling.shape[-1]))
         classes = np.asarray(self.classes[part].compute())
+        self.counts[...] += count_classes(classes, len(self.counts))
         strip = np.moveaxis(self.painter.paint_tile(classes, part), 0, -1)
         height, width, channels = strip.shape[-3:]
         strip = strip.reshape(height, width, channels)
@@ -232,7 +256,7 @@ def _write_tiff(
     tiling: Tiling,
     monitor: RunMonitor,
     is_ome: bool,
-) -> None:
+) -> NDArray[np.int64]:
     # Only TIFF needs it.
     import tifffile
 
@@ -242,7 +266,8 @@ def _write_tiff(
     axes = "".join(_NGFF_TO_TIFF[axis] for axis in painter.image.label_axes)
     gray = color_channels(painter.image) == 1
     samples = (painter.channels,) if painter.channels > 1 else ()
-    tiles = _TiffTiles(classes, painter, tiling, monitor)
+    counts = np.zeros(len(painter.palette), np.int64)
+    tiles = _TiffTiles(classes, painter, tiling, monitor, counts)
     tifffile.imwrite(
         path,
         ome=is_ome,
@@ -260,6 +285,7 @@ def _write_tiff(
     )
     # tifffile takes no more tiles than there are, so the iterator never gets behind its last one.
     monitor.tell(STAGE, tiles.count_strips(), tiles.count_strips())
+    return counts
 
 
 def _pixel_size(painter: Painter, is_ome: bool) -> JsonObject:

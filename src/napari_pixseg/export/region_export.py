@@ -19,13 +19,14 @@ from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import runs_here
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.export import downsample
+from napari_pixseg.export.class_counts import refuse_other_counts
 from napari_pixseg.export.component_cache import ComponentCache
 from napari_pixseg.export.measurement_spill import RowFiles, temporary_rows
 from napari_pixseg.export.output_location import TABLE_NAME, OutputLocation
 from napari_pixseg.export.parquet import is_whole, write_parquet
 from napari_pixseg.export.pyramid import Pyramid
 from napari_pixseg.export.store_arrays import StoreArrays
-from napari_pixseg.export.tile_writer import TileWriter, refuse_other_counts
+from napari_pixseg.export.tile_writer import TileWriter
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.regions.layout import Layout, Longs
 from napari_pixseg.regions.region_pass import RegionPass

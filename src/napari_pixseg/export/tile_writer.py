@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.algorithm.classes import Classes
-from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.classification.input_change import input_changed
 from napari_pixseg.classification.tile import Tile
 from napari_pixseg.export import downsample
+from napari_pixseg.export.class_counts import count_classes
 from napari_pixseg.export.pyramid import Pyramid
 from napari_pixseg.export.recolor import Painter
 from napari_pixseg.regions.layout import Longs
@@ -61,19 +59,10 @@ class TileWriter:
 
     def count_classes(self, tile: Tile) -> Longs:
         """Count the pixels of each class of a tile."""
-        counts = np.zeros(len(self.painter.palette), np.int64)
-        flat = np.require(tile.known_classes(), requirements=["C", "W"]).reshape(-1)
-        kernels.count_numbers(flat, counts)
-        return counts
+        return count_classes(tile.known_classes(), len(self.painter.palette))
 
 
 def add_counts(parts: list[Longs]) -> Longs:
     """Add the class counts of tiles."""
     total: Longs = np.sum(parts, axis=0)
     return total
-
-
-def refuse_other_counts(counts: Longs, classes: Classes) -> None:
-    """Raise if what was written is not what was decided on, before it is committed."""
-    if not np.array_equal(counts[1:], classes.table["count"]):
-        raise input_changed()

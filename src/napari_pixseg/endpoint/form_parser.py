@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 
-from starlette.datastructures import Headers
+from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartParser
 
 from napari_pixseg.endpoint.request_stream import ParsingStopped
@@ -54,6 +55,17 @@ class FormParser(MultiPartParser):
     def waits_for_key(self) -> bool:
         """Whether no key has come yet."""
         return self._admit is not None
+
+    async def parse(self) -> FormData:
+        """Parse the form; its temporary files are closed if that fails, as on a full disk."""
+        try:
+            return await super().parse()
+        except BaseException:
+            for file in self._files_to_close_on_error:
+                # Closing writes what was not written yet, which fails once more.
+                with suppress(OSError):
+                    file.close()
+            raise
 
     def on_headers_finished(self) -> None:
         """Begin a part; it is a file if it has a file name, however that is written."""

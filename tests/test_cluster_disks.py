@@ -1,6 +1,7 @@
 """Workers with another disk, another version or no package are refused before a run begins."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from resume_tools import source as zarr_source
 import napari_pixseg
 from napari_pixseg import cli
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, NotAnImage, ParameterError
+from napari_pixseg.execution import cluster_run, scheduler
 from napari_pixseg.execution.dask_cluster import connected
 from napari_pixseg.execution.memory_limit import name_small_workers
+from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.sources.image import open_image
 
 pytest.importorskip("distributed")
@@ -205,6 +208,56 @@ def test_a_worker_with_another_version_or_none_is_named_with_both(version, tmp_p
     finally:
         cluster.close()
     assert not output.exists()
+
+
+class LateVersion(cluster_tools.Cluster):
+    """Workers that join later have what lies in another folder first on their path."""
+
+    first = None
+
+    def _worker(self):
+        paths = sys.path if self.first is None else [str(self.first), *sys.path]
+        return (
+            "env",
+            f"PYTHONPATH={os.pathsep.join([*paths, str(Path(__file__).parent)])}",
+        ), self._host
+
+
+@pytest.mark.parametrize("version", PACKAGES)
+def test_a_worker_of_another_version_that_joins_late_is_named(version, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_run, "_LOOK_AT_WORKERS_SECONDS", 0.1)
+    text, said = PACKAGES[version]
+    package = tmp_path / "first" / "napari_pixseg"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(text)
+    path, output = zarr_source(tmp_path), tmp_path / "out.ome.zarr"
+    cluster = LateVersion(tmp_path, 1)
+
+    def join(_step):
+        if cluster.first is None:
+            cluster.first = package.parent
+            cluster.want(2)
+
+    try:
+        with connected(cluster.address) as client:
+            client.run(cluster_tools.slow_down, 0.3)
+            with pytest.raises(ClusterUnfit, match=f"The worker tcp://127.*{said}"):
+                segmented(path).export(output, ALL, on_event=join)
+    finally:
+        cluster.close()
+    assert not (output / "manifest.json").exists()
+    segmented(path).export(output, ALL, resume=True)
+    same(output, in_one_process(path, tmp_path))
+
+
+def test_a_task_knows_the_version_that_made_it(monkeypatch):
+    task = scheduler._TileTask(TileSource(range(1), {}, None, int), max)
+    assert pickle.loads(pickle.dumps(task))._function is max
+    monkeypatch.setattr(scheduler, "__version__", "0.0.9")
+    sent = pickle.dumps(task)
+    monkeypatch.undo()
+    with pytest.raises(ClusterUnfit, match=r"began with napari-pixseg 0\.0\.9"):
+        pickle.loads(sent)
 
 
 # What cannot be sent ------------------------------------------------------------------

@@ -20,6 +20,7 @@ from distributed.scheduler import KilledWorker
 
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, PixsegError
 from napari_pixseg.execution.admission import current_admission
+from napari_pixseg.execution.worker_checks import refuse_new_versions, refuse_versions
 
 _LOOK_SECONDS = 0.1
 # A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
@@ -65,6 +66,8 @@ class ClusterRun:
         ------
         ClusterLost
             If the scheduler, or too many workers, are gone.
+        ClusterUnfit
+            If a worker that joined late has another version of this package, or none.
         """
         self._client.subscribe_topic(self._name, self._hear)
         try:
@@ -74,6 +77,8 @@ class ClusterRun:
         except Exception as error:
             if (sentence := _what_was_lost(error, self._client)) is not None:
                 raise ClusterLost(sentence) from error
+            # A worker that joined late, and has not what the others have, fails in many ways.
+            refuse_versions(self._client)
             raise
         finally:
             self._client.unsubscribe_topic(self._name)
@@ -135,16 +140,18 @@ class ClusterRun:
             self._check()
             self._tell_done()
             self._confirm_joined()
-            self._refuse_paused()
+            self._look_at_workers()
             self._refuse_lost()
 
-    def _refuse_paused(self) -> None:
-        """End a run that waits for workers which are all paused, and stay so."""
+    def _look_at_workers(self) -> None:
+        """End a run with a worker of another version, or whose workers all are and stay paused."""
         now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_AT_WORKERS_SECONDS
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        refuse_new_versions(self._client, found)
+        workers = found.values()
         if not workers or any(worker["status"] != "paused" for worker in workers):
             self._paused_since = None
         elif self._paused_since is None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.errors import Cancelled, NotAnImage
+from napari_pixseg import __version__
+from napari_pixseg.errors import Cancelled, ClusterUnfit, NotAnImage
 from napari_pixseg.execution.admission import admit_once, current_admission
 from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
 from napari_pixseg.execution.dask_cluster import active_client
@@ -62,6 +63,9 @@ class _TileTask:
         self._admission = None if topic is None else current_admission()
         self.at_work = _AtWork()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_task, (__version__, self.__dict__)
+
     def run_on_block(self, block: Any, number: int) -> Any:
         """Work on a tile that Dask computed."""
         self._refuse_other_shape(block, number)
@@ -106,6 +110,24 @@ def _tell_client(topic: str, message: int | str) -> None:
     from napari_pixseg.execution.cluster_run import tell_client
 
     tell_client(topic, message)
+
+
+def _restore_task(version: str, state: dict[str, Any]) -> _TileTask:
+    """Take a task out of its pickle, on a worker that may have joined late.
+
+    Raises
+    ------
+    ClusterUnfit
+        If the client has another version of this package.
+    """
+    if version != __version__:
+        raise ClusterUnfit(
+            f"A worker has napari-pixseg {__version__}, but the run began with napari-pixseg "
+            f"{version}; install the same version everywhere, and continue with resume."
+        )
+    task = _TileTask.__new__(_TileTask)
+    task.__dict__.update(state)
+    return task
 
 
 class _AtWork:

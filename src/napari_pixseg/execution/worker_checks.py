@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from napari_pixseg import __version__
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, NotAnImage
@@ -17,6 +18,9 @@ _VERSION = (
     "(lambda found: found and __import__('napari_pixseg').__version__)"
     "(__import__('importlib.util', fromlist=['*']).find_spec('napari_pixseg'))"
 )
+
+# Addresses of the workers that have the version of this process, by client.
+_alike: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
 
 
 def refuse_unfit_workers(client: Any, source: Source) -> None:
@@ -79,6 +83,16 @@ def refuse_versions(client: Any) -> None:
         _refuse_version(f"The worker {address}", found)
     # A scheduler takes graphs apart, and needs the classes in them.
     _refuse_version("The Dask scheduler", client.run_on_scheduler(eval, _VERSION))
+    _alike[client] = frozenset(answers)
+
+
+def refuse_new_versions(client: Any, addresses: Iterable[str]) -> None:
+    """Do the same where workers are there that were not asked: they joined late.
+
+    Dask tries elsewhere what a worker has not, or has otherwise, and says nothing of it.
+    """
+    if not _alike.get(client, frozenset()).issuperset(addresses):
+        refuse_versions(client)
 
 
 def _refuse_version(who: str, found: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -13,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg import __version__
-from napari_pixseg.errors import Cancelled, ClusterUnfit, NotAnImage
+from napari_pixseg.errors import ClusterUnfit, NotAnImage
 from napari_pixseg.execution.admission import admit_once, current_admission
 from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
+from napari_pixseg.execution.at_work import AtWork
 from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
 from napari_pixseg.execution.progress import RunMonitor
@@ -61,7 +61,7 @@ class _TileTask:
         self._function = function
         self._topic = topic
         self._admission = None if topic is None else current_admission()
-        self.at_work = _AtWork()
+        self.at_work = AtWork()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_task, (__version__, self.__dict__)
@@ -128,39 +128,6 @@ def _restore_task(version: str, state: dict[str, Any]) -> _TileTask:
     task = _TileTask.__new__(_TileTask)
     task.__dict__.update(state)
     return task
-
-
-class _AtWork:
-    """The tiles that this process is at work on.
-
-    The threads of a pool go on with their tiles after the scheduler gave up. What they write then
-    would get into the output that takes the place of this one.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count = 0
-        self._closed = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _AtWork, ()
-
-    def __enter__(self) -> None:
-        with self._changed:
-            if self._closed:
-                raise Cancelled("The run has ended.")
-            self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let no further tile begin, and wait for those at work."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: not self._count)
 
 
 def _run_task(task: _TileTask, number: int, _after: None, *block: Any) -> Any:

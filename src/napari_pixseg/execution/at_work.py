@@ -1,0 +1,41 @@
+"""The tiles that this process is at work on, so that a run that has ended writes nothing more."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from napari_pixseg.errors import Cancelled
+
+
+class AtWork:
+    """The tiles that this process is at work on.
+
+    The threads of a pool go on with their tiles after the scheduler gave up. What they write then
+    would get into the output that takes the place of this one.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+        self._closed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AtWork, ()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise Cancelled("The run has ended.")
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let no further tile begin, and wait for those at work."""
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._count)

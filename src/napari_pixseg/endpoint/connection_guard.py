@@ -12,33 +12,6 @@ _CHECK_SECONDS = 0.1
 
 
 @contextmanager
-def call_when(is_over: Callable[[], bool], action: Callable[[], None]) -> Iterator[None]:
-    """Call an action, again and again, from the time that a condition holds to the end.
-
-    Parameters
-    ----------
-    is_over : callable
-        Called several times a second, on another thread.
-    action : callable
-        Called on that thread, too.
-    """
-    finished = threading.Event()
-
-    def watch_condition() -> None:
-        while not finished.wait(_CHECK_SECONDS):
-            if is_over():
-                action()
-
-    watcher = threading.Thread(target=watch_condition, name="pixseg-cut", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()
-
-
-@contextmanager
 def cut_when(
     is_over: Callable[[], bool], find_socket: Callable[[], socket.socket | None]
 ) -> Iterator[None]:
@@ -54,13 +27,20 @@ def cut_when(
     find_socket : callable
         Returns the socket, or None while there is none yet.
     """
+    finished = threading.Event()
 
-    def shut_down() -> None:
-        connection = find_socket()
-        if connection is not None:
-            with suppress(OSError):
-                # An SSLSocket's own shutdown() would drop its cipher while the reader uses it.
-                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+    def watch_condition() -> None:
+        while not finished.wait(_CHECK_SECONDS):
+            connection = find_socket() if is_over() else None
+            if connection is not None:
+                with suppress(OSError):
+                    # An SSLSocket's own shutdown() would drop its cipher while the reader uses it.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
-    with call_when(is_over, shut_down):
+    watcher = threading.Thread(target=watch_condition, name="pixseg-cut", daemon=True)
+    watcher.start()
+    try:
         yield
+    finally:
+        finished.set()
+        watcher.join()

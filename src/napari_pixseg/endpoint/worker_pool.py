@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import napari_pixseg
-from napari_pixseg.endpoint.connection_guard import call_when
 from napari_pixseg.endpoint.segment_job import ImageJob
 from napari_pixseg.errors import Cancelled, CorruptInput, PixsegError, TooLarge, error_of
 from napari_pixseg.export.manifest import JsonObject, Manifest
@@ -25,6 +24,7 @@ from napari_pixseg.endpoint.image_worker import serve_jobs
 serve_jobs(int(sys.argv[2]), float(sys.argv[3]))
 """
 _SECONDS_TO_END = 5.0
+_CHECK_SECONDS = 0.1
 
 
 class JobFailed(PixsegError):
@@ -52,8 +52,12 @@ class WorkerPool:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
-        self._working: set[_Worker] = set()
+        # Of each worker that works: what ends its job, and when its time is over.
+        self._working: dict[_Worker, tuple[threading.Event, float]] = {}
         self._is_closed = False
+        self._ended = threading.Event()
+        # One thread for all jobs: starting one for each costs a busy machine more than a look.
+        self._watcher = threading.Thread(target=self._watch_jobs, name="pixseg-watch", daemon=True)
 
     def run_job(self, job: ImageJob, cancel: threading.Event) -> Manifest:
         """Do a job in a worker.
@@ -72,12 +76,11 @@ class WorkerPool:
         PixsegError
             As the job raises it.
         """
-        worker = self._take_worker()
-        is_reusable = False
         end = time.monotonic() + self._seconds
+        worker = self._take_worker(cancel, end)
+        is_reusable = False
         try:
-            with call_when(lambda: cancel.is_set() or time.monotonic() > end, worker.kill):
-                said = worker.exchange(job.to_json())
+            said = worker.exchange(job.to_json())
             is_reusable = said is not None and not said["is_worn"]
         finally:
             self._give_back(worker, is_reusable)
@@ -96,6 +99,7 @@ class WorkerPool:
         """End all workers."""
         with self._lock:
             self._is_closed = True
+            self._ended.set()
             workers = [*self._idle, *self._working]
             self._idle.clear()
         for worker in workers:
@@ -107,16 +111,26 @@ class WorkerPool:
         with self._lock:
             return [worker.process.pid for worker in (*self._idle, *self._working)]
 
-    def _take_worker(self) -> _Worker:
+    def _watch_jobs(self) -> None:
+        while not self._ended.wait(_CHECK_SECONDS):
+            # A worker that was given back is not in this table, and so is not killed.
+            with self._lock:
+                for worker, (cancel, end) in self._working.items():
+                    if cancel.is_set() or time.monotonic() > end:
+                        worker.kill()
+
+    def _take_worker(self, cancel: threading.Event, end: float) -> _Worker:
         with self._lock:
+            if self._watcher.ident is None:
+                self._watcher.start()
             worker = self._idle.pop() if self._idle else _Worker(self._limits)
-            self._working.add(worker)
+            self._working[worker] = (cancel, end)
         self.start_worker()
         return worker
 
     def _give_back(self, worker: _Worker, is_reusable: bool) -> None:
         with self._lock:
-            self._working.discard(worker)
+            self._working.pop(worker, None)
             if is_reusable and not self._is_closed:
                 self._idle.append(worker)
                 return

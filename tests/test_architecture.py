@@ -42,6 +42,7 @@ ORDER = (
     "__main__",
     "plugin.layer_types",
     "plugin.corrections",
+    "plugin.notices",
     "plugin.background",
     "plugin.sample_data",
     "plugin.writer",

@@ -116,7 +116,7 @@ def test_the_workflow_covers_every_python_that_the_package_names():
         if text.startswith("Programming Language :: Python :: 3.")
     }
     assert set(jobs["test"]["strategy"]["matrix"]["python"]) == named
-    assert set(jobs) == {"check", "test", "oldest", "build"}
+    assert set(jobs) == {"check", "test", "oldest", "build", "audit"}
 
 
 def test_hooks_need_no_environment_and_use_the_projects_versions():

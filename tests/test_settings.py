@@ -91,7 +91,7 @@ def export_all(inputs, output):
 
 def content(folder):
     """Every file, byte for byte but for ids and times."""
-    own = re.compile(rb'"(id|started|finished|ended)": "[^"]*"')
+    own = re.compile(rb'"(id|started|finished|ended|since|host)": "[^"]*"|"pid": \d+')
     files = {}
     for path in folder.rglob("*"):
         if path.is_file():

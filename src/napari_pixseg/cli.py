@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from napari_pixseg import __version__
 from napari_pixseg.endpoint.cli import add_endpoint, add_serve, segment_at_endpoint
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest, attached_manifest
@@ -123,12 +124,10 @@ class _OutputClosed(Exception):
 
 
 class _Version(argparse.Action):
-    """Looks up the version only when asked, because that is slower than parsing arguments."""
+    """Prints the version in one way with all other answers."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
-        from importlib.metadata import version
-
-        _print_answer(f"{parser.prog} {version('napari-pixseg')}\n")
+        _print_answer(f"{parser.prog} {__version__}\n")
         parser.exit()
 
 

@@ -20,15 +20,14 @@ def threads_of_task() -> int | None:
     """
     if "distributed" not in sys.modules:
         return None
-    from distributed import get_worker
-    from distributed.threadpoolexecutor import thread_state
+    from distributed import get_worker, threadpoolexecutor
 
     try:
         worker = get_worker()
     except ValueError:
         return None
     # Threads that the task has started have no such mark: their task waits for them.
-    if not getattr(thread_state, "proceed", True):
+    if not getattr(threadpoolexecutor.thread_state, "proceed", True):
         return None
     # The worker's event loop may change this set meanwhile; its length is one value.
     sharing = len(worker.state.executing)

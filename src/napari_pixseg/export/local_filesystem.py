@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -67,9 +68,6 @@ class LocalFiles:
     def rm(self, path: str, recursive: bool = False) -> None:
         """Remove a file, or a folder with everything in it."""
         if recursive and not os.path.islink(path):
-            # Most runs remove no folder.
-            import shutil
-
             shutil.rmtree(path)
         else:
             os.unlink(path)

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_warning
-
 from napari_pixseg.errors import InputNotFound, NotAnImage, PixsegError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import (
@@ -21,6 +19,7 @@ from napari_pixseg.plugin.layer_types import ArrayLike, LayerData, LayerOptions,
 from napari_pixseg.plugin.layers.result_layers import ResultLayers
 from napari_pixseg.plugin.layers.stored_pyramid import StoredPyramid
 from napari_pixseg.plugin.layers.styles import refuse_long_table
+from napari_pixseg.plugin.notices import tell_user
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +54,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         _log.debug("%s was not written by napari-pixseg: %s", path, error)
         return None
     if reason:
-        show_warning(reason)
+        tell_user(reason, "warning")
     return None
 
 

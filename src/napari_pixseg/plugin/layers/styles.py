@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.colormaps import DirectLabelColormap
-from napari.utils.notifications import show_info
+
+from napari_pixseg.plugin.notices import tell_user
 
 if TYPE_CHECKING:
     import pandas as pd
+    from napari.utils.colormaps import DirectLabelColormap
     from numpy.typing import NDArray
 
 # A longer table would make napari slow, and take more than half a gigabyte of memory.
@@ -25,6 +26,9 @@ def class_colormap(palette: NDArray[np.uint8]) -> DirectLabelColormap:
     palette : (n + 1, 3) ndarray of uint8
         Row 0 stands for "no data" and becomes transparent.
     """
+    # Outputs are described, and readers looked for, without napari.
+    from napari.utils.colormaps import DirectLabelColormap
+
     colors: dict[int | None, NDArray[np.float64]] = {None: np.zeros(4), 0: np.zeros(4)}
     for number, color in enumerate(palette[1:].tolist(), start=1):
         colors[number] = np.array([*color, 255]) / 255
@@ -61,7 +65,7 @@ def refuse_long_table(name: str, count: int, remedy: str) -> bool:
     """
     if count <= MOST_FEATURES:
         return False
-    show_info(
+    tell_user(
         f"{name} has {count:,} regions, too many for a table in napari "
         f"(at most {MOST_FEATURES:,}); {remedy} instead."
     )

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -241,10 +242,19 @@ def test_a_worker_of_another_version_that_joins_late_is_named(version, tmp_path,
     try:
         with connected(cluster.address) as client:
             client.run(cluster_tools.slow_down, 0.3)
-            with pytest.raises(ClusterUnfit, match=f"The worker tcp://127.*{said}"):
+            try:
                 segmented(path).export(output, ALL, on_event=join)
+                error = ""
+            except ClusterUnfit as unfit:
+                error = str(unfit)
+            has_ended = cluster.workers[-1].poll() is not None
     finally:
         cluster.close()
+    if not error and has_ended:
+        # Nobody is left to be named, and the first worker did it all.
+        same(output, in_one_process(path, tmp_path))
+        pytest.skip("the late worker ended by itself before it was asked")
+    assert re.match(f"The worker tcp://127.*{said}", error)
     assert not (output / "manifest.json").exists()
     segmented(path).export(output, ALL, resume=True)
     same(output, in_one_process(path, tmp_path))

@@ -93,7 +93,7 @@ class ColorCount:
         ------
         InputChanged
         """
-        if self._fingerprint != self._current_fingerprint():
+        if self._fingerprint != self.image.source.current_fingerprint():
             raise input_changed()
 
     def check_cluster(self) -> None:
@@ -129,7 +129,7 @@ class ColorCount:
         if census is not None:
             census.begin(is_told=fingerprint is not None)
         if census is None or fingerprint is None:
-            return self._current_fingerprint()
+            return self.image.source.current_fingerprint()
         return fingerprint(census.see)
 
     def _end_census(self) -> None:
@@ -142,10 +142,6 @@ class ColorCount:
     def absence(self) -> tuple[str, ...]:
         """Sentences about chunks of the input that did not exist when the colors were counted."""
         return self._absence
-
-    def _current_fingerprint(self) -> str | None:
-        fingerprint = self.image.source.fingerprint
-        return None if fingerprint is None else fingerprint()
 
     @property
     def is_counted(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from napari_pixseg.errors import RateExceeded
 
-# Full buckets are forgotten once there are so many; with keys there are few.
+# All buckets are forgotten once there are so many; with keys there are few.
 _MOST_BUCKETS = 10_000
 
 

@@ -18,7 +18,6 @@ from napari_pixseg.export.output_location import PICTURES, OutputLocation
 from napari_pixseg.export.preconditions import load_finished
 from napari_pixseg.export.run_record import refuse_other_run
 from napari_pixseg.export.same_input import (
-    current_fingerprint,
     has_identity,
     refuse_other_colors,
     refuse_other_files,
@@ -86,7 +85,7 @@ def _refuse_other_origin(
     refuse_other_run(location, there, here)
     source = segmentation.image.source
     if has_identity(source):
-        refuse_other_files(location, there.get("input_files"), current_fingerprint(source))
+        refuse_other_files(location, there.get("input_files"), source.current_fingerprint())
     else:
         segmentation.color_count.table(request.monitor)
         refuse_other_colors(location, there, segmentation.color_count)

@@ -17,11 +17,6 @@ def has_identity(source: Source) -> bool:
     return source.uri is not None and bool(source.identity)
 
 
-def current_fingerprint(source: Source) -> str | None:
-    """Return the fingerprint of the input's files as they are now; None where unknown."""
-    return None if source.fingerprint is None else source.fingerprint()
-
-
 def known_results(before: JsonObject | None) -> JsonObject:
     """Return what a resumed run had found out; recorded again in case this run dies too."""
     names = ("window", "color_table", "input_files")

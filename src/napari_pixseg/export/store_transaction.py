@@ -40,7 +40,6 @@ from napari_pixseg.export.run_record import (
     unreadable_record,
 )
 from napari_pixseg.export.same_input import (
-    current_fingerprint,
     has_identity,
     known_results,
     refuse_other_colors,
@@ -92,7 +91,7 @@ class StoreTransaction:
             refuse_other_run(self.location, resumed, self.manifest.details)
             if resumed.get(DISTRUSTED):
                 # The input may be as it was before, but not all that was read of it.
-                files = current_fingerprint(self.segmentation.image.source)
+                files = self.segmentation.image.source.current_fingerprint()
                 refuse_other_files(self.location, resumed.get("input_files"), files)
                 resumed = None
         if wants_resume:

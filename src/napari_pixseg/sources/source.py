@@ -151,6 +151,10 @@ class Source:
         """Send along what another process has to see before it reads."""
         return {**self.__dict__, _EVIDENCE: self.evidence(), _UNPROVEN: True}
 
+    def current_fingerprint(self) -> str | None:
+        """Return the fingerprint of the input's files as they are now; None where unknown."""
+        return None if self.fingerprint is None else self.fingerprint()
+
     def evidence(self) -> InputEvidence:
         """Return what every process that reads this input must see; found once."""
         if _EVIDENCE not in self.__dict__:

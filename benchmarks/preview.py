@@ -25,7 +25,7 @@ from benchmarks.decide import table_of
 from napari_pixseg.algorithm.classes import decide
 from napari_pixseg.algorithm.color_table import ColorTable, unpack_colors
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.layers.class_lookup import ClassLookup
+from napari_pixseg.plugin.layers.preview_lookup import PreviewLookup
 
 REPEATS = 9
 VIEW = (1000, 1400)
@@ -72,7 +72,7 @@ def st_of(repeat: int) -> float:
 def measure(colors: int) -> dict[str, float]:
     """Measure the steps without a window, on a table with a number of colors."""
     table = table_of(colors)
-    lookup = ClassLookup()
+    lookup = PreviewLookup()
     clock = StepClock()
     view = view_of(table, VIEW)
     for repeat in range(REPEATS + 1):

@@ -13,11 +13,11 @@ from napari_pixseg import segment
 from napari_pixseg.algorithm.color_table import NO_DATA, pack_colors, unpack_colors
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.plugin.layers import preview_level, strided_image
-from napari_pixseg.plugin.layers.class_lookup import ClassLookup
 from napari_pixseg.plugin.layers.image_layers import levels_of
 from napari_pixseg.plugin.layers.image_level import ImageLevel, decode_samples
 from napari_pixseg.plugin.layers.overview import Overview
 from napari_pixseg.plugin.layers.preview_level import PreviewLevel, PreviewPixels
+from napari_pixseg.plugin.layers.preview_lookup import PreviewLookup
 from napari_pixseg.plugin.layers.strided_image import StridedImage, virtual_levels
 from napari_pixseg.sources.image import open_image
 from napari_pixseg.sources.source import Source
@@ -167,7 +167,7 @@ def test_all_kinds_of_arrays_can_be_shown(make):
 def test_looked_up_classes_are_those_of_segment(cs):
     picture = random((40, 40, 3)) // 8 * 8
     result = segment(picture, cs=cs, ct=0, st=0.5)
-    lookup = ClassLookup()
+    lookup = PreviewLookup()
     lookup.set_decision(result.decision, result.color_table)
     np.testing.assert_array_equal(lookup.look_up(pack_colors(picture)), np.asarray(result.classes))
 
@@ -175,7 +175,7 @@ def test_looked_up_classes_are_those_of_segment(cs):
 @given(st.integers(0, 99))
 def test_colors_not_counted_are_classified_when_met(seed):
     result = segment(random((30, 30, 3)), ct=0.5, st=3)
-    lookup = ClassLookup()
+    lookup = PreviewLookup()
     lookup.set_decision(result.decision, result.color_table)
     others = pack_colors(random((50, 3), seed=seed + 1))
     others[::7] = NO_DATA
@@ -188,7 +188,7 @@ def test_colors_not_counted_are_classified_when_met(seed):
 def test_another_decision_leaves_nothing_of_the_one_before():
     picture, other = random((30, 30, 3)), random((30, 30, 3), seed=1)
     first, second = segment(picture, ct=0, st=0.5), segment(other, ct=1, st=5)
-    lookup = ClassLookup()
+    lookup = PreviewLookup()
     lookup.set_decision(first.decision, first.color_table)
     lookup.look_up(pack_colors(other))
     lookup.set_decision(second.decision, second.color_table)
@@ -201,7 +201,7 @@ def test_more_than_255_classes_need_16_bits_and_fewer_do_not():
     many = segment(picture, ct=0, st=0.5)
     few = many.update(ct=0.3)
     assert len(few.decision) < 256 < len(many.decision)
-    lookup, packed = ClassLookup(), pack_colors(picture)
+    lookup, packed = PreviewLookup(), pack_colors(picture)
     for result, dtype in ((few, np.uint8), (many, np.uint16), (few, np.uint8)):
         lookup.set_decision(result.decision, result.color_table)
         found = lookup.look_up(packed)
@@ -211,7 +211,7 @@ def test_more_than_255_classes_need_16_bits_and_fewer_do_not():
 
 def test_colors_met_under_one_decision_are_classified_anew_under_the_next():
     result, others = segment(random((30, 30, 3)), ct=0.5, st=3), random((50, 3), seed=1)
-    lookup = ClassLookup()
+    lookup = PreviewLookup()
     for st_ in (3.0, 0.5, 8.0):
         decision = result.update(st=st_).decision
         lookup.set_decision(decision, result.color_table)
@@ -221,7 +221,7 @@ def test_colors_met_under_one_decision_are_classified_anew_under_the_next():
 
 
 def test_without_a_decision_all_is_nothing():
-    assert not ClassLookup().look_up(pack_colors(random((5, 5, 3)))).any()
+    assert not PreviewLookup().look_up(pack_colors(random((5, 5, 3)))).any()
 
 
 # Reading ---------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.endpoint.connection_guard import cut_when
+from napari_pixseg.endpoint.cut_connection import cut_when
 from napari_pixseg.errors import (
     Cancelled,
     InputNotFound,

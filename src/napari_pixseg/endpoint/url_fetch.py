@@ -14,7 +14,7 @@ from typing import BinaryIO
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from napari_pixseg.endpoint.address_policy import HostLookup, pin_addresses, resolve_host
-from napari_pixseg.endpoint.connection_guard import cut_when
+from napari_pixseg.endpoint.cut_connection import cut_when
 from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.errors import (
     Cancelled,

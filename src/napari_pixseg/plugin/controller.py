@@ -21,7 +21,7 @@ from napari_pixseg.execution.progress import Progress
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.background import BackgroundJobs, describe_error
-from napari_pixseg.plugin.counting import Counting, OpenLevels
+from napari_pixseg.plugin.background_counting import Counting, OpenLevels
 from napari_pixseg.plugin.decision import CountedColors, Decision
 from napari_pixseg.plugin.layers.result_layers import ComputedOutputs
 from napari_pixseg.segmentation import Segmentation

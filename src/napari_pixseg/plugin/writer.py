@@ -6,7 +6,6 @@ import os
 
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.output_location import PICTURES
-from napari_pixseg.plugin.corrections import checksum_of
 from napari_pixseg.plugin.layer_types import (
     CHECKSUM_KEY,
     MANIFEST_KEY,
@@ -15,6 +14,7 @@ from napari_pixseg.plugin.layer_types import (
     ArrayLike,
     LayerState,
 )
+from napari_pixseg.plugin.map_checksum import checksum_of
 from napari_pixseg.segmentation import Segmentation
 
 

@@ -17,9 +17,9 @@ from napari_pixseg.algorithm.kernels.arrays import Packed
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.median import Halo
 from napari_pixseg.plugin.layer_types import ValueType
-from napari_pixseg.plugin.layers.class_lookup import ClassLookup
 from napari_pixseg.plugin.layers.lazy_level import LazyLevel, Part, enclosing_box
 from napari_pixseg.plugin.layers.overview import Overview
+from napari_pixseg.plugin.layers.preview_lookup import PreviewLookup
 from napari_pixseg.plugin.layers.strided_image import StridedImage, lengths_along
 from napari_pixseg.slices import PixelSlices, Samples
 
@@ -87,7 +87,7 @@ class PreviewPixels:
     """The packed colors of the latest views, and the table that gives them classes."""
 
     def __init__(self) -> None:
-        self.lookup = ClassLookup()
+        self.lookup = PreviewLookup()
         self._settings = _ColorSettings(Encoding(), 0)
         self._overview: Overview | None = None
         self._views: OrderedDict[_ViewKey, tuple[StridedImage, Packed]] = OrderedDict()

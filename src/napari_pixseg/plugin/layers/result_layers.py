@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_pixseg.plugin.corrections import checksum_of
 from napari_pixseg.plugin.layer_types import (
     CHECKSUM_KEY,
     OUTPUT_KEY,
@@ -20,6 +19,7 @@ from napari_pixseg.plugin.layer_types import (
     LayerOptions,
 )
 from napari_pixseg.plugin.layers.styles import class_colormap, class_features, refuse_long_table
+from napari_pixseg.plugin.map_checksum import checksum_of
 from napari_pixseg.segmentation import Segmentation
 from napari_pixseg.slices import Samples
 

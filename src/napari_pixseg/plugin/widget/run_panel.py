@@ -24,7 +24,7 @@ from napari_pixseg.plugin.layers.image_layers import (
 from napari_pixseg.plugin.layers.result_layers import ComputedLayers, ComputedOutputs
 from napari_pixseg.plugin.reader import layers_of_output
 from napari_pixseg.plugin.remote_job import RemoteJob, RemotePicture
-from napari_pixseg.plugin.widget.image_choice import add_layer
+from napari_pixseg.plugin.widget.image_chooser import add_layer
 from napari_pixseg.plugin.widget.remote_fields import RemoteFields
 from napari_pixseg.plugin.widget.run_fields import RunFields
 from napari_pixseg.plugin.widget.status_line import StatusLine

@@ -17,7 +17,7 @@ from napari_pixseg.plugin.decision import Decision
 from napari_pixseg.plugin.layers.image_layers import LayerSnapshot, images_of_layer
 from napari_pixseg.plugin.widget.class_panel import ClassPanel
 from napari_pixseg.plugin.widget.collapsible import CollapsibleSections
-from napari_pixseg.plugin.widget.image_choice import ImageChoice
+from napari_pixseg.plugin.widget.image_chooser import ImageChoice
 from napari_pixseg.plugin.widget.parameter_fields import CONTRAST_LIMITS, Fields
 from napari_pixseg.plugin.widget.path_buttons import add_browse_buttons
 from napari_pixseg.plugin.widget.preview import Preview

@@ -18,7 +18,7 @@ from napari_pixseg.plugin.layer_types import ValueType
 ClassNumbers: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 
-class ClassLookup:
+class PreviewLookup:
     """The class of every packed color; colors that were not counted are classified when met.
 
     The class numbers are bytes as long as they fit. Whenever colors change, napari computes

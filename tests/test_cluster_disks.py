@@ -1,5 +1,6 @@
 """Workers with another disk, another version or no package are refused before a run begins."""
 
+import json
 import os
 import pickle
 import re
@@ -10,21 +11,36 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from weakref import WeakSet
 
 import cluster_tools
+import dask
+import dask.array as da
+import numpy as np
 import pytest
+import tifffile
 import zarr
 from resume_tools import ALL, content, make_small, picture, same, segmented
 from resume_tools import source as zarr_source
 
 import napari_pixseg
-from napari_pixseg import cli
-from napari_pixseg.errors import ClusterLost, ClusterUnfit, NotAnImage, ParameterError
-from napari_pixseg.execution import cluster_run, scheduler
-from napari_pixseg.execution.dask_cluster import connected
+from napari_pixseg import cli, label_regions
+from napari_pixseg.errors import (
+    ClusterLost,
+    ClusterUnfit,
+    InputUnseen,
+    NotAnImage,
+    ParameterError,
+)
+from napari_pixseg.execution import cluster_run, scheduler, worker_checks
+from napari_pixseg.execution.dask_cluster import active_client, connected
 from napari_pixseg.execution.memory_limit import name_small_workers
 from napari_pixseg.execution.tile_source import TileSource
+from napari_pixseg.export.manifest import Manifest
+from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
+from napari_pixseg.export.run_record import DISTRUSTED, RunRecord
 from napari_pixseg.sources.image import open_image
+from napari_pixseg.sources.open import open_source
 
 pytest.importorskip("distributed")
 MOUNT = 'mount -t tmpfs none "$0" && exec "$@"'
@@ -111,6 +127,55 @@ def test_an_input_that_a_worker_does_not_see_is_refused_and_nothing_is_left(
         assert not output.exists()
         with pytest.raises(ClusterUnfit, match=sentence):
             _ = segmented(path).table
+        refuse_dask_arrays(private, output)
+
+
+def read_by_number(number):
+    return tifffile.imread(f"{os.environ['PIXSEG_TEST_FOLDER']}/{number}.tif")
+
+
+def tell_folder(folder):
+    os.environ["PIXSEG_TEST_FOLDER"] = folder
+
+
+def refuse_dask_arrays(private, output):
+    """Arrays over files that only the client has: each is refused, and none gives zeros."""
+    tifffile.imwrite(private / "1.tif", picture())
+    tiff = dask.delayed(tifffile.imread)(str(private / "1.tif"))
+    for array, name in (
+        (da.from_zarr(str(private / "in.zarr")), "in.zarr"),
+        (da.from_delayed(tiff, picture().shape, np.uint8), r"1\.tif"),
+    ):
+        sentence = rf"worker tcp://127.*does not see the input's {private}/{name}"
+        with pytest.raises(ClusterUnfit, match=sentence):
+            segmented(array).export(output, ALL)
+        with pytest.raises(ClusterUnfit, match=sentence):
+            label_regions(array[..., 0])
+    assert not output.exists()
+    # The pixels of a mapped file are sent.
+    mapped = da.from_array(tifffile.memmap(private / "1.tif"), chunks=(16, 12, 3))
+    np.testing.assert_array_equal(segmented(mapped).classes.compute(), segmented(picture()).classes)
+    # A path that is put together in the task is known when it fails.
+    client = active_client()
+    client.run(tell_folder, str(private))
+    array = da.from_delayed(dask.delayed(read_by_number)(1), picture().shape, np.uint8)
+    with pytest.raises(ClusterUnfit, match=r"does not see the input's .*/1\.tif"):
+        _ = segmented(array).table
+    refuse_late_worker(client, da.from_zarr(str(private / "in.zarr")), output)
+
+
+def refuse_late_worker(client, array, output):
+    """One that joined late may have read another block, so nothing that was written is kept."""
+    evidence = open_source(array).evidence()
+    worker_checks._inputs.setdefault(client, WeakSet()).add(evidence)
+    worker_checks.refuse_new_workers(client, client.scheduler_info()["workers"])
+    with pytest.raises(InputUnseen) as caught:
+        worker_checks.refuse_new_workers(client, ["tcp://late"])
+    output.mkdir()
+    record = RunRecord(OutputLocation(str(output)), Manifest(200, "late"), None)
+    record.write()
+    record.record_end(caught.value)
+    assert json.loads((output / RECORD_NAME).read_text())[DISTRUSTED]
 
 
 @pytest.mark.parametrize("what", ["input", "output"])

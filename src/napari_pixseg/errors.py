@@ -130,6 +130,10 @@ class ClusterUnfit(Unavailable):
     """A worker of the Dask cluster cannot take part: it has another disk, or another version."""
 
 
+class InputUnseen(ClusterUnfit):
+    """A worker that does not see the input joined late, and may have given other pixels for it."""
+
+
 class NoSpace(PixsegError, OSError):
     """The output's device is full or cannot be written."""
 

@@ -15,7 +15,7 @@ from napari_pixseg.classification.intensity_window import resolve_window
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
 from napari_pixseg.classification.pixels import Observer, Pixels, reads_directly
 from napari_pixseg.errors import RecountNeeded
-from napari_pixseg.execution.dask_cluster import active_client, union_over_workers
+from napari_pixseg.execution.dask_cluster import check_workers, union_over_workers
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
@@ -103,13 +103,7 @@ class ColorCount:
         ------
         ClusterUnfit, ClusterLost, NotAnImage
         """
-        client = active_client()
-        if client is not None and client.id not in self._checked:
-            # Loads distributed, which few runs need.
-            from napari_pixseg.execution.worker_checks import refuse_unfit_workers
-
-            refuse_unfit_workers(client, self.image.source)
-            self._checked.add(client.id)
+        check_workers(self.image.source, self._checked)
 
     def _note_input(self) -> None:
         """Take the fingerprint of the files before they are read, for a window or to be counted.

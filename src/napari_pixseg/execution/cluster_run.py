@@ -20,7 +20,11 @@ from distributed.scheduler import KilledWorker
 
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, PixsegError
 from napari_pixseg.execution.admission import current_admission
-from napari_pixseg.execution.worker_checks import refuse_new_versions, refuse_versions
+from napari_pixseg.execution.worker_checks import (
+    refuse_changed_workers,
+    refuse_missing_file,
+    refuse_new_workers,
+)
 
 _LOOK_SECONDS = 0.1
 # A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
@@ -78,7 +82,8 @@ class ClusterRun:
             if (sentence := _what_was_lost(error, self._client)) is not None:
                 raise ClusterLost(sentence) from error
             # A worker that joined late, and has not what the others have, fails in many ways.
-            refuse_versions(self._client)
+            refuse_changed_workers(self._client)
+            refuse_missing_file(self._client, error)
             raise
         finally:
             self._client.unsubscribe_topic(self._name)
@@ -92,6 +97,8 @@ class ClusterRun:
         try:
             self._wait(futures)
             results = self._client.gather(futures)
+            # A worker may have joined since the last look.
+            refuse_new_workers(self._client, self._find_workers())
         except BaseException:
             self._stop(futures)
             raise
@@ -149,8 +156,8 @@ class ClusterRun:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_AT_WORKERS_SECONDS
-        found = self._client.scheduler_info(n_workers=-1)["workers"]
-        refuse_new_versions(self._client, found)
+        found = self._find_workers()
+        refuse_new_workers(self._client, found)
         workers = found.values()
         if not workers or any(worker["status"] != "paused" for worker in workers):
             self._paused_since = None
@@ -162,6 +169,11 @@ class ClusterRun:
                 "their memory is full; give each more memory or fewer threads, and continue with "
                 "resume."
             )
+
+    def _find_workers(self) -> Mapping[str, Mapping[str, Any]]:
+        found: Mapping[str, Mapping[str, Any]]
+        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        return found
 
     def _refuse_lost(self) -> None:
         if self._client.status not in ("running", "connecting"):

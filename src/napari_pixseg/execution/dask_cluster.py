@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.execution.worker_task import threads_of_task
+
+if TYPE_CHECKING:
+    from napari_pixseg.sources.source import Source
 
 
 def active_client() -> Any:
@@ -23,6 +26,29 @@ def active_client() -> Any:
 
     owner = getattr(get_scheduler(), "__self__", None)
     return owner if isinstance(owner, Client) else None
+
+
+def check_workers(source: Source, asked: set[str]) -> None:
+    """Refuse an active cluster whose workers cannot read a source.
+
+    Parameters
+    ----------
+    source : Source
+    asked : set of str
+        Identities of the clients whose workers were asked; the active one is added.
+
+    Raises
+    ------
+    ClusterUnfit, ClusterLost, NotAnImage
+    """
+    client = active_client()
+    if client is None or client.id in asked:
+        return
+    # Loads distributed, which few runs need.
+    from napari_pixseg.execution.worker_checks import refuse_unfit_workers
+
+    refuse_unfit_workers(client, source)
+    asked.add(client.id)
 
 
 def connected(address: str) -> AbstractContextManager[Any]:

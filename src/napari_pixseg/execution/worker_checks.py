@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from napari_pixseg import __version__
-from napari_pixseg.errors import ClusterLost, ClusterUnfit, NotAnImage
+from napari_pixseg.errors import ClusterLost, ClusterUnfit, InputUnseen, NotAnImage
 from napari_pixseg.sources.input_evidence import InputEvidence, other_input
 from napari_pixseg.sources.source import Source
 
@@ -21,6 +22,8 @@ _VERSION = (
 
 # Addresses of the workers that have the version of this process, by client.
 _alike: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
+# Inputs that workers were asked for, by client; those that join late are asked for them as well.
+_inputs: WeakKeyDictionary[Any, WeakSet[InputEvidence]] = WeakKeyDictionary()
 
 
 def refuse_unfit_workers(client: Any, source: Source) -> None:
@@ -41,7 +44,14 @@ def refuse_unfit_workers(client: Any, source: Source) -> None:
     """
     _refuse_unsendable(source)
     refuse_versions(client)
-    seen = ask_workers(client, _see_input, source.evidence())
+    evidence = source.evidence()
+    _refuse_blind_workers(client, evidence)
+    if evidence.is_of_graph:
+        _inputs.setdefault(client, WeakSet()).add(evidence)
+
+
+def _refuse_blind_workers(client: Any, evidence: InputEvidence) -> None:
+    seen = ask_workers(client, _see_input, evidence)
     for address, (host, shown) in seen.items():
         if shown is not None:
             raise other_input(name_worker(address, host), shown)
@@ -86,13 +96,52 @@ def refuse_versions(client: Any) -> None:
     _alike[client] = frozenset(answers)
 
 
-def refuse_new_versions(client: Any, addresses: Iterable[str]) -> None:
-    """Do the same where workers are there that were not asked: they joined late.
+def refuse_new_workers(client: Any, addresses: Iterable[str]) -> None:
+    """Refuse workers that were not asked before the run, because they joined late.
 
-    Dask tries elsewhere what a worker has not, or has otherwise, and says nothing of it.
+    Dask tries elsewhere what a worker has not, or has otherwise, and says nothing of it. Its own
+    tasks, which read the blocks of a Dask array, cannot prove that they see the input.
+
+    Raises
+    ------
+    ClusterUnfit
+    InputUnseen
+        If one of them may have given zeros for a part of the input.
     """
     if not _alike.get(client, frozenset()).issuperset(addresses):
-        refuse_versions(client)
+        refuse_changed_workers(client)
+
+
+def refuse_changed_workers(client: Any) -> None:
+    """Refuse a cluster that is not, or no longer, what a run needs; see :func:`refuse_new_workers`.
+
+    Raises
+    ------
+    ClusterUnfit, InputUnseen
+    """
+    refuse_versions(client)
+    for evidence in list(_inputs.get(client, ())):
+        # What has changed for the client, too, is no fault of a worker's.
+        if evidence.find_difference() is None:
+            try:
+                _refuse_blind_workers(client, evidence)
+            except ClusterUnfit as error:
+                raise InputUnseen(str(error)) from None
+
+
+def refuse_missing_file(client: Any, error: BaseException) -> None:
+    """Refuse a worker that lacks a file which a task could not open, and which is there here.
+
+    Raises
+    ------
+    ClusterUnfit
+    """
+    name = getattr(error, "filename", None)
+    if not isinstance(error, OSError) or not isinstance(name, str) or not os.path.exists(name):
+        return
+    for address, (host, is_there) in ask_workers(client, _see_file, name).items():
+        if not is_there:
+            raise other_input(name_worker(address, host), name)
 
 
 def _refuse_version(who: str, found: object) -> None:
@@ -114,6 +163,10 @@ async def _see_input(evidence: InputEvidence) -> tuple[str, str | None]:
     """Return the worker's host, and a file of the input that it sees otherwise."""
     # The worker's event loop must not wait for a slow disk.
     return socket.gethostname(), await asyncio.to_thread(evidence.find_difference)
+
+
+async def _see_file(name: str) -> tuple[str, bool]:
+    return socket.gethostname(), await asyncio.to_thread(os.path.exists, name)
 
 
 def _refuse_unsendable(source: Source) -> None:

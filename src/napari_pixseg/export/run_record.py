@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from napari_pixseg.errors import InputChanged, OutputConflict, OutputLost, status_of
+from napari_pixseg.errors import InputChanged, InputUnseen, OutputConflict, OutputLost, status_of
 from napari_pixseg.export import heartbeat
 from napari_pixseg.export.heartbeat import Writer, measure_silence, watch_silence
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
@@ -19,7 +19,7 @@ from napari_pixseg.export.output_location import RECORD_NAME, TOKEN_PREFIX, Outp
 _INPUT = ("uri", "series", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
 
 
-# Whether something may have been read while the input was away or another: nothing is kept.
+# Whether something may have been read where the input was away or another: nothing is kept.
 DISTRUSTED = "distrusted"
 
 
@@ -100,7 +100,7 @@ class RunRecord:
             return
         status = status_of(error)
         state = "cancelled" if status == 499 else "failed"
-        if isinstance(error, InputChanged):
+        if isinstance(error, (InputChanged, InputUnseen)):
             self._values[DISTRUSTED] = True
         with suppress(Exception):
             self.write(state=state, status=status, error=str(error) or repr(error), ended=utc_now())

@@ -13,6 +13,7 @@ from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.classification.parameter_checks import refuse_connectivity
 from napari_pixseg.classification.tile import Tile, tile_from_classes
 from napari_pixseg.errors import NotAnImage, ParameterError
+from napari_pixseg.execution.dask_cluster import check_workers
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource, lazy_tiles
@@ -61,7 +62,7 @@ def label_regions(
 
     Raises
     ------
-    ParameterError, NotAnImage, InputNotFound
+    ParameterError, NotAnImage, InputNotFound, ClusterUnfit
         Before anything is computed; NotAnImage while it is computed, if a number is negative.
     """
     asked = Parameters(
@@ -72,6 +73,7 @@ def label_regions(
     )
     image = open_class_map(class_map, asked.axes)
     refuse_connectivity(image.label_axes, asked.connectivity)
+    check_workers(image.source, set())
     tiling = plan_tiles(image)
     classes = _lazy_classes(image, tiling)
     tiles = TileSource.from_array(classes, tiling).map(tile_from_classes)

@@ -13,8 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from napari_pixseg.errors import ClusterUnfit, PixsegError
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
+from napari_pixseg.sources.graph_files import find_graph_files
 from napari_pixseg.sources.location import Location, locate
 
 _METADATA = ("zarr.json", ".zarray")
@@ -54,6 +57,29 @@ class _File:
 
 
 @dataclass(frozen=True)
+class _FileOfTask:
+    """A local file that a task opens by a path, which may depend on the folder of the process."""
+
+    path: str
+
+    @property
+    def shown(self) -> str:
+        is_absolute = os.path.isabs(self.path)
+        return self.path if is_absolute else f"{self.path} (relative to the folder of each process)"
+
+    def look(self) -> str:
+        """Return its size and a hash of its first bytes."""
+        try:
+            if not os.path.isfile(self.path):
+                return "nothing"
+            with open(self.path, "rb") as file:
+                head = file.read(_HEAD_BYTES)
+                return f"{os.fstat(file.fileno()).st_size} {hashlib.sha256(head).hexdigest()}"
+        except OSError:
+            return "unreadable"
+
+
+@dataclass(frozen=True)
 class _Document:
     """The metadata of a zarr array in a store that is not a local folder."""
 
@@ -75,7 +101,7 @@ class _Document:
         return "nothing"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputEvidence:
     """Some files of an input, and what they look like to the process that opened it.
 
@@ -90,6 +116,11 @@ class InputEvidence:
     def of(cls, array: object, fingerprint: object, uri: str | None) -> InputEvidence:
         """Look at an opened input, given its array and what its source knows of its files."""
         return cls(tuple((part, part.look()) for part in _parts_of(array, fingerprint, uri)))
+
+    @property
+    def is_of_graph(self) -> bool:
+        """Whether tasks of others read the input, which prove nothing before they do."""
+        return any(isinstance(part, _FileOfTask) for part, _look in self.looks)
 
     def find_difference(self) -> str | None:
         """Return a file that looks different from this process; None where all are the same."""
@@ -120,14 +151,23 @@ def _parts_of(array: object, fingerprint: object, uri: str | None) -> Iterator[_
         if os.path.isfile(path):
             yield _File(locate(path))
             return
-        documents = (os.path.join(path, name) for name in _METADATA)
-        yield from (_File(locate(name)) for name in documents if os.path.isfile(name))
-        if (chunk := _find_chunk(path)) is not None:
-            yield _File(locate(chunk))
+        yield from (_File(locate(name)) for name in _files_of_folder(path))
     elif isinstance(location := getattr(array, "location", None), Location):
         yield _File(location)
     elif hasattr(array, "store_path") and uri is not None:
         yield _Document(array, uri)
+    elif not isinstance(array, np.ndarray):
+        for path in find_graph_files(array):
+            files = [path] if os.path.isfile(path) else _files_of_folder(path)
+            yield from map(_FileOfTask, files)
+
+
+def _files_of_folder(folder: str) -> list[str]:
+    """Return the metadata in a folder of chunks, and any chunk."""
+    documents = (os.path.join(folder, name) for name in _METADATA)
+    files = [name for name in documents if os.path.isfile(name)]
+    chunk = _find_chunk(folder)
+    return files if chunk is None else [*files, chunk]
 
 
 def _find_chunk(folder: str) -> str | None:

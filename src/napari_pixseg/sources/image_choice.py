@@ -41,6 +41,11 @@ class StoredImage:
         """Lengths of its dimensions."""
         return " x ".join(str(length) for length in self.shape)
 
+    @property
+    def plane_size(self) -> int:
+        """Pixels of a (y, x) plane."""
+        return self.shape[self.axes.index("y")] * self.shape[self.axes.index("x")]
+
 
 def find_series(wanted: Series, names: Sequence[str], shown: str) -> int:
     """Return the number of an image that is asked for by number or name.
@@ -117,3 +122,10 @@ def describe_image(number: int, image: StoredImage) -> str:
     """Return number, name and size of an image."""
     name = f"{image.name!r}, " if image.name else ""
     return f"{number} ({name}{image.size})"
+
+
+def note_channel_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence with the names of channels, so that some can be chosen; none for one."""
+    if len(names) < 2:
+        return ()
+    return (f"Its channels are {', '.join(f'{i} ({name})' for i, name in enumerate(names))}.",)

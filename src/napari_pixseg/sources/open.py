@@ -10,6 +10,8 @@ import numpy as np
 from napari_pixseg.errors import InputNotFound, NotAnImage
 from napari_pixseg.slices import Samples, SampleType
 from napari_pixseg.sources.archive_contents import suggest_inside
+from napari_pixseg.sources.formats.kinds import recognize_kind
+from napari_pixseg.sources.formats.opening import open_kind, open_otherwise
 from napari_pixseg.sources.image_choice import Series, refuse_series
 from napari_pixseg.sources.location import Location, locate
 from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
@@ -97,6 +99,15 @@ def is_tiff(head: bytes) -> bool:
 
 def _open_by_head(location: Location, head: bytes, series: Series | None) -> Source:
     """Open a file as the format that its first bytes are those of."""
+    if kind := recognize_kind(location, head):
+        return open_kind(location, kind, series)
+    try:
+        return _open_own_format(location, head, series)
+    except NotAnImage as error:
+        return open_otherwise(location, series, error, is_tiff=is_tiff(head))
+
+
+def _open_own_format(location: Location, head: bytes, series: Series | None) -> Source:
     # Each format pays for loading its own reader only.
     if is_tiff(head):
         from napari_pixseg.sources import tiff

@@ -123,8 +123,9 @@ class Source:
         What people should know about it, in sentences.
     is_in_memory : bool
         True if all pixels are in memory, or are decoded together by the first slice and kept.
-    is_multiscale : bool
-        True if coarser levels of the same image lie beside this one.
+    open_coarser : callable, optional
+        Opens the coarser levels that are stored of the same image, fine to coarse, for a preview;
+        None where there are none.
     """
 
     array: Any
@@ -145,7 +146,7 @@ class Source:
     fingerprint: Callable[..., str] | None = None
     notes: tuple[str, ...] = ()
     is_in_memory: bool = False
-    is_multiscale: bool = False
+    open_coarser: Callable[[], list[Source]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Send along what another process has to see before it reads."""

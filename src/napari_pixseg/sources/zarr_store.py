@@ -112,7 +112,13 @@ def open_store(location: Location, series: Series | None = None) -> Source:
         opened = source_of_node(node, location.name, series=series)
         if isinstance(node, zarr.Array):
             opened = _with_metadata_of_parent(opened, location)
-    return replace(opened, uri=location.uri, name=location.name)
+    levels = partial(coarser_levels, location, opened.series)
+    return replace(
+        opened,
+        uri=location.uri,
+        name=location.name,
+        open_coarser=levels if opened.kind == "ome-zarr" else None,
+    )
 
 
 def coarser_levels(location: Location, series: Series | None = None) -> list[Source]:
@@ -272,7 +278,6 @@ def _source_of_level_0(
         series=image.label,
         list_images=partial(_list_store_images, root, uri),
         notes=image.notes,
-        is_multiscale=True,
     )
     return with_ome_metadata(opened, image.multiscale, level)
 

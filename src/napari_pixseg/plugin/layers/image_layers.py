@@ -16,7 +16,6 @@ from napari_pixseg.plugin.layers.image_level import ImageLevel
 from napari_pixseg.plugin.layers.preview_level import PreviewLevel, PreviewPixels
 from napari_pixseg.plugin.layers.strided_image import StridedImage, virtual_levels
 from napari_pixseg.sources.image import Image, open_image
-from napari_pixseg.sources.location import locate
 from napari_pixseg.sources.open import open_source
 from napari_pixseg.sources.source import Source
 
@@ -177,7 +176,7 @@ def image_layer_of_path(path: str) -> LayerData:
     InputNotFound, NotAnImage, ParameterError
     """
     first = open_image(path)
-    images = [first, *_open_coarser_levels(path, first)]
+    images = [first, *_open_coarser_levels(first)]
     levels = [ImageLevel(level) for level in levels_of(images)]
     axes = first.own_axes
     source = first.source
@@ -198,15 +197,11 @@ def image_layer_of_path(path: str) -> LayerData:
     return (levels if len(levels) > 1 else levels[0]), options, "image"
 
 
-def _open_coarser_levels(path: str, first: Image) -> list[Image]:
-    """Open the coarser levels that the metadata of an OME-Zarr list."""
-    if not first.source.is_multiscale:
-        return []
-    # zarr is slow to load, and the widget starts without it.
-    from napari_pixseg.sources.zarr_store import coarser_levels
-
-    levels = coarser_levels(locate(path), first.source.series)
-    return [open_image(source, first.axes) for source in levels]
+def _open_coarser_levels(first: Image) -> list[Image]:
+    """Open the coarser levels that are stored beside an image."""
+    levels = first.source.open_coarser
+    sources = [] if levels is None else levels()
+    return [open_image(source, first.axes) for source in sources]
 
 
 def known_unit(name: str | None) -> str:

@@ -1,0 +1,1 @@
+"""Files that other libraries read: those of microscopes through bioio, slides through OpenSlide."""

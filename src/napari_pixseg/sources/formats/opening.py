@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.sources.formats.kinds import CZI_LIBRARY, SLIDE_LIBRARY, FileKind
@@ -26,31 +28,19 @@ def open_kind(location: Location, kind: FileKind, series: Series | None) -> Sour
             f"{location.shown} is a {kind.name} file, which can be read from a disk only: copy it "
             "to one."
         )
-    needed = (
-        (kind.library,)
-        if kind.library in (CZI_LIBRARY, SLIDE_LIBRARY)
-        else (
-            _BIOIO,
-            kind.library,
-        )
-    )
-    if not _has_libraries(*needed):
+    is_single = kind.library in (CZI_LIBRARY, SLIDE_LIBRARY)
+    if not _has_libraries(*(() if is_single else (_BIOIO,)), kind.library):
         raise NotAnImage(
             f"{location.shown} is a {kind.name} file, which needs a package that is not installed: "
             f"{kind.remedy}."
         )
-    # Each kind pays for loading its own library only.
     if kind.library == SLIDE_LIBRARY:
-        from napari_pixseg.sources.formats import slides
-
-        return slides.open_slide(location, kind, series)
-    if kind.library == CZI_LIBRARY:
-        from napari_pixseg.sources.formats import zeiss
-
-        return zeiss.open_czi(location, kind, series)
-    from napari_pixseg.sources.formats import microscopes
-
-    return microscopes.open_scene(location, kind, series)
+        source: Source = _load_module("slides").open_slide(location, kind, series)
+    elif kind.library == CZI_LIBRARY:
+        source = _load_module("zeiss").open_czi(location, kind, series)
+    else:
+        source = _load_module("microscopes").open_scene(location, kind, series)
+    return source
 
 
 def open_otherwise(
@@ -77,17 +67,17 @@ def open_otherwise(
 
 
 def _find_kind(location: Location, is_tiff: bool) -> FileKind | None:
-    if _has_libraries(SLIDE_LIBRARY):
-        from napari_pixseg.sources.formats import slides
-
-        if slides.is_slide(location):
-            return FileKind("slide", SLIDE_LIBRARY)
+    if _has_libraries(SLIDE_LIBRARY) and _load_module("slides").is_slide(location):
+        return FileKind("slide", SLIDE_LIBRARY)
     if not is_tiff and _has_libraries(_BIOIO):
-        from napari_pixseg.sources.formats import microscopes
-
-        reader = microscopes.find_reader(location)
+        reader: str | None = _load_module("microscopes").find_reader(location)
         return FileKind("microscope's", reader) if reader else None
     return None
+
+
+def _load_module(name: str) -> ModuleType:
+    """Load a module beside this one, which loads a library that may be missing."""
+    return import_module(f"{__package__}.{name}")
 
 
 def _has_libraries(*names: str) -> bool:

@@ -82,7 +82,8 @@ def open_slide(location: Location, kind: FileKind, series: Series | None) -> Sou
             is_in_memory=bool(name),
         )
         sizes = () if name else slide.level_dimensions[1:]
-        return replace(source, open_coarser=partial(_coarser_slides, source, sizes))
+        levels = partial(_coarser_slides, source, sizes) if sizes else None
+        return replace(source, open_coarser=levels)
 
 
 def list_pictures(location: Location) -> list[StoredImage]:

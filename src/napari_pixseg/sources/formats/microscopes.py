@@ -7,8 +7,6 @@ from functools import partial
 from importlib import import_module
 
 import numpy as np
-from bioio import BioImage
-from bioio.plugins import get_plugins
 
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Index, Samples
@@ -26,6 +24,13 @@ from napari_pixseg.sources.library_remarks import gathered_warnings
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.source import Source
 
+try:
+    import bioio
+    import bioio.plugins
+except ImportError:
+    # What opens a file looks for the library first.
+    bioio = None
+
 # What bioio calls its dimensions.
 _LETTERS = {"T": "t", "C": "c", "Z": "z", "Y": "y", "X": "x", "S": "c"}
 
@@ -36,7 +41,7 @@ _MOST_LISTED = 100
 def find_reader(location: Location) -> str | None:
     """Return the module of an installed reader that takes files with this ending."""
     name = location.name.lower()
-    for ending, plugins in get_plugins(use_cache=True).items():
+    for ending, plugins in bioio.plugins.get_plugins(use_cache=True).items():
         if ending and name.endswith(ending):
             return str(plugins[0].entrypoint.value)
     return None
@@ -134,12 +139,12 @@ class SceneArray(FileArray[DecodedBlocks]):
         return opened.read(tuple(stored))
 
 
-def _open_image(location: Location, library: str) -> BioImage:
+def _open_image(location: Location, library: str) -> bioio.BioImage:
     # The reader is named: names of files may have any ending.
-    return BioImage(location.address, reader=import_module(library).Reader)
+    return bioio.BioImage(location.address, reader=import_module(library).Reader)
 
 
-def _kept_dimensions(image: BioImage, location: Location) -> tuple[tuple[int, ...], str]:
+def _kept_dimensions(image: bioio.BioImage, location: Location) -> tuple[tuple[int, ...], str]:
     long = _long_dimensions(image)
     unknown = [name for name in long if name not in _LETTERS]
     if unknown:
@@ -156,12 +161,12 @@ def _kept_dimensions(image: BioImage, location: Location) -> tuple[tuple[int, ..
     return kept, "".join(_LETTERS[name] for name in long)
 
 
-def _long_dimensions(image: BioImage) -> dict[str, int]:
+def _long_dimensions(image: bioio.BioImage) -> dict[str, int]:
     lengths = zip(image.dims.order, image.shape, strict=True)
     return {name: length for name, length in lengths if length > 1 or name in "YX"}
 
 
-def _describe_scene(image: BioImage, number: int) -> StoredImage:
+def _describe_scene(image: bioio.BioImage, number: int) -> StoredImage:
     image.set_scene(number)
     sizes = image.physical_pixel_sizes
     found = {axis: getattr(sizes, axis.upper()) for axis in "zyx"}

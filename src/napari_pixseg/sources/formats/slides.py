@@ -9,8 +9,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import openslide
-from openslide import OpenSlide
 from PIL import Image as Pillow
 
 from napari_pixseg.errors import NotAnImage
@@ -20,6 +18,12 @@ from napari_pixseg.sources.image_choice import Series, StoredImage, describe_cho
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.source import Source
+
+try:
+    import openslide
+except ImportError:
+    # What opens a file looks for the library first.
+    openslide = None
 
 # What it takes for a slide though it is any TIFF with tiles, which was refused for a reason.
 _NO_SLIDE = (None, "generic-tiff")
@@ -32,7 +36,7 @@ _USUAL_TILE = 512
 
 def is_slide(location: Location) -> bool:
     """Whether OpenSlide knows the vendor of a file."""
-    return OpenSlide.detect_format(location.address) not in _NO_SLIDE
+    return openslide.OpenSlide.detect_format(location.address) not in _NO_SLIDE
 
 
 def open_slide(location: Location, kind: FileKind, series: Series | None) -> Source:
@@ -53,7 +57,7 @@ def open_slide(location: Location, kind: FileKind, series: Series | None) -> Sou
     """
     identity = location.identity()
     try:
-        slide = OpenSlide(location.address)
+        slide = openslide.OpenSlide(location.address)
     except openslide.OpenSlideError as error:
         raise _unreadable_slide(location, kind, error) from None
     with slide:
@@ -88,11 +92,11 @@ def open_slide(location: Location, kind: FileKind, series: Series | None) -> Sou
 
 def list_pictures(location: Location) -> list[StoredImage]:
     """Return the slide and the pictures that belong to it."""
-    with OpenSlide(location.address) as slide:
+    with openslide.OpenSlide(location.address) as slide:
         return _list_pictures(slide)
 
 
-class SlideArray(FileArray[OpenSlide]):
+class SlideArray(FileArray["openslide.OpenSlide"]):
     """A level of a slide, or a picture that belongs to it.
 
     `details` are the name of the picture, empty for the slide itself, and the level.
@@ -102,12 +106,12 @@ class SlideArray(FileArray[OpenSlide]):
         """Return a coarser level of the same slide."""
         return SlideArray(self._location, shape, self.dtype, self._version, ("", level))
 
-    def _open_file(self) -> OpenSlide:
-        slide = OpenSlide(self._location.address)
+    def _open_file(self) -> openslide.OpenSlide:
+        slide = openslide.OpenSlide(self._location.address)
         weakref.finalize(self, slide.close)
         return slide
 
-    def _read_pixels(self, opened: OpenSlide, key: Key) -> Samples:
+    def _read_pixels(self, opened: openslide.OpenSlide, key: Key) -> Samples:
         name, level = self._details
         if name:
             picture = opened.associated_images[name]
@@ -131,13 +135,13 @@ def _coarser_slides(source: Source, sizes: Sequence[tuple[int, int]]) -> list[So
     return levels
 
 
-def _over_background(picture: Pillow.Image, slide: OpenSlide) -> Samples:
+def _over_background(picture: Pillow.Image, slide: openslide.OpenSlide) -> Samples:
     color = slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, _WHITE)
     background = Pillow.new("RGBA", picture.size, f"#{color}")
     return np.asarray(Pillow.alpha_composite(background, picture).convert("RGB"))
 
 
-def _list_pictures(slide: OpenSlide) -> list[StoredImage]:
+def _list_pictures(slide: openslide.OpenSlide) -> list[StoredImage]:
     width, height = slide.dimensions
     sizes = {axis: _float_of(slide, f"openslide.mpp-{axis}") for axis in "yx"}
     scale = {axis: size for axis, size in sizes.items() if math.isfinite(size) and size > 0}
@@ -147,7 +151,7 @@ def _list_pictures(slide: OpenSlide) -> list[StoredImage]:
     return images
 
 
-def _tile_of(slide: OpenSlide, level: int) -> tuple[int, int]:
+def _tile_of(slide: openslide.OpenSlide, level: int) -> tuple[int, int]:
     sides = [
         _float_of(slide, f"openslide.level[{level}].tile-{side}") for side in ("height", "width")
     ]
@@ -155,7 +159,7 @@ def _tile_of(slide: OpenSlide, level: int) -> tuple[int, int]:
     return height, width
 
 
-def _float_of(slide: OpenSlide, name: str) -> float:
+def _float_of(slide: openslide.OpenSlide, name: str) -> float:
     try:
         return float(slide.properties.get(name, "nan"))
     except ValueError:

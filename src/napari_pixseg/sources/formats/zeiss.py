@@ -14,7 +14,6 @@ from operator import add
 from xml.etree import ElementTree
 
 import numpy as np
-from pylibCZIrw import czi
 
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Samples, shape_of, split_key
@@ -29,6 +28,12 @@ from napari_pixseg.sources.image_choice import (
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.source import Source
+
+try:
+    from pylibCZIrw import czi
+except ImportError:
+    # What opens a file looks for the library first.
+    czi = None
 
 # What the library calls its samples; it gives colors in the order blue, green, red.
 _TYPES = {"Gray8": "u1", "Gray16": "u2", "Gray32Float": "f4"}
@@ -145,7 +150,7 @@ def list_scenes(location: Location) -> list[StoredImage]:
         return _describe_scenes(document)
 
 
-class CziArray(FileArray[czi.CziReader]):
+class CziArray(FileArray["czi.CziReader"]):
     """A scene of a CZI file; `details` are its :class:`ScenePlace`."""
 
     @property

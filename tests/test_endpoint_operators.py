@@ -16,6 +16,7 @@ from test_endpoint_faults import refused, started, write
 from test_endpoint_load import going_away, inside
 from test_endpoint_workers import endless_jpeg, handlers
 
+from napari_pixseg.endpoint import rate_limit
 from napari_pixseg.endpoint.option_texts import parse_duration, parse_rate, parse_size
 from napari_pixseg.endpoint.rate_limit import Rate, RateLimiter
 from napari_pixseg.endpoint.result_expiry import ResultExpiry
@@ -191,6 +192,21 @@ def test_tokens_come_back_evenly():
     limiter.count_request("a")
     with pytest.raises(RateExceeded):
         limiter.count_request("a")
+
+
+def test_nobody_who_asks_on_begins_anew_however_many_others_come(monkeypatch):
+    monkeypatch.setattr(rate_limit, "_MOST_BUCKETS", 100)
+    now = [0.0]
+    limiter = RateLimiter(Rate(2, 3600), lambda: now[0])
+    for _ in range(2):
+        limiter.count_request("active")
+    for stranger in range(1000):
+        now[0] += 0.01
+        limiter.count_request(stranger)
+        if stranger % 50 == 0:
+            with pytest.raises(RateExceeded):
+                limiter.count_request("active")
+    assert len(limiter._buckets) == 100
 
 
 def test_options_with_units():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from napari_pixseg.errors import RateExceeded
 
-# All buckets are forgotten once there are so many; with keys there are few.
+# Without keys there is a bucket for each address. The one that was used longest ago is forgotten
+# once there are so many.
 _MOST_BUCKETS = 10_000
 
 
@@ -49,8 +51,8 @@ class RateLimiter:
     def __init__(self, rate: Rate | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._clock = clock
-        # Of each key: how many tokens there were, and when.
-        self._buckets: dict[object, tuple[float, float]] = {}
+        # Of each key: how many tokens there were, and when. What was used last is at the end.
+        self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     def count_request(self, holder: object) -> None:
         """Take a token.
@@ -71,10 +73,16 @@ class RateLimiter:
         tokens, before = self._buckets.get(holder, (most, now))
         tokens = min(most, tokens + (now - before) * most / self._rate.seconds)
         if tokens < 1:
+            # Who goes on asking is not forgotten, and so does not begin anew.
+            self._keep_bucket(holder, tokens, now)
             raise RateExceeded(
                 f"This key may be used {self._rate.requests} times in {self._rate.seconds:g} s; "
                 f"try again in {self._rate.pause} s."
             )
-        if len(self._buckets) >= _MOST_BUCKETS:
-            self._buckets.clear()
-        self._buckets[holder] = (tokens - 1, now)
+        self._keep_bucket(holder, tokens - 1, now)
+
+    def _keep_bucket(self, holder: object, tokens: float, now: float) -> None:
+        self._buckets[holder] = (tokens, now)
+        self._buckets.move_to_end(holder)
+        if len(self._buckets) > _MOST_BUCKETS:
+            self._buckets.popitem(last=False)

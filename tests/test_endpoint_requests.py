@@ -1,4 +1,4 @@
-"""Requests byte for byte in form as clients make them: curl, PHP, requests, Node's fetch."""
+"""Requests byte for byte in form as clients make them: curl, PHP, requests, Node, Java."""
 
 import gzip
 import json
@@ -381,4 +381,95 @@ def test_fetch_of_node(server, photo, url):
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     wanted = ["200 image/png"] * 4 + ["401 application/json"]
+    assert done.stdout.splitlines() == wanted, done.stdout + done.stderr
+
+
+JAVA = r"""
+import java.io.*;
+import java.net.*;
+import java.net.http.*;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.*;
+
+public class Client {
+  static final String CRLF = "\r\n", LINE = "----" + Long.toHexString(0x1234abcd);
+
+  // As samples have it: a writer for the heads, the bytes of the file, and a writer again.
+  static byte[] form(Path file, String... fields) throws IOException {
+    ByteArrayOutputStream out = new ByteArrayOutputStream();
+    PrintWriter writer = new PrintWriter(new OutputStreamWriter(out, StandardCharsets.UTF_8), true);
+    for (int i = 0; i < fields.length; i += 2) {
+      writer.append("--" + LINE).append(CRLF);
+      writer.append("Content-Disposition: form-data; name=\"" + fields[i] + "\"").append(CRLF);
+      writer.append("Content-Type: text/plain; charset=UTF-8").append(CRLF).append(CRLF);
+      writer.append(fields[i + 1]).append(CRLF).flush();
+    }
+    writer.append("--" + LINE).append(CRLF);
+    writer.append("Content-Disposition: form-data; name=\"file\"; filename=\"");
+    writer.append(file.getFileName() + "\"").append(CRLF);
+    writer.append("Content-Type: " + URLConnection.guessContentTypeFromName("" + file));
+    writer.append(CRLF + "Content-Transfer-Encoding: binary" + CRLF + CRLF).flush();
+    out.write(Files.readAllBytes(file));
+    writer.append(CRLF).flush();
+    writer.append("--" + LINE + "--").append(CRLF).flush();
+    return out.toByteArray();
+  }
+
+  static String send(String url, String key, String type, byte[] body, boolean isChunked)
+      throws IOException {
+    HttpURLConnection line = (HttpURLConnection) new URL(url).openConnection();
+    line.setDoOutput(true);
+    line.setUseCaches(false);
+    line.setRequestMethod("POST");
+    if (key != null) line.setRequestProperty("WWW-Authenticate", key);
+    line.setRequestProperty("Content-Type", type);
+    if (isChunked) line.setChunkedStreamingMode(512);
+    try (OutputStream out = line.getOutputStream()) { out.write(body); }
+    int status = line.getResponseCode();
+    InputStream in = status < 400 ? line.getInputStream() : line.getErrorStream();
+    byte[] answer = in.readAllBytes();
+    System.out.println(status + " " + line.getContentType());
+    return new String(answer, StandardCharsets.ISO_8859_1);
+  }
+
+  public static void main(String[] given) throws Exception {
+    String base = given[0], key = given[1], img = given[3];
+    Path file = Path.of(given[2]);
+    String multipart = "multipart/form-data; boundary=" + LINE, json = "application/json";
+    byte[] upload = form(file, "ct", "2", "blob", String.valueOf(true));
+    send(base + "/segment", key, multipart, upload, false);
+    send(base + "/segment", key, multipart, upload, true);
+    String values = "{\"img\": \"%s\", \"ct\": 2.0, \"cs\": 13, \"blob\": true, \"key\": \"%s\"}";
+    byte[] text = String.format(values, img, key).getBytes(StandardCharsets.UTF_8);
+    send(base + "/segment", null, json, text, false);
+    String stored = send(base + "/store", key, multipart, form(file, "comment", "Java"), false);
+    String link = stored.replaceAll(".*\"link\": ?\"([^\"]+)\".*", "$1");
+    text = String.format(values, link, key).getBytes(StandardCharsets.UTF_8);
+    send(base + "/segment", null, json, text, false);
+    send(base + "/segment", "wrong", multipart, upload, false);
+    send(base + "/segment", null, multipart, upload, false);
+    // The newer client asks to go on with HTTP/2.
+    HttpRequest request = HttpRequest.newBuilder(URI.create(base + "/segment"))
+        .header("Content-Type", multipart).header("WWW-Authenticate", key)
+        .POST(HttpRequest.BodyPublishers.ofByteArray(upload)).build();
+    HttpResponse<byte[]> answer =
+        HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofByteArray());
+    String kind = answer.headers().firstValue("content-type").get();
+    System.out.println(answer.statusCode() + " " + kind);
+  }
+}
+"""
+
+
+def test_both_http_clients_of_java(server, photo, url, tmp_path):
+    if shutil.which("java") is None or shutil.which("javac") is None:
+        pytest.skip("NOT TESTED: java or javac is not installed")
+    program = tmp_path / "Client.java"
+    program.write_text(JAVA)
+    done = subprocess.run(
+        ["java", "-XX:TieredStopAtLevel=1", str(program), server.url, KEY, str(photo), url],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    picture, told = "200 image/png", "application/json"
+    wanted = [picture] * 3 + [f"200 {told}", picture] + [f"401 {told}"] * 2 + [picture]
     assert done.stdout.splitlines() == wanted, done.stdout + done.stderr

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,6 +18,10 @@ from PIL import Image
 from test_endpoint_load import going_away, inside, left
 
 from napari_pixseg import segment
+from napari_pixseg.endpoint import worker_pool
+from napari_pixseg.endpoint.segment_job import ImageJob, _decode_once
+from napari_pixseg.endpoint.untrusted_image import open_received
+from napari_pixseg.errors import Unavailable
 
 PNG = encoded(scene(1))
 
@@ -80,13 +85,31 @@ def test_a_decoder_that_takes_too_long_is_killed_and_others_are_served(tmp_path)
         assert server.post(PNG).status == 200
 
 
+def test_a_process_that_begins_slowly_takes_no_time_from_its_image(tmp_path, monkeypatch):
+    program = worker_pool._PROGRAM
+    monkeypatch.setattr(worker_pool, "_PROGRAM", f"import time; time.sleep(1.5)\n{program}")
+    Path(tmp_path, "image").write_bytes(PNG)
+    job = ImageJob(str(tmp_path / "image"), "", 10_000)
+    pool = worker_pool.WorkerPool(1, 10_000, seconds=1.4)
+    try:
+        assert pool.run_job(job, threading.Event()).status == 200
+    finally:
+        pool.close()
+    monkeypatch.setattr(worker_pool, "_PROGRAM", "raise SystemExit")
+    pool = worker_pool.WorkerPool(1, 10_000, seconds=9)
+    with pytest.raises(Unavailable, match="too busy"):
+        pool.run_job(job, threading.Event())
+    pool.close()
+
+
 def test_leaving_ends_the_process_that_decodes(tmp_path):
     body, kind = form({"blob": "true"}, endless_jpeg(4000))
     with serving(storage=str(tmp_path), seconds=60, jobs=1) as server:
         assert server.post(PNG).status == 200
         (worker,) = workers(server)
+        before = worker.cpu_times().user
         line = going_away(server, body, kind)
-        until(lambda: worker.cpu_times().user > 0.5 and inside(server) == 1)
+        until(lambda: worker.cpu_times().user > before + 0.3)
         line.close()
         until(lambda: not worker.is_running())
         until(lambda: inside(server) == 0 and left(server) == [])
@@ -99,9 +122,10 @@ def test_a_worker_that_dies_is_replaced_and_its_picture_refused(tmp_path):
         body = endless_jpeg(4000)
         answers = []
         client = threading.Thread(target=lambda: answers.append(server.post(body)))
-        client.start()
         (worker,) = workers(server)
-        until(lambda: inside(server) == 1 and worker.cpu_times().user > 1.0)
+        before = worker.cpu_times().user
+        client.start()
+        until(lambda: worker.cpu_times().user > before + 0.3)
         worker.kill()
         client.join()
         refused(answers[0], 422, "save it again")
@@ -138,15 +162,29 @@ def test_workers_end_with_their_server_even_if_it_is_killed(tmp_path):
 
 
 def test_a_worker_is_used_again_and_gives_the_same_to_the_last_bit(tmp_path):
+    """Also for TIFFs, whose parts Dask would read, and for regions, which it would stitch."""
     with serving(storage=str(tmp_path), jobs=1) as server:
         pids = set()
-        for seed in range(5):
+        for seed, kind in enumerate(("PNG", "TIFF", "PNG", "TIFF", "PNG")):
             picture = scene(seed, (60, 70))
-            answer = server.post(encoded(picture), blob="true", ct=0.5)
-            assert np.array_equal(answer.pixels, segment(picture, ct=0.5).recolored.compute())
-            pids.update(one.pid for one in workers(server))
+            wanted = segment(picture, ct=0.5, denoise=seed % 2, min_size=3)
+            for output in ("recolored", "classes", "regions"):
+                answer = server.post(encoded(picture, kind), blob="true", ct=0.5, min_size=3,
+                                     denoise=seed % 2, outputs=output)  # fmt: skip
+                assert np.array_equal(answer.pixels, getattr(wanted, output).compute())
+                pids.update(one.pid for one in workers(server))
         assert len(pids) == 1
         assert os.getpid() not in pids
+
+
+def test_a_tiff_of_huge_samples_is_read_in_parts(tmp_path):
+    """Decoded at once, it would take more memory than its worker has."""
+    pixels = np.repeat(scene(1, (64, 64)).astype(np.float64)[..., :1], 5, axis=2)
+    path = tmp_path / "image"
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(32, 32))
+    source = open_received(path, None, 64 * 64)
+    assert not _decode_once(source, 64 * 64).is_in_memory
+    assert _decode_once(source, 3 * 64 * 64).is_in_memory
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from napari_pixseg.regions.regions import Relabel, lazy_dtype, smallest_dtype
 from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.seams import sum_up
 from napari_pixseg.regions.tile_components import TileComponents
+from napari_pixseg.regions.whole_map import label_whole_map
 
 AXES = ("yx", "yx", "zyx", "zyx", "tyx", "tzyx", "tzyx", "xy", "xyz", "zxy", "xty", "ztyx")
 LENGTHS = {
@@ -608,3 +609,14 @@ def test_negative_numbers_are_no_classes(dtype, background):
     class_map = np.array([[1, 2, -7, -7]], dtype)
     with pytest.raises(NotAnImage, match=r"holds -7, .* give each class a positive number"):
         label_regions(class_map, background=background).compute()
+
+
+@pytest.mark.parametrize("min_size", [0, 2, 5])
+@pytest.mark.parametrize("background", [(), (2,)])
+@pytest.mark.parametrize(("axes", "shape"), [("yx", (40, 30)), ("tzyx", (2, 3, 9, 8))])
+def test_a_map_without_tiles_has_the_same_regions(axes, shape, background, min_size):
+    class_map = np.random.default_rng(min_size).integers(0, 4, shape).astype(np.uint8)
+    for connectivity in (1, 2):
+        found = label_whole_map(class_map, axes, Rules(connectivity, background, min_size))
+        wanted = whole_regions(class_map, axes, connectivity, background, min_size)
+        assert np.array_equal(found, wanted)

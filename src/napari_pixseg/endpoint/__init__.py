@@ -2,3 +2,6 @@
 
 # Named here because both the command line, which must stay light, and the client command use it.
 KEY_VARIABLE = "NAPARI_PIXSEG_KEY"
+
+# What the picture of an answer shows. The original API knows the first.
+OUTPUTS = ("recolored", "classes", "regions")

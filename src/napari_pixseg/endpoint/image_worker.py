@@ -1,6 +1,7 @@
 """A process that decodes pictures of strangers, within limits of memory and time.
 
-The server starts it with pipes: a line of JSON comes in for each job, and one goes out. What goes
+The server starts it with pipes: it says that it is ready, then a line of JSON comes in for each
+job, and one goes out. What goes
 wrong in a decoder goes wrong here, and the server ends this process when it takes too long.
 """
 
@@ -56,6 +57,9 @@ def serve_jobs(max_pixels: int, seconds: float) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     limit_memory(_LEAST_BYTES + _BYTES_PER_PIXEL * max_pixels)
+    # The time of a job begins now.
+    answers.write(b"ready\n")
+    answers.flush()
     for line in sys.stdin.buffer:
         _set_alarm(seconds + 5)
         is_worn = _answer_job(line, answers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from napari_pixseg import __version__
+from napari_pixseg.endpoint import OUTPUTS
 from napari_pixseg.endpoint.request_parameters import (
     FALSE,
     MOST_OF_COMMENT,
@@ -12,7 +13,6 @@ from napari_pixseg.endpoint.request_parameters import (
     pattern_of,
     served_parameters,
 )
-from napari_pixseg.endpoint.segment_job import OUTPUTS
 from napari_pixseg.parameter_kinds import Choice, Kind, Number, NumberedChoice, WholeNumber
 from napari_pixseg.parameter_sequences import AxisLetters, Intervals, WholeNumbers
 from napari_pixseg.parameters import ParameterInfo, Parameters

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from napari_pixseg.endpoint.segment_job import OUTPUTS
+from napari_pixseg.endpoint import OUTPUTS
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.parameter_kinds import Kind, Number, NumberedChoice, WholeNumber
 from napari_pixseg.parameter_sequences import WholeNumbers

@@ -6,13 +6,15 @@ Jobs run in processes of their own, so what they are asked for and what they say
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PillowImage
 
 from napari_pixseg.classification.tile import Tile
+from napari_pixseg.endpoint import OUTPUTS
 from napari_pixseg.endpoint.untrusted_image import open_received
 from napari_pixseg.errors import TooLarge
 from napari_pixseg.execution.progress import RunMonitor
@@ -20,14 +22,17 @@ from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.export.manifest import JsonObject, Manifest, new_id, utc_now
 from napari_pixseg.export.manifest_details import decided_details, initial_details
 from napari_pixseg.parameters import Parameters
+from napari_pixseg.regions.rules import resolve_rules
+from napari_pixseg.regions.whole_map import label_whole_map
 from napari_pixseg.segmentation import Segmentation, open_segmentation
-from napari_pixseg.slices import Samples
+from napari_pixseg.slices import Samples, whole_box
+from napari_pixseg.sources.damage import read_box
 from napari_pixseg.sources.source import Source
 
-# What the picture of an answer shows. The original API knows the first.
-OUTPUTS = ("recolored", "classes", "regions")
 # As many numbers as a PNG of 16 bits can hold.
 _MOST_NUMBERS = (1 << 16) - 1
+# Samples that are decoded at once; the limit of memory leaves room for them.
+_BYTES_PER_PIXEL = 16
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,27 @@ def run_image_job(job: ImageJob) -> Manifest:
     source = open_received(Path(job.image), job.uri, job.max_pixels)
     if not job.picture:
         return _check_image(source)
+    source = _decode_once(source, job.max_pixels)
     segmentation = open_segmentation(source, Parameters.from_dict(job.parameters))
     if job.output == "recolored":
         return segmentation.export(job.picture, ("recolored",), blob=True)
     _write_numbers(job.picture, _NUMBERS[job.output](segmentation), job.output)
     return _describe_run(segmentation, job.output)
+
+
+def _decode_once(source: Source, max_pixels: int) -> Source:
+    """Return a TIFF of a usual size with its pixels in memory.
+
+    Read in parts, it would be decoded in both passes, and Dask would be loaded for its tiles. That
+    takes longer than the image, and a process with Dask is not used again.
+    """
+    pixels = source.array
+    if source.is_in_memory or math.prod(pixels.shape) * pixels.dtype.itemsize > (
+        _BYTES_PER_PIXEL * max_pixels
+    ):
+        return source
+    pixels = read_box(source, whole_box(pixels.shape))
+    return replace(source, array=pixels, chunks=None, is_in_memory=True)
 
 
 def _check_image(source: Source) -> Manifest:
@@ -110,7 +131,9 @@ def _class_numbers(segmentation: Segmentation) -> Samples:
 
 
 def _region_numbers(segmentation: Segmentation) -> Samples:
-    return segmentation.compute(("regions",))["regions"]
+    """Return the region of every pixel, without Dask, too."""
+    rules = resolve_rules(segmentation.parameters, segmentation.decision)
+    return label_whole_map(_class_numbers(segmentation), segmentation.image.label_axes, rules)
 
 
 _NUMBERS = {"classes": _class_numbers, "regions": _region_numbers}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,14 @@ from pathlib import Path
 
 import napari_pixseg
 from napari_pixseg.endpoint.segment_job import ImageJob
-from napari_pixseg.errors import Cancelled, CorruptInput, PixsegError, TooLarge, error_of
+from napari_pixseg.errors import (
+    Cancelled,
+    CorruptInput,
+    PixsegError,
+    TooLarge,
+    Unavailable,
+    error_of,
+)
 from napari_pixseg.export.manifest import JsonObject, Manifest
 
 # The package may be found by a path that only the server was given.
@@ -23,6 +31,7 @@ sys.path.append(sys.argv[1])
 from napari_pixseg.endpoint.image_worker import serve_jobs
 serve_jobs(int(sys.argv[2]), float(sys.argv[3]))
 """
+_SECONDS_TO_START = 60.0
 _SECONDS_TO_END = 5.0
 _CHECK_SECONDS = 0.1
 
@@ -76,16 +85,21 @@ class WorkerPool:
         PixsegError
             As the job raises it.
         """
-        end = time.monotonic() + self._seconds
-        worker = self._take_worker(cancel, end)
+        worker = self._take_worker()
         is_reusable = False
+        said = None
         try:
-            said = worker.exchange(job.to_json())
+            # On a busy machine a process may begin slowly, which is no fault of the image.
+            self._set_end(worker, cancel, _SECONDS_TO_START)
+            has_begun = worker.wait_until_ready()
+            end = self._set_end(worker, cancel, self._seconds)
+            if has_begun:
+                said = worker.exchange(job.to_json())
             is_reusable = said is not None and not said["is_worn"]
         finally:
             self._give_back(worker, is_reusable)
         if said is None:
-            raise self._explain_end(cancel, time.monotonic() > end)
+            raise self._explain_end(cancel, has_begun, time.monotonic() > end)
         return _read_answer(said)
 
     def start_worker(self) -> None:
@@ -119,14 +133,21 @@ class WorkerPool:
                     if cancel.is_set() or time.monotonic() > end:
                         worker.kill()
 
-    def _take_worker(self, cancel: threading.Event, end: float) -> _Worker:
+    def _take_worker(self) -> _Worker:
         with self._lock:
             if self._watcher.ident is None:
                 self._watcher.start()
             worker = self._idle.pop() if self._idle else _Worker(self._limits)
-            self._working[worker] = (cancel, end)
+            self._working[worker] = (threading.Event(), math.inf)
         self.start_worker()
         return worker
+
+    def _set_end(self, worker: _Worker, cancel: threading.Event, seconds: float) -> float:
+        """Let the watcher kill a worker in so many seconds, or when its job is cancelled."""
+        end = time.monotonic() + seconds
+        with self._lock:
+            self._working[worker] = (cancel, end)
+        return end
 
     def _give_back(self, worker: _Worker, is_reusable: bool) -> None:
         with self._lock:
@@ -137,9 +158,11 @@ class WorkerPool:
         worker.end()
         self.start_worker()
 
-    def _explain_end(self, cancel: threading.Event, is_late: bool) -> PixsegError:
+    def _explain_end(self, cancel: threading.Event, has_begun: bool, is_late: bool) -> PixsegError:
         if cancel.is_set():
             return Cancelled("The client went away.")
+        if not has_begun:
+            return Unavailable("The server is too busy to begin; try again in a few seconds.")
         if is_late:
             return TooLarge(
                 f"The image takes more than {self._seconds:g} s to segment here; send a smaller "
@@ -162,6 +185,17 @@ class _Worker:
             start_new_session=True,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
+        self._is_ready = False
+
+    def wait_until_ready(self) -> bool:
+        """Wait until the process takes jobs; return whether it does."""
+        assert self.process.stdout is not None
+        if not self._is_ready:
+            try:
+                self._is_ready = bool(self.process.stdout.readline())
+            except (OSError, ValueError):
+                return False
+        return self._is_ready
 
     def exchange(self, line: str) -> JsonObject | None:
         """Send a job, and return what the worker says; None if it ended."""

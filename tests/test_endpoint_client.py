@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from napari_pixseg.errors import (
     Unavailable,
     error_of,
 )
+from napari_pixseg.parameters import Parameters
 
 PICTURE = scene(1)
 PNG = encoded(PICTURE)
@@ -175,6 +177,40 @@ def test_what_is_sent_is_the_documented_contract():
     assert headers["Content-Type"].startswith("multipart/form-data; boundary=")
     assert KEY.encode() not in content
     assert b'name="cs"\r\n\r\n11\r\n' in content
+    assert b'name="file"; filename=' in content
+    # A server that knows nothing else is asked for nothing else.
+    assert {*re.findall(rb'name="(\w+)"', content)} == {b"ct", b"cs", b"st", b"blob", b"file"}
+
+
+@pytest.mark.parametrize("blob", [True, False])
+def test_whatever_our_server_has_beyond_the_original_the_client_offers(endpoint, blob):
+    values = {"semantics": "documented", "denoise": 1, "background": (1, 2), "min_size": 4}
+    assert set(values) == {*Parameters.names_where(is_extension=True)}
+    wanted = segment(PICTURE, ct=0.5, **values)
+    for output in ("recolored", "classes", "regions"):
+        got = endpoint.segment(PICTURE, 0.5, blob=blob, outputs=output, **values)
+        picture = got if blob else endpoint.download(got.link)
+        assert np.array_equal(pixels_of(picture), getattr(wanted, output).compute())
+    exact = endpoint.segment(PICTURE, 200, blob=True, semantics="imagemagick6")
+    assert np.array_equal(pixels_of(exact), segment(PICTURE, 200, semantics="imagemagick6")
+                          .recolored.compute())  # fmt: skip
+    for wrong, words in (({"window": "dtype"}, "no parameter 'window'"), ({"x": 1}, "has ct, cs"),
+                         ({"outputs": "all"}, "recolored, classes, regions"),
+                         ({"denoise": 33}, "denoise = 33")):  # fmt: skip
+        with pytest.raises(ParameterError, match=words):
+            Endpoint("http://127.0.0.1:9").segment(PICTURE, **wrong)
+
+
+def test_a_stored_image_is_segmented_by_its_link(server, endpoint, tmp_path):
+    stored = endpoint.store(PICTURE, "of a test")
+    assert endpoint.download(stored.link) == PNG
+    got = endpoint.segment(stored.link, 0.5, blob=True, outputs="classes")
+    assert np.array_equal(pixels_of(got), segment(PICTURE, ct=0.5).classes.compute())
+    for kind, img, comment in ((ParameterError, stored.link, ""), (ParameterError, PNG, "x" * 1001),
+                               (NotAnImage, b"<svg/>", "")):  # fmt: skip
+        with pytest.raises(kind):
+            endpoint.store(img, comment)
+    assert Endpoint(f"{server.url}/segment", KEY).store(PNG).status == 200
 
 
 @pytest.mark.parametrize(
@@ -238,6 +274,20 @@ def test_segment_at_an_endpoint_writes_the_picture_and_says_the_answer(server, r
     assert np.array_equal(pixels_of((tmp_path / "out.png").read_bytes()), wanted)
 
 
+def test_the_command_offers_what_our_server_has_beyond_the_original(server, run, tmp_path):
+    there = ("--endpoint", server.url, "--key-file", "key", "--ct", "0.5", "--outputs", "regions",
+             "--min-size", "4", "--background", "1,2", "--denoise", "1")  # fmt: skip
+    code, answer = run("segment", "in.png", "out.png", *there, "--store")
+    assert code == 0
+    wanted = segment(PICTURE, ct=0.5, min_size=4, background=(1, 2), denoise=1).regions.compute()
+    assert np.array_equal(pixels_of((tmp_path / "out.png").read_bytes()), wanted)
+    stored = answer["details"]["stored"]
+    assert urlopen(stored).read() == PNG
+    code, again = run("segment", stored, "again.png", *there, "--blob")
+    assert (code, again["details"]) == (0, {})
+    assert np.array_equal(pixels_of((tmp_path / "again.png").read_bytes()), wanted)
+
+
 def test_the_key_may_be_in_the_environment_and_a_blob_is_written_alone(server, run, monkeypatch,
                                                                       tmp_path):  # fmt: skip
     monkeypatch.setenv("NAPARI_PIXSEG_KEY", KEY)
@@ -249,8 +299,10 @@ def test_the_key_may_be_in_the_environment_and_a_blob_is_written_alone(server, r
 def test_what_an_endpoint_cannot_do_is_refused_before_anything_is_sent(run, tmp_path):
     nowhere = ("--endpoint", "http://127.0.0.1:9")
     for arguments, words in (
-        (("out.png", "--denoise", "2"), "leave out --denoise"),
-        (("out.png", "--min-size", "9"), "leave out --min-size"),
+        (("out.png", "--window", "dtype"), "nothing like --window"),
+        (("out.png", "--on-error", "skip"), "nothing like --on-error"),
+        (("out.png", "--denoise", "33"), "denoise = 33"),
+        (("out.png", "--outputs", "classes,regions"), "one picture"),
         (("out.ome.zarr",), "must end in .png"),
         (("out.png", "--key-file", "none"), "no key file"),
         (("in.png",), "exists already"),
@@ -261,6 +313,8 @@ def test_what_an_endpoint_cannot_do_is_refused_before_anything_is_sent(run, tmp_
         assert code == 1
         assert words in answer["error"]
     assert not (tmp_path / "out.png").exists()
+    for option in (("--store",), ("--key-file", "key")):
+        assert "for an endpoint" in run("segment", "in.png", "out.png", *option)[1]["error"]
     with pytest.raises(OutputConflict):
         raise error_of(409, "x")
 

@@ -157,7 +157,7 @@ def _add_segment(commands: Any) -> None:
     add = parser.add_argument
     _add_parameters(parser, Parameters.descriptions())
     add("--parameters", metavar="MANIFEST", help="start from the parameters of a manifest")
-    add("--outputs", default=_OUTPUTS, help=f"what to write (default {_OUTPUTS})")
+    add("--outputs", help=f"what to write (default {_OUTPUTS})")
     add("--blob", action="store_true", help="write the picture file alone, no JSON beside it")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--resume", action="store_true", help="finish an output that a run left unfinished")
@@ -247,11 +247,9 @@ def _run_segment(options: argparse.Namespace) -> None:
             "Standard output is for the manifest, so that the output needs a path; give one, for "
             "example out.ome.zarr (or ./- for a file of this name)."
         )
-    if options.key_file and not options.endpoint:
-        raise ParameterError(
-            f"--key-file {options.key_file} is for an endpoint; give --endpoint, too, or leave it "
-            "out."
-        )
+    if (options.key_file or options.store) and not options.endpoint:
+        option = f"--key-file {options.key_file}" if options.key_file else "--store"
+        raise ParameterError(f"{option} is for an endpoint; give --endpoint, too, or leave it out.")
     if options.progress == "json":
         _speak_json()
     if options.endpoint:
@@ -272,7 +270,8 @@ def _segment_here(options: argparse.Namespace, display: ProgressDisplay) -> Mani
 
     parameters = _given_parameters(options)
     segmentation = open_segmentation(options.input, parameters, _given_read_options(options))
-    outputs = [name.strip() for name in options.outputs.split(",") if name.strip()]
+    wanted = _OUTPUTS if options.outputs is None else options.outputs
+    outputs = [name.strip() for name in wanted.split(",") if name.strip()]
     with connected(options.scheduler), INTERRUPTION.cancel_run() as cancel:
         return segmentation.export(
             options.output,
@@ -292,8 +291,12 @@ def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
     """Name the options that were given although an endpoint has nothing like them."""
     plain = _make_parser().parse_args(["segment", options.input, options.output])
     given = {name for name, value in vars(options).items() if value != getattr(plain, name)}
-    known = {*Parameters.names_where(is_endpoint=True)}
-    return sorted(given - known - {"blob", "overwrite", "endpoint", "key_file", "progress"})
+    known = {
+        *Parameters.names_where(is_endpoint=True),
+        *Parameters.names_where(is_extension=True),
+        *("blob", "endpoint", "key_file", "outputs", "overwrite", "progress", "store"),
+    }
+    return sorted(given - known)
 
 
 def _run_info(options: argparse.Namespace) -> None:

@@ -80,6 +80,7 @@ def add_endpoint(parser: argparse.ArgumentParser) -> None:
     """Add the options with which ``segment`` uses an endpoint."""
     add = parser.add_argument
     add("--endpoint", metavar="URL", help="segment on this server; OUTPUT is a .png")
+    add("--store", action="store_true", help="keep INPUT on that server, and tell its link")
     add("--key-file", metavar="FILE", help=f"holds the endpoint's key; or set {KEY_VARIABLE}")
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import threading
-import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Literal, overload
 from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
+from napari_pixseg.endpoint import OUTPUTS
 from napari_pixseg.endpoint.cut_connection import cut_when
+from napari_pixseg.endpoint.upload import build_form, read_upload
 from napari_pixseg.errors import (
     Cancelled,
     InputNotFound,
@@ -86,7 +83,9 @@ class Endpoint:
         st: float = ...,
         blob: Literal[False] = ...,
         *,
+        outputs: str = ...,
         cancel: threading.Event | None = ...,
+        **extensions: object,
     ) -> Manifest: ...
 
     @overload
@@ -98,7 +97,9 @@ class Endpoint:
         st: float = ...,
         *,
         blob: Literal[True],
+        outputs: str = ...,
         cancel: threading.Event | None = ...,
+        **extensions: object,
     ) -> bytes: ...
 
     def segment(
@@ -109,7 +110,9 @@ class Endpoint:
         st: float = Parameters.st,
         blob: bool = False,
         *,
+        outputs: str = OUTPUTS[0],
         cancel: threading.Event | None = None,
+        **extensions: object,
     ) -> Manifest | bytes:
         """Segment an image on the server.
 
@@ -122,8 +125,14 @@ class Endpoint:
             As in :func:`napari_pixseg.segment`.
         blob : bool
             Whether to return the picture itself.
+        outputs : {"recolored", "classes", "regions"}
+            What the picture shows: classes in their colors, or for each pixel the number of
+            its class or region. Only servers of this package know it.
         cancel : threading.Event, optional
             When set, the connection is cut, which makes the server stop.
+        **extensions
+            Parameters that :func:`napari_pixseg.segment` has, and of the servers only those of
+            this package, such as ``denoise=2``. What is not given is not sent.
 
         Returns
         -------
@@ -139,21 +148,44 @@ class Endpoint:
         Cancelled
         """
         # Checked here, so that a mistake is found before anything is uploaded.
-        checked = Parameters(ct=ct, cs=cs, st=st)  # type: ignore[arg-type]
-        values = {"ct": checked.ct, "cs": int(checked.cs), "st": checked.st}
-        if isinstance(img, str) and img.lower().startswith(("http://", "https://")):
+        values = _values_to_send({"ct": ct, "cs": cs, "st": st}, extensions, outputs)
+        if isinstance(img, str) and _is_url(img):
             content = json.dumps({"img": img, **values, "blob": blob}).encode()
-            kind, body = self._send_post(content, _JSON, cancel)
+            kind, body = self._send_post("segment", content, _JSON, cancel)
         else:
-            fields = {
-                **{name: str(value) for name, value in values.items()},
-                "blob": str(blob).lower(),
-            }
-            form, form_type = _build_form(fields, *_read_content(img))
-            kind, body = self._send_post(form, form_type, cancel)
+            form = build_form({**values, "blob": str(blob).lower()}, *read_upload(img))
+            kind, body = self._send_post("segment", *form, cancel)
         if kind == _JSON:
             return _parse_manifest(body)
         return body
+
+    def store(
+        self, img: object, comment: str = "", *, cancel: threading.Event | None = None
+    ) -> Manifest:
+        """Keep an image on the server, which :meth:`segment` then takes by its link.
+
+        Parameters
+        ----------
+        img : path, bytes or array
+        comment : str
+            Kept with the image.
+        cancel : threading.Event, optional
+            When set, the connection is cut.
+
+        Returns
+        -------
+        Manifest
+            ``status``, ``link`` and ``id``.
+
+        Raises
+        ------
+        ParameterError, KeyRefused, InputNotFound, TooLarge, NotAnImage, Unavailable, Cancelled
+        """
+        if isinstance(img, str) and _is_url(img):
+            raise ParameterError(f"{img} has a link already; give a path, bytes or an array.")
+        fields = {"comment": comment} if comment else {}
+        form = build_form(fields, *read_upload(img))
+        return _parse_manifest(self._send_post("store", *form, cancel)[1])
 
     def download(self, link: str) -> bytes:
         """Return the picture at an answer's link; no key is sent.
@@ -162,7 +194,7 @@ class Endpoint:
         ------
         InputNotFound, Unavailable
         """
-        if not link.startswith(("http://", "https://")):
+        if not _is_url(link):
             # Such as s3://, where a server may store its results.
             content = OutputLocation(link).read_bytes()
             if content is None:
@@ -171,14 +203,13 @@ class Endpoint:
         return self._send_request("GET", link, None, {}, threading.Event())[1]
 
     def _send_post(
-        self, content: bytes, kind: str, cancel: threading.Event | None
+        self, route: str, content: bytes, kind: str, cancel: threading.Event | None
     ) -> tuple[str, bytes]:
         headers = {"Content-Type": kind, "Accept": "application/json, image/*"}
         if self.key:
             # The original API reads the second header, other servers the first.
             headers |= {"Authorization": f"Bearer {self.key}", "WWW-Authenticate": self.key}
-        base = self.url.rstrip("/")
-        url = base if base.endswith("/segment") else f"{base}/segment"
+        url = f"{self.url.rstrip('/').removesuffix('/segment')}/{route}"
         return self._send_request("POST", url, content, headers, cancel or threading.Event())
 
     def _send_request(
@@ -244,61 +275,30 @@ def _parse_manifest(body: bytes) -> Manifest:
     return Manifest.from_json(body)
 
 
-def _read_content(img: object) -> tuple[str, bytes]:
-    """Return a file name for an image, and the content of the file."""
-    if isinstance(img, bytes):
-        return "image", img
-    if isinstance(img, str | os.PathLike):
-        try:
-            with open(img, "rb") as file:
-                return "image", file.read()
-        except OSError as error:
-            reason = error.strerror or "it is not a file"
-            raise InputNotFound(f"{os.fspath(img)!r} cannot be read: {reason}.") from None
-    return _encode_array(np.asarray(img))
+def _is_url(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
 
 
-def _encode_array(pixels: NDArray[np.generic]) -> tuple[str, bytes]:
-    """Return pixels as a PNG if they are bytes, else as a TIFF, which keeps any type."""
-    colored = pixels.ndim == 3 and pixels.shape[-1] in (3, 4)
-    if pixels.dtype.kind not in "buif" or 0 in pixels.shape or not (pixels.ndim == 2 or colored):
-        raise NotAnImage(
-            f"An array of shape {pixels.shape} and type {pixels.dtype} cannot be sent; give "
-            "numbers of shape (y, x), or (y, x, c) with 3 or 4 channels."
-        )
-    file = io.BytesIO()
-    if pixels.dtype == np.uint8:
-        # Pillow and tifffile load here, because most images are files or URLs.
-        from PIL import Image
-
-        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
-        return "image.png", file.getvalue()
-    import tifffile
-
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8)
-    alpha = ["unassalpha"] if pixels.shape[2:] == (4,) else None
-    tifffile.imwrite(
-        file,
-        pixels,
-        photometric="rgb" if colored else "minisblack",
-        metadata=None,
-        compression="adobe_deflate",
-        extrasamples=alpha,
-    )
-    return "image.tif", file.getvalue()
-
-
-def _build_form(fields: dict[str, str], name: str, content: bytes) -> tuple[bytes, str]:
-    """Return the body of a multipart/form-data request, and its content type."""
-    boundary = uuid.uuid4().hex
-    head = "".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
-        for field, value in fields.items()
-    )
-    head += (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="img"; filename="{name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    )
-    body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-    return body, f"multipart/form-data; boundary={boundary}"
+def _values_to_send(
+    common: Mapping[str, object], extensions: Mapping[str, object], outputs: str
+) -> dict[str, object]:
+    """Check values, and return those of the original API, and of others what was asked for."""
+    known = Parameters.names_where(is_extension=True)
+    for name in extensions:
+        if name not in known:
+            raise ParameterError(
+                f"An endpoint has no parameter {name!r}; it has {', '.join([*common, *known])}."
+            )
+    if outputs not in OUTPUTS:
+        raise ParameterError(f"outputs = {outputs!r} must be one of {', '.join(OUTPUTS)}.")
+    checked = Parameters.from_dict({**common, **extensions})
+    usual = Parameters.descriptions()
+    values: dict[str, object] = {}
+    for name in [*common, *known]:
+        value = getattr(checked, name)
+        if name in common:
+            values[name] = int(value) if isinstance(value, int) else value
+        elif value != usual[name].default:
+            # A list of numbers is text, because a form has nothing else.
+            values[name] = value if isinstance(value, int) else usual[name].kind.format(value)
+    return values if outputs == OUTPUTS[0] else {**values, "outputs": outputs}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from napari_pixseg.endpoint import KEY_VARIABLE
+from napari_pixseg.endpoint import KEY_VARIABLE, OUTPUTS
 from napari_pixseg.endpoint.client import Endpoint
 from napari_pixseg.endpoint.keys import load_keys
 from napari_pixseg.errors import OutputConflict, ParameterError
@@ -32,9 +34,9 @@ def segment_and_download(options: argparse.Namespace, local_only: Sequence[str])
         Before anything is sent.
     """
     if local_only:
+        option = f"--{local_only[0].replace('_', '-')}"
         raise ParameterError(
-            f"An endpoint knows ct, cs and st only; leave out --{local_only[0].replace('_', '-')}, "
-            "or run it here."
+            f"An endpoint has nothing like {option}; leave it out, or run it here."
         )
     target = OutputLocation(options.output)
     if target.suffix != ".png":
@@ -44,15 +46,34 @@ def segment_and_download(options: argparse.Namespace, local_only: Sequence[str])
             f"{target.uri} exists already; choose another path, or give --overwrite."
         )
     endpoint = Endpoint(options.endpoint, _read_key(options.key_file))
-    names = Parameters.names_where(is_endpoint=True)
-    values = {name: getattr(options, name) for name in names}
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {**_given_parameters(options), **_given_output(options.outputs)}
+    img = endpoint.store(options.input).link if options.store else options.input
     if options.blob:
-        target.write_bytes(endpoint.segment(options.input, **given, blob=True))
-        return Manifest(200, new_id(), target.uri).to_json()
-    answer: Manifest = endpoint.segment(options.input, **given)
-    target.write_bytes(endpoint.download(str(answer.link)))
-    return answer.to_json()
+        target.write_bytes(endpoint.segment(img, **given, blob=True))
+        answer = Manifest(200, new_id(), target.uri)
+    else:
+        answer = endpoint.segment(img, **given)
+        target.write_bytes(endpoint.download(str(answer.link)))
+    stored = {"stored": img} if options.store else {}
+    return replace(answer, details={**answer.details, **stored}).to_json()
+
+
+def _given_parameters(options: argparse.Namespace) -> dict[str, Any]:
+    names = Parameters.names_where(is_endpoint=True) + Parameters.names_where(is_extension=True)
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _given_output(text: str | None) -> dict[str, Any]:
+    """Return what the picture shows, if that was said; the library's outputs may be several."""
+    if text is None:
+        return {}
+    if text.strip() not in OUTPUTS:
+        raise ParameterError(
+            f"--outputs {text} must be {' or '.join(OUTPUTS)}, because an endpoint's answer is one "
+            "picture."
+        )
+    return {"outputs": text.strip()}
 
 
 def _read_key(path: str | None) -> str | None:

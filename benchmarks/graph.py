@@ -28,8 +28,8 @@ def build(stage: str, tiles: str) -> None:
     from napari_pixseg.execution.tile_source import TileSource
     from napari_pixseg.execution.tiling import TILE_SIDE, WRITE_SIDE, Tiling
     from napari_pixseg.regions import region_pass
-    from napari_pixseg.regions.layout import Layout
     from napari_pixseg.regions.rules import Rules
+    from napari_pixseg.regions.tile_layout import Layout
 
     rows, columns = int(tiles) // 100, 100
     shape = (rows * TILE_SIDE, columns * TILE_SIDE)

@@ -20,10 +20,10 @@ from benchmarks import measure
 from napari_pixseg.algorithm.color_table import COLORS, ColorTable
 from napari_pixseg.execution.scheduler import FAN_IN
 from napari_pixseg.execution.tiling import TILE_SIDE, Tiling
-from napari_pixseg.regions.layout import Layout
 from napari_pixseg.regions.numbering import number_all
 from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.seams import TileSeams
+from napari_pixseg.regions.tile_layout import Layout
 
 PIXELS = 1e15 / 3
 TILE_PIXELS = TILE_SIDE**2

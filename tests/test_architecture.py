@@ -31,7 +31,7 @@ ORDER = (
     "regions",
     "export",
     "result_warnings",
-    "kept_property",
+    "locked_cached_property",
     "segmentation",
     "segment_image",
     "endpoint",

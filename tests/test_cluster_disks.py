@@ -223,15 +223,15 @@ def test_a_worker_that_joins_late_and_sees_everything_takes_part(start, tmp_path
     with connected(cluster.address) as client:
         client.run(cluster_tools.slow_down, 0.1)
         segmented(path).export(output, ALL, on_event=join)
-        admitted = client.run(_runs_admitted)
-    assert sorted(admitted.values()) == [1, 1]
+        proved = client.run(_runs_proved)
+    assert sorted(proved.values()) == [1, 1]
     same(output, in_one_process(path, tmp_path))
 
 
-def _runs_admitted():
-    from napari_pixseg.execution import admission
+def _runs_proved():
+    from napari_pixseg.execution import late_workers
 
-    return len(admission._admitted)
+    return len(late_workers._proved)
 
 
 # Versions ----------------------------------------------------------------------------

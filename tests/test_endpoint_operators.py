@@ -17,7 +17,7 @@ from test_endpoint_load import going_away, inside
 from test_endpoint_workers import endless_jpeg, handlers
 
 from napari_pixseg.endpoint import rate_limit
-from napari_pixseg.endpoint.option_texts import parse_duration, parse_rate, parse_size
+from napari_pixseg.endpoint.option_units import parse_duration, parse_rate, parse_size
 from napari_pixseg.endpoint.rate_limit import Rate, RateLimiter
 from napari_pixseg.endpoint.result_expiry import ResultExpiry
 from napari_pixseg.endpoint.result_storage import ResultStorage

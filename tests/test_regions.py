@@ -24,12 +24,12 @@ from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.regions import region_pass as seams
 from napari_pixseg.regions.label import open_class_map
-from napari_pixseg.regions.layout import Layout
 from napari_pixseg.regions.numbering import BYTES_PER_SEAM_COMPONENT, TileNumbers
 from napari_pixseg.regions.regions import Relabel, lazy_dtype, smallest_dtype
 from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.seams import sum_up
 from napari_pixseg.regions.tile_components import TileComponents
+from napari_pixseg.regions.tile_layout import Layout
 from napari_pixseg.regions.whole_map import label_whole_map
 
 AXES = ("yx", "yx", "zyx", "zyx", "tyx", "tzyx", "tzyx", "xy", "xyz", "zxy", "xty", "ztyx")

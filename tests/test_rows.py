@@ -13,9 +13,9 @@ from napari_pixseg.export import parquet as table_module
 from napari_pixseg.export.measurement_spill import temporary_rows
 from napari_pixseg.export.output_location import ROWS_NAME, OutputLocation
 from napari_pixseg.export.parquet import write_parquet
-from napari_pixseg.regions.layout import Layout
 from napari_pixseg.regions.measurements import RegionMeasures
 from napari_pixseg.regions.region_rows import RegionRowBuilder
+from napari_pixseg.regions.tile_layout import Layout
 
 COUNT = 60
 # Up to what the columns go: all fit four bytes, some do not, nothing does.

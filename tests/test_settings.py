@@ -183,18 +183,18 @@ def test_outputs_of_several_processes_are_those_of_one(name, tmp_path, monkeypat
 def test_a_picture_is_painted_in_batches_by_other_processes(tmp_path, monkeypatch):
     import dask
 
-    from napari_pixseg.export import raster
+    from napari_pixseg.export import picture_writer
 
     make_small(monkeypatch.setattr)
-    monkeypatch.setattr(raster, "_PIXELS_AT_ONCE", 5 * 256)
+    monkeypatch.setattr(picture_writer, "_PIXELS_AT_ONCE", 5 * 256)
     seen = []
     segmented(picture()).export(tmp_path / "here.png", ["recolored"])
     with dask.config.set(scheduler="processes", num_workers=2):
         segmented(picture()).export(tmp_path / "there.png", ["recolored"], on_event=seen.append)
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
-    told = [step.done for step in seen if step.stage == raster.STAGE]
+    told = [step.done for step in seen if step.stage == picture_writer.STAGE]
     assert told == sorted(told)
-    assert {step.total for step in seen if step.stage == raster.STAGE} == {told[-1]}
+    assert {step.total for step in seen if step.stage == picture_writer.STAGE} == {told[-1]}
 
 
 # Names that are not ASCII -----------------------------------------------------

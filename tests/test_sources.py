@@ -643,13 +643,13 @@ def test_a_huge_picture_opens_without_decoding_and_the_limit_of_pillow_stays(
 def test_a_picture_is_decoded_once_by_all_threads_and_not_before_it_is_sliced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_pixseg.sources import raster
+    from napari_pixseg.sources import picture_reader
 
     Image.fromarray(RGB).save(tmp_path / "a.png")
     calls: list[int] = []
-    real = raster._decode_picture
+    real = picture_reader._decode_picture
     monkeypatch.setattr(
-        raster, "_decode_picture", lambda *given: (calls.append(1), real(*given))[1]
+        picture_reader, "_decode_picture", lambda *given: (calls.append(1), real(*given))[1]
     )
     source = open_source(tmp_path / "a.png")
     assert calls == []

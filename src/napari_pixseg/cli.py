@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from napari_pixseg import __version__
-from napari_pixseg.endpoint.cli import add_endpoint, add_serve, segment_at_endpoint
+from napari_pixseg.endpoint.serve_options import add_endpoint, add_serve, segment_at_endpoint
 from napari_pixseg.errors import CANCELLED, ParameterError, status_of
 from napari_pixseg.export.manifest import Manifest, attached_manifest
 from napari_pixseg.interruption import INTERRUPTION

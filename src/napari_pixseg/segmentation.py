@@ -29,7 +29,7 @@ from napari_pixseg.export.preconditions import (
     check_on_error,
     check_outputs,
 )
-from napari_pixseg.kept_property import kept_property
+from napari_pixseg.locked_cached_property import locked_cached_property
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.result_warnings import result_warnings
 from napari_pixseg.sources.image import Image, open_image
@@ -112,20 +112,20 @@ class Segmentation:
         """(n + 1, 3) colors of the classes, row 0 black for no data: ``palette[classes]``."""
         return self.decision.palette
 
-    @kept_property
+    @locked_cached_property
     def classes(self) -> da.Array:
         """Class of every pixel: the image's shape without its channel axis, 1..n, 0 = no data."""
         return self.image.in_own_order(self.color_count.pixels().classes(self._lookup))
 
-    @kept_property
+    @locked_cached_property
     def recolored(self) -> da.Array:
         """``palette[classes]``, lazily: (..., 3) uint8; for gray input three times the same."""
         # Loads Dask, which a segmentation that is only decided does without.
-        from napari_pixseg.classification.recolored import recolor_lazily
+        from napari_pixseg.classification.lazy_recolored import recolor_lazily
 
         return recolor_lazily(self.classes, self.palette)
 
-    @kept_property
+    @locked_cached_property
     def regions(self) -> da.Array:
         """Connected regions of equal class: 1..N in raster order of first pixels, 0 = none.
 
@@ -136,7 +136,7 @@ class Segmentation:
         classes = pixels.classes(self._lookup).rechunk(pixels.tiling.chunks)
         return self.image.in_own_order(self._find_regions().lazy_labels(classes))
 
-    @kept_property
+    @locked_cached_property
     def region_table(self) -> NDArray[np.void]:
         """One row per region: number, class, area, bounding box, centroid, means, ...
 
@@ -151,7 +151,7 @@ class Segmentation:
 
         return make_region_table(self._find_regions(), self.color_count.pixels(), self._lookup)
 
-    @kept_property
+    @locked_cached_property
     def _lookup(self) -> NDArray[Any]:
         return self.decision.lookup(self.color_table)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.color_table import NO_DATA
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.classification.input_change import uncounted_colors
+from napari_pixseg.classification.input_changed_errors import uncounted_colors
 from napari_pixseg.classification.tile import Tile
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from napari_pixseg.algorithm.classes import refuse_foreign
 from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.classification.encoding import Encoding
-from napari_pixseg.classification.input_change import input_changed
+from napari_pixseg.classification.input_changed_errors import input_changed
 from napari_pixseg.classification.intensity_window import resolve_window
 from napari_pixseg.classification.parameter_checks import check_parameters, converts_first
 from napari_pixseg.classification.pixels import Observer, Pixels, reads_directly

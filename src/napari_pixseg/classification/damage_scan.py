@@ -10,7 +10,7 @@ from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.slices import ChunkIndex, PixelSlices
-from napari_pixseg.sources.damage import damaged_chunks
+from napari_pixseg.sources.damaged_chunks import damaged_chunks
 from napari_pixseg.sources.image import Image
 
 STAGE = "damage"

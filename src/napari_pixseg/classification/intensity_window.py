@@ -17,7 +17,7 @@ from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.parameters import Interval, Window
-from napari_pixseg.sources.damage import known_rows
+from napari_pixseg.sources.damaged_chunks import known_rows
 from napari_pixseg.sources.image import Image
 
 

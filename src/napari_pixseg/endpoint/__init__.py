@@ -4,4 +4,4 @@
 KEY_VARIABLE = "NAPARI_PIXSEG_KEY"
 
 # What the picture of an answer shows. The original API knows the first.
-OUTPUTS = ("recolored", "classes", "regions")
+ANSWER_PICTURES = ("recolored", "classes", "regions")

@@ -11,7 +11,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Literal, overload
 from urllib.parse import urlsplit
 
-from napari_pixseg.endpoint import OUTPUTS
+from napari_pixseg.endpoint import ANSWER_PICTURES
 from napari_pixseg.endpoint.cut_connection import cut_when
 from napari_pixseg.endpoint.upload import build_form, read_upload
 from napari_pixseg.errors import (
@@ -110,7 +110,7 @@ class Endpoint:
         st: float = Parameters.st,
         blob: bool = False,
         *,
-        outputs: str = OUTPUTS[0],
+        outputs: str = ANSWER_PICTURES[0],
         cancel: threading.Event | None = None,
         **extensions: object,
     ) -> Manifest | bytes:
@@ -289,8 +289,8 @@ def _values_to_send(
             raise ParameterError(
                 f"An endpoint has no parameter {name!r}; it has {', '.join([*common, *known])}."
             )
-    if outputs not in OUTPUTS:
-        raise ParameterError(f"outputs = {outputs!r} must be one of {', '.join(OUTPUTS)}.")
+    if outputs not in ANSWER_PICTURES:
+        raise ParameterError(f"outputs = {outputs!r} must be one of {', '.join(ANSWER_PICTURES)}.")
     checked = Parameters.from_dict({**common, **extensions})
     usual = Parameters.descriptions()
     values: dict[str, object] = {}
@@ -301,4 +301,4 @@ def _values_to_send(
         elif value != usual[name].default:
             # A list of numbers is text, because a form has nothing else.
             values[name] = value if isinstance(value, int) else usual[name].kind.format(value)
-    return values if outputs == OUTPUTS[0] else {**values, "outputs": outputs}
+    return values if outputs == ANSWER_PICTURES[0] else {**values, "outputs": outputs}

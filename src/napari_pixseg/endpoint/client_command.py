@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_pixseg.endpoint import KEY_VARIABLE, OUTPUTS
+from napari_pixseg.endpoint import ANSWER_PICTURES, KEY_VARIABLE
 from napari_pixseg.endpoint.client import Endpoint
 from napari_pixseg.endpoint.keys import load_keys
 from napari_pixseg.errors import OutputConflict, ParameterError
@@ -68,10 +68,10 @@ def _given_output(text: str | None) -> dict[str, Any]:
     """Return what the picture shows, if that was said; the library's outputs may be several."""
     if text is None:
         return {}
-    if text.strip() not in OUTPUTS:
+    if text.strip() not in ANSWER_PICTURES:
         raise ParameterError(
-            f"--outputs {text} must be {' or '.join(OUTPUTS)}, because an endpoint's answer is one "
-            "picture."
+            f"--outputs {text} must be {' or '.join(ANSWER_PICTURES)}, because an endpoint's "
+            "answer is one picture."
         )
     return {"outputs": text.strip()}
 

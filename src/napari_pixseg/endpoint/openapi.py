@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from napari_pixseg import __version__
-from napari_pixseg.endpoint import OUTPUTS
+from napari_pixseg.endpoint import ANSWER_PICTURES
 from napari_pixseg.endpoint.request_parameters import (
     FALSE,
     MOST_OF_COMMENT,
@@ -124,8 +124,8 @@ def _parameter_schemas(as_text: bool) -> _Schema:
     schemas["blob"] = {**switch, "description": "Whether the answer is the picture itself."}
     schemas["outputs"] = {
         "type": "string",
-        "enum": list(OUTPUTS),
-        "default": OUTPUTS[0],
+        "enum": list(ANSWER_PICTURES),
+        "default": ANSWER_PICTURES[0],
         "description": "What the picture shows: the classes in their colors, the number of each "
         "pixel's class, or of its region.",
     }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from napari_pixseg.endpoint import OUTPUTS
+from napari_pixseg.endpoint import ANSWER_PICTURES
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.parameter_kinds import Kind, Number, NumberedChoice, WholeNumber
 from napari_pixseg.parameter_sequences import WholeNumbers
@@ -103,9 +103,11 @@ def understood(values: Mapping[str, Any]) -> Wanted:
     if not isinstance(values.get("key", ""), str):
         raise ParameterError("key must be text.")
     blob = _read_switch(values.get("blob", False))
-    output = values.get("outputs", OUTPUTS[0])
-    if output not in OUTPUTS:
-        raise ParameterError(f"outputs = {_shorten(output)} must be {' or '.join(OUTPUTS)}.")
+    output = values.get("outputs", ANSWER_PICTURES[0])
+    if output not in ANSWER_PICTURES:
+        raise ParameterError(
+            f"outputs = {_shorten(output)} must be {' or '.join(ANSWER_PICTURES)}."
+        )
     url = img.strip(_SPACES) if img else None
     return Wanted(Parameters.from_dict(given), blob, str(output), url)
 

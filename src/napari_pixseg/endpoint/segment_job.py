@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from napari_pixseg.classification.tile import Tile
-from napari_pixseg.endpoint import OUTPUTS
+from napari_pixseg.endpoint import ANSWER_PICTURES
 from napari_pixseg.endpoint.untrusted_image import open_received
 from napari_pixseg.errors import TooLarge
 from napari_pixseg.execution.progress import RunMonitor
@@ -26,7 +26,7 @@ from napari_pixseg.regions.rules import resolve_rules
 from napari_pixseg.regions.whole_map import label_whole_map
 from napari_pixseg.segmentation import Segmentation, open_segmentation
 from napari_pixseg.slices import Samples, whole_box
-from napari_pixseg.sources.damage import read_box
+from napari_pixseg.sources.damaged_chunks import read_box
 from napari_pixseg.sources.source import Source
 
 # As many numbers as a PNG of 16 bits can hold.
@@ -50,7 +50,7 @@ class ImageJob:
     uri : str or None
         Address that the image came from, without secrets.
     output : str
-        One of `OUTPUTS`.
+        One of `ANSWER_PICTURES`.
     parameters : dict
         As :meth:`Parameters.to_dict` gives them.
     """
@@ -59,7 +59,7 @@ class ImageJob:
     picture: str
     max_pixels: int
     uri: str | None = None
-    output: str = OUTPUTS[0]
+    output: str = ANSWER_PICTURES[0]
     parameters: JsonObject = field(default_factory=dict)
 
     def to_json(self) -> str:

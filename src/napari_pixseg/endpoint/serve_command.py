@@ -15,7 +15,7 @@ from typing import Any
 from napari_pixseg.endpoint.app import make_app
 from napari_pixseg.endpoint.http_server import HttpServer, open_listener
 from napari_pixseg.endpoint.keys import KeyRing, load_keys
-from napari_pixseg.endpoint.option_texts import parse_duration, parse_rate, parse_size
+from napari_pixseg.endpoint.option_units import parse_duration, parse_rate, parse_size
 from napari_pixseg.endpoint.request_log import ServerLog
 from napari_pixseg.endpoint.settings import Settings, parse_network
 from napari_pixseg.interruption import INTERRUPTION

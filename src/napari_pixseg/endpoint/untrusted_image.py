@@ -13,7 +13,7 @@ from typing import IO, Any
 import tifffile
 
 from napari_pixseg.errors import NotAnImage, ParameterError, TooLarge
-from napari_pixseg.sources import raster, tiff
+from napari_pixseg.sources import picture_reader, tiff
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.open import is_tiff
@@ -138,7 +138,7 @@ def _open_accepted(location: Received, head: bytes, max_pixels: int) -> Source:
     if _suffix_of_head(head) == ".tif":
         _refuse_tiff(location, max_pixels)
         return tiff.open_tiff(location)
-    return raster.open_picture(location, head)
+    return picture_reader.open_picture(location, head)
 
 
 def _without_advice(sentence: str) -> str:

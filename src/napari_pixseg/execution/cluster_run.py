@@ -19,7 +19,7 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, PixsegError
-from napari_pixseg.execution.admission import current_admission
+from napari_pixseg.execution.late_workers import required_proof
 from napari_pixseg.execution.worker_checks import (
     refuse_changed_workers,
     refuse_missing_file,
@@ -59,7 +59,7 @@ class ClusterRun:
         self._told = 0
         self._next_look = 0.0
         self._paused_since: float | None = None
-        self._admission = current_admission()
+        self._proof = required_proof()
         # Tokens of workers that joined late, and until when they must be seen.
         self._joined: dict[str, float] = {}
 
@@ -115,7 +115,7 @@ class ClusterRun:
     def _confirm_joined(self) -> None:
         """Look for the tokens of workers that joined late."""
         for token, end in list(self._joined.items()):
-            if self._admission is None or self._admission.confirm(token):
+            if self._proof is None or self._proof.confirm(token):
                 del self._joined[token]
             elif time.monotonic() > end:
                 raise ClusterUnfit(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from napari_pixseg import __version__
 from napari_pixseg.errors import ClusterUnfit, NotAnImage
-from napari_pixseg.execution.admission import admit_once, current_admission
 from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
-from napari_pixseg.execution.at_work import AtWork
 from napari_pixseg.execution.dask_cluster import active_client
+from napari_pixseg.execution.late_workers import prove_once, required_proof
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
 from napari_pixseg.execution.progress import RunMonitor
+from napari_pixseg.execution.running_tiles import RunningTiles
 from napari_pixseg.execution.tile_source import TileFunction, TileSource
 from napari_pixseg.slices import shape_of
 
@@ -60,8 +60,8 @@ class _TileTask:
         self._tiling = tile_source.tiling
         self._function = function
         self._topic = topic
-        self._admission = None if topic is None else current_admission()
-        self.at_work = AtWork()
+        self._proof = None if topic is None else required_proof()
+        self.running_tiles = RunningTiles()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_task, (__version__, self.__dict__)
@@ -70,7 +70,7 @@ class _TileTask:
         """Work on a tile that Dask computed."""
         self._refuse_other_shape(block, number)
         self._enter()
-        with self.at_work:
+        with self.running_tiles:
             for step in self._steps:
                 block = step(block, number)
             return self._function(block, number)
@@ -79,13 +79,13 @@ class _TileTask:
         """Read a tile and work on it."""
         assert self._read is not None
         self._enter()
-        with self.at_work:
+        with self.running_tiles:
             return self._function(self._read(number), number)
 
     def _enter(self) -> None:
         """Let a worker that joined late prove what the others have."""
-        if self._admission is not None and self._topic is not None:
-            admit_once(self._admission, partial(_tell_client, self._topic))
+        if self._proof is not None and self._topic is not None:
+            prove_once(self._proof, partial(_tell_client, self._topic))
 
     def tell_client(self, number: int) -> None:
         """Tell the client that a tile is done, if it listens."""
@@ -279,7 +279,7 @@ def compute_graph(
     try:
         return compute_keys(graph, wanted, TileProgress(name, stage, len(keys), monitor))
     except BaseException:
-        graph[_task_key(name)].at_work.close()
+        graph[_task_key(name)].running_tiles.close()
         raise
     finally:
         if len(keys) > _FEW_TILES:

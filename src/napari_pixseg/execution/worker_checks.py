@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from napari_pixseg import __version__
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, InputUnseen, NotAnImage
-from napari_pixseg.sources.input_evidence import InputEvidence, other_input
+from napari_pixseg.sources.same_input_on_workers import InputEvidence, other_input
 from napari_pixseg.sources.source import Source
 
 # Sent as text: a worker without this package could not load a function of it.

@@ -24,16 +24,16 @@ from napari_pixseg.errors import (
     PixsegError,
     status_of,
 )
-from napari_pixseg.export.class_counts import refuse_other_counts
+from napari_pixseg.export.class_count_check import refuse_other_counts
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.finished_output import describe_picture, find_finished
 from napari_pixseg.export.lock import Lock, only_writer
 from napari_pixseg.export.manifest import JsonObject, Manifest, attach_manifest, new_id, utc_now
 from napari_pixseg.export.manifest_details import decided_details, initial_details
 from napari_pixseg.export.output_location import PICTURES, OutputLocation
+from napari_pixseg.export.painter import Painter
+from napari_pixseg.export.picture_writer import write_picture
 from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_target, refuse_existing
-from napari_pixseg.export.raster import write_picture
-from napari_pixseg.export.recolor import Painter
 from napari_pixseg.export.run_record import load_record
 from napari_pixseg.sources.network_faults import out_of_files
 from napari_pixseg.sources.urls import public_uri

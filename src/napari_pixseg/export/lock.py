@@ -160,7 +160,7 @@ def _take_lock(location: OutputLocation, is_store: bool, break_lock: bool) -> Lo
                 # Its last holder removed it between open and lock.
                 file.close()
                 continue
-            if _is_held_by_another(location, path, file, hold, break_lock):
+            if _must_break_lock(location, path, file, hold, break_lock):
                 # Whoever has it open goes on with a file that nobody sees.
                 path.unlink(missing_ok=True)
                 file.close()
@@ -172,7 +172,7 @@ def _take_lock(location: OutputLocation, is_store: bool, break_lock: bool) -> Lo
         return Lock(path, file, made_folder)
 
 
-def _is_held_by_another(
+def _must_break_lock(
     location: OutputLocation, path: Path, file: IO[bytes], hold: _Hold, break_lock: bool
 ) -> bool:
     """Whether another run has the lock that must be broken; False if it is free.

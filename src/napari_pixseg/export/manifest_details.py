@@ -10,7 +10,7 @@ from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.export.manifest import JsonObject, software_versions, utc_now
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.sources.damage import missing_parts
+from napari_pixseg.sources.damaged_chunks import missing_parts
 from napari_pixseg.sources.image import Image
 
 

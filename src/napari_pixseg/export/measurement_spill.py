@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.algorithm.kernels.dispatch import compiled
 from napari_pixseg.export.output_location import ROWS_NAME, OutputLocation
-from napari_pixseg.regions.layout import Longs
 from napari_pixseg.regions.measurements import RegionMeasures
 from napari_pixseg.regions.region_rows import Columns, RegionRowBuilder
+from napari_pixseg.regions.tile_layout import Longs
 
 # Integers and reals of the regions of a file.
 _Content: TypeAlias = tuple[AnyArray, NDArray[np.float64]]

@@ -14,9 +14,9 @@ from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.export import downsample
-from napari_pixseg.export.class_counts import refuse_other_counts
+from napari_pixseg.export.class_count_check import refuse_other_counts
 from napari_pixseg.export.output_location import OutputLocation
-from napari_pixseg.export.recolor import Painter
+from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.store_arrays import StoreArrays
 from napari_pixseg.export.tile_writer import TileWriter, add_counts
 from napari_pixseg.parameters import Parameters

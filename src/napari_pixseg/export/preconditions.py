@@ -17,8 +17,8 @@ from napari_pixseg.export.output_location import (
     TOKEN_PREFIX,
     OutputLocation,
 )
-from napari_pixseg.export.raster import refuse_format
-from napari_pixseg.export.recolor import color_channels
+from napari_pixseg.export.painter import color_channels
+from napari_pixseg.export.picture_writer import refuse_format
 from napari_pixseg.export.run_record import load_record, refuse_living_run, unreadable_record
 from napari_pixseg.sources.image import Image
 

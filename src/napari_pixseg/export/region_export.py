@@ -12,14 +12,14 @@ import numpy as np
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.classification.color_counts import ColorCount
-from napari_pixseg.classification.input_change import input_changed
+from napari_pixseg.classification.input_changed_errors import input_changed
 from napari_pixseg.classification.pixels import Pixels
 from napari_pixseg.classification.tile import Tile
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import runs_here
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.export import downsample
-from napari_pixseg.export.class_counts import refuse_other_counts
+from napari_pixseg.export.class_count_check import refuse_other_counts
 from napari_pixseg.export.component_cache import ComponentCache
 from napari_pixseg.export.measurement_spill import RowFiles, temporary_rows
 from napari_pixseg.export.output_location import TABLE_NAME, OutputLocation
@@ -28,13 +28,13 @@ from napari_pixseg.export.pyramid import Pyramid
 from napari_pixseg.export.store_arrays import StoreArrays
 from napari_pixseg.export.tile_writer import TileWriter
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.regions.layout import Layout, Longs
 from napari_pixseg.regions.region_pass import RegionPass
 from napari_pixseg.regions.region_rows import Columns
 from napari_pixseg.regions.region_table import RegionMeasurer
 from napari_pixseg.regions.regions import Regions
 from napari_pixseg.regions.rules import resolve_rules
 from napari_pixseg.regions.tile_components import sum_parts
+from napari_pixseg.regions.tile_layout import Layout, Longs
 from napari_pixseg.sources.image import PartOf
 
 

@@ -22,7 +22,7 @@ from napari_pixseg.export import pyramid as ngff
 from napari_pixseg.export.completed_tiles import find_done_tiles
 from napari_pixseg.export.downsample import Gathering, Reduce
 from napari_pixseg.export.output_location import OutputLocation
-from napari_pixseg.export.recolor import Painter
+from napari_pixseg.export.painter import Painter
 
 
 @dataclass(frozen=True)

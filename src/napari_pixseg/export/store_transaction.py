@@ -45,7 +45,7 @@ from napari_pixseg.export.same_input import (
     refuse_other_colors,
     refuse_other_files,
 )
-from napari_pixseg.export.shared_output import remove_tokens, shared_output
+from napari_pixseg.export.same_output_on_workers import remove_tokens, shared_output
 
 _log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from napari_pixseg.classification.tile import Tile
 from napari_pixseg.export import downsample
-from napari_pixseg.export.class_counts import count_classes
+from napari_pixseg.export.class_count_check import count_classes
+from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.pyramid import Pyramid
-from napari_pixseg.export.recolor import Painter
-from napari_pixseg.regions.layout import Longs
+from napari_pixseg.regions.tile_layout import Longs
 from napari_pixseg.slices import PixelSlices, move_box
 
 

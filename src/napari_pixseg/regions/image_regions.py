@@ -11,12 +11,12 @@ from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.classification.pixels import Pixels
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.regions.layout import Layout
 from napari_pixseg.regions.region_pass import RegionPass
 from napari_pixseg.regions.region_rows import put_rows
 from napari_pixseg.regions.region_table import RegionMeasurer
 from napari_pixseg.regions.regions import Regions
 from napari_pixseg.regions.rules import resolve_rules
+from napari_pixseg.regions.tile_layout import Layout
 
 
 def find_image_regions(

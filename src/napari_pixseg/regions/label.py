@@ -19,9 +19,9 @@ from napari_pixseg.execution.scheduler import run_tiles
 from napari_pixseg.execution.tile_source import TileSource, lazy_tiles
 from napari_pixseg.execution.tiling import Tiling, plan_tiles
 from napari_pixseg.parameters import Background, Parameters
-from napari_pixseg.regions.layout import Layout
 from napari_pixseg.regions.region_pass import RegionPass
 from napari_pixseg.regions.rules import Rules, resolve_background
+from napari_pixseg.regions.tile_layout import Layout
 from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image, open_image
 from napari_pixseg.sources.open import open_source

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.regions.layout import Layout, Longs
 from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.seams import TileSeams
 from napari_pixseg.regions.tile_components import TileComponents
+from napari_pixseg.regions.tile_layout import Layout, Longs
 
 # What the central step holds: union-find parent, provisional number, size, class, number, line and
 # rank. Besides, it needs 32 bytes for each pair that touches, and 8 to 32 for each line of the

@@ -21,12 +21,12 @@ from napari_pixseg.classification.tile import Tile
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import compute_graph, tile_graph
 from napari_pixseg.execution.tile_source import TileSource
-from napari_pixseg.regions.layout import Direction, Layout, Longs, to_tzyx
 from napari_pixseg.regions.numbering import number_all
 from napari_pixseg.regions.regions import Regions
 from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.seams import TileSeams, match_components, sum_up
 from napari_pixseg.regions.tile_components import TileComponents
+from napari_pixseg.regions.tile_layout import Direction, Layout, Longs, to_tzyx
 
 STAGE = "seams"
 

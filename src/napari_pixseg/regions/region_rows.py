@@ -10,8 +10,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.regions.layout import TZYX, Layout, Longs
 from napari_pixseg.regions.measurements import RegionMeasures
+from napari_pixseg.regions.tile_layout import TZYX, Layout, Longs
 
 # Equally long arrays by the name of their column.
 Columns: TypeAlias = dict[str, AnyArray]

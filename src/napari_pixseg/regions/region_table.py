@@ -16,11 +16,11 @@ from napari_pixseg.classification.tile import Tile
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles, runs_here
 from napari_pixseg.execution.tile_source import TileSource
-from napari_pixseg.regions.layout import Layout, Longs, to_tzyx
 from napari_pixseg.regions.measurements import RegionMeasures
 from napari_pixseg.regions.region_rows import Columns, RegionRowBuilder
 from napari_pixseg.regions.regions import Regions, Relabel
 from napari_pixseg.regions.tile_components import sum_parts
+from napari_pixseg.regions.tile_layout import Layout, Longs, to_tzyx
 from napari_pixseg.slices import PixelSlices, box_at_origin, shape_of
 from napari_pixseg.sources.image import Image, PartOf
 

@@ -13,10 +13,10 @@ from dask.highlevelgraph import HighLevelGraph
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.classification.tile import Tile
 from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.regions.layout import Layout, Longs, to_tzyx
 from napari_pixseg.regions.numbering import RegionNumbering, TileNumbers, final_numbers
 from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.tile_components import TileComponents
+from napari_pixseg.regions.tile_layout import Layout, Longs, to_tzyx
 
 _LARGEST_UINT32 = (1 << 32) - 1
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.algorithm.kernels.dispatch import compiled
-from napari_pixseg.regions.layout import Direction, Longs
 from napari_pixseg.regions.tile_components import TileComponents
+from napari_pixseg.regions.tile_layout import Direction, Longs
 
 
 @dataclass(frozen=True)

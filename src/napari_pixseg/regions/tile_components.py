@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from napari_pixseg.algorithm.components import Components, find_components, sum_samples
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.classification.tile import Part, as_kernel_input
-from napari_pixseg.regions.layout import to_tzyx
 from napari_pixseg.regions.rules import Rules
+from napari_pixseg.regions.tile_layout import to_tzyx
 
 
 @dataclass(frozen=True)

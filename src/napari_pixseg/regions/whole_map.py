@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from napari_pixseg.algorithm.kernels.arrays import AnyArray
-from napari_pixseg.regions.layout import to_tzyx
 from napari_pixseg.regions.rules import Rules
 from napari_pixseg.regions.tile_components import TileComponents
+from napari_pixseg.regions.tile_layout import to_tzyx
 
 
 def label_whole_map(classes: AnyArray, axes: str, rules: Rules) -> AnyArray:

@@ -17,7 +17,7 @@ from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.parameters import AXES
 from napari_pixseg.slices import ChunkIndex, PixelSlices, Samples, SampleType, box_at_origin
 from napari_pixseg.sources.channels import resolve_channels
-from napari_pixseg.sources.damage import read_box, read_chunks
+from napari_pixseg.sources.damaged_chunks import read_box, read_chunks
 from napari_pixseg.sources.open import open_source
 from napari_pixseg.sources.read_options import DEFAULT_OPTIONS, ReadOptions
 from napari_pixseg.sources.source import ChunkedArray, Source

@@ -113,9 +113,9 @@ def _open_own_format(location: Location, head: bytes, series: Series | None) -> 
         from napari_pixseg.sources import tiff
 
         return tiff.open_tiff(location, series)
-    from napari_pixseg.sources import raster
+    from napari_pixseg.sources import picture_reader
 
-    return raster.open_picture(location, head, series)
+    return picture_reader.open_picture(location, head, series)
 
 
 def _may_be_directory(head: bytes | None) -> bool:
@@ -157,9 +157,9 @@ def _open_object(source: Any, options: ReadOptions) -> Source:
 
         return zarr_store.source_of_node(source, None, options.retries, options.series)
     if isinstance_if_loaded(source, "PIL.Image", "Image"):
-        from napari_pixseg.sources import raster
+        from napari_pixseg.sources import picture_reader
 
-        return raster.source_of_image(source)
+        return picture_reader.source_of_image(source)
     return _source_of_array_like(source)
 
 

@@ -18,7 +18,7 @@ from napari_pixseg.sources.size_limits import refuse_large_array, refuse_large_p
 
 if TYPE_CHECKING:
     from napari_pixseg.sources.image_choice import StoredImage
-    from napari_pixseg.sources.input_evidence import InputEvidence
+    from napari_pixseg.sources.same_input_on_workers import InputEvidence
 
 ACCEPTED = (
     "accepted are zarr and OME-Zarr stores, TIFF files, pictures such as PNG or JPEG, "
@@ -160,7 +160,7 @@ class Source:
         """Return what every process that reads this input must see; found once."""
         if _EVIDENCE not in self.__dict__:
             # Only what is sent to other processes has to prove anything.
-            from napari_pixseg.sources.input_evidence import InputEvidence
+            from napari_pixseg.sources.same_input_on_workers import InputEvidence
 
             found = InputEvidence.of(self.array, self.fingerprint, self.uri)
             self.__dict__[_EVIDENCE] = found

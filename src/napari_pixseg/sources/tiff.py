@@ -21,7 +21,7 @@ from napari_pixseg.slices import Samples
 from napari_pixseg.sources.file_view import FileView
 from napari_pixseg.sources.image_choice import Series, StoredImage, describe_choice
 from napari_pixseg.sources.lazy_file import FileArray, Key
-from napari_pixseg.sources.library_remarks import (
+from napari_pixseg.sources.library_warnings import (
     gathered_logs,
     note_orientation,
     note_remarks,
@@ -41,13 +41,13 @@ from napari_pixseg.sources.tiff_metadata import (
     name_axes,
     read_calibration,
 )
-from napari_pixseg.sources.tiff_refusals import refuse_unreadable
 from napari_pixseg.sources.tiff_samples import (
     SampleConversion,
     describe_pixels,
     read_palette,
     uses_palette,
 )
+from napari_pixseg.sources.tiff_unsupported import refuse_unreadable
 
 if TYPE_CHECKING:
     from napari_pixseg.sources.zarr_chunks import ZarrArray

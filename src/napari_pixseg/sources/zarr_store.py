@@ -22,10 +22,10 @@ from napari_pixseg.sources.chunk_presence import ZarrCensus, refuse_absence
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.image_choice import Series, StoredImage, refuse_series
 from napari_pixseg.sources.location import Identity, Location, locate
+from napari_pixseg.sources.metadata_errors import readable_metadata
 from napari_pixseg.sources.network_faults import is_passing, is_unconnected
 from napari_pixseg.sources.ome_metadata import with_ome_metadata
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
-from napari_pixseg.sources.readable_metadata import readable_metadata
 from napari_pixseg.sources.regular_files import RegularFileStore, is_plainly_local
 from napari_pixseg.sources.remote_filesystem import options_for
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries

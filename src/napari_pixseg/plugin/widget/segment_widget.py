@@ -17,6 +17,7 @@ from napari_pixseg.plugin.decision import Decision
 from napari_pixseg.plugin.layers.image_layers import LayerSnapshot, images_of_layer
 from napari_pixseg.plugin.widget.class_panel import ClassPanel
 from napari_pixseg.plugin.widget.collapsible import CollapsibleSections
+from napari_pixseg.plugin.widget.field_alignment import align_field_labels
 from napari_pixseg.plugin.widget.image_chooser import ImageChoice
 from napari_pixseg.plugin.widget.parameter_fields import CONTRAST_LIMITS, Fields
 from napari_pixseg.plugin.widget.path_buttons import add_browse_buttons
@@ -24,7 +25,7 @@ from napari_pixseg.plugin.widget.preview import Preview
 from napari_pixseg.plugin.widget.run_panel import RunPanel
 from napari_pixseg.plugin.widget.signal_queue import SignalQueue
 from napari_pixseg.plugin.widget.status_line import CHOOSE_IMAGE, StatusLine, describe_decision
-from napari_pixseg.plugin.widget.window_events import WindowEvents, align_field_labels
+from napari_pixseg.plugin.widget.window_events import WindowEvents
 
 if TYPE_CHECKING:
     from napari import Viewer

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
-from magicgui.widgets import Container
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QWidget
@@ -64,17 +63,3 @@ class WindowEvents(QObject):
         if parent is None and self._was_docked and closed is not None:
             closed()
         self._was_docked = parent is not None
-
-
-def align_field_labels(containers: Iterable[Container[Any]]) -> None:
-    """Make the fields of all containers begin below each other.
-
-    magicgui measures labels in the application's font, but napari's style sheet sets a larger
-    one.
-    """
-    for container in containers:
-        rows = [row for field in container if (row := field._labeled_widget()) is not None]
-        # Hidden fields count, too, because they may be shown later.
-        widest = max((row._label_widget.native.sizeHint().width() for row in rows), default=0)
-        for row in rows:
-            row.label_width = widest

@@ -20,7 +20,7 @@ from napari_pixseg.sources.image_choice import (
     note_channel_names,
 )
 from napari_pixseg.sources.lazy_file import FileArray, Key
-from napari_pixseg.sources.library_remarks import gathered_warnings
+from napari_pixseg.sources.library_warnings import gathered_warnings
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.source import Source
 

@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any
 
 from napari_pixseg.errors import ClusterUnfit
-from napari_pixseg.execution.admission import Admission, admitting, note_admitted
 from napari_pixseg.execution.dask_cluster import active_client
+from napari_pixseg.execution.late_workers import WorkerProof, note_proved, require_proof
 from napari_pixseg.execution.worker_checks import ask_workers, name_worker
 from napari_pixseg.export.output_location import TOKEN_PREFIX, OutputLocation
 
@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class SharedOutput(Admission):
+class SharedOutput(WorkerProof):
     """An output, and the run whose tokens are in it.
 
     Attributes
@@ -116,7 +116,7 @@ def shared_output(location: OutputLocation, run_id: str) -> Iterator[None]:
     try:
         shared.open()
         shared.refuse_other_disks(client)
-        with admitting(shared):
+        with require_proof(shared):
             yield
     finally:
         shared.close()
@@ -137,7 +137,7 @@ async def _leave_token_aside(shared: SharedOutput) -> tuple[str, str | None, str
         token = await asyncio.to_thread(shared.leave_token)
     except Exception as error:  # noqa: BLE001 - every protocol has its own
         return host, None, getattr(error, "strerror", None) or type(error).__name__
-    note_admitted(shared.run_id)
+    note_proved(shared.run_id)
     return host, token, ""
 
 

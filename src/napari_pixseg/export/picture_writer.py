@@ -20,9 +20,9 @@ from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.scheduler import run_tiles, runs_here
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.execution.tiling import Tiling
-from napari_pixseg.export.class_counts import count_classes
+from napari_pixseg.export.class_count_check import count_classes
 from napari_pixseg.export.manifest import JsonObject
-from napari_pixseg.export.recolor import Painter, color_channels
+from napari_pixseg.export.painter import Painter, color_channels
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -8,7 +8,7 @@ from typing import Any
 from napari_pixseg.errors import Cancelled
 
 
-class AtWork:
+class RunningTiles:
     """The tiles that this process is at work on.
 
     The threads of a pool go on with their tiles after the scheduler gave up. What they write then
@@ -21,7 +21,7 @@ class AtWork:
         self._closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return AtWork, ()
+        return RunningTiles, ()
 
     def __enter__(self) -> None:
         with self._changed:

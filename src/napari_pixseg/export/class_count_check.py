@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from napari_pixseg.algorithm.classes import Classes
 from napari_pixseg.algorithm.kernels import compiled as kernels
-from napari_pixseg.classification.input_change import input_changed
+from napari_pixseg.classification.input_changed_errors import input_changed
 
 
 def count_classes(classes: NDArray[np.integer], length: int) -> NDArray[np.int64]:

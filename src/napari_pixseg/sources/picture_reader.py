@@ -14,7 +14,7 @@ from napari_pixseg.errors import NotAnImage, TooLarge
 from napari_pixseg.slices import Samples
 from napari_pixseg.sources.image_choice import Series, find_series, refuse_series
 from napari_pixseg.sources.lazy_file import FileArray, Key
-from napari_pixseg.sources.library_remarks import (
+from napari_pixseg.sources.library_warnings import (
     gathered_warnings,
     note_orientation,
     note_remarks,

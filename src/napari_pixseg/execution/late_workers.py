@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_current: ContextVar[Admission | None] = ContextVar("admission", default=None)
+_current: ContextVar[WorkerProof | None] = ContextVar("proof", default=None)
 # The runs that this process was admitted to.
-_admitted: set[str] = set()
+_proved: set[str] = set()
 _one_at_a_time = threading.Lock()
 
 
-class Admission(ABC):
+class WorkerProof(ABC):
     """What a worker has to prove to take part in a run; sent with the tiles.
 
     Attributes
@@ -39,30 +39,30 @@ class Admission(ABC):
 
 
 @contextmanager
-def admitting(admission: Admission | None) -> Iterator[None]:
+def require_proof(proof: WorkerProof | None) -> Iterator[None]:
     """Ask every worker of the runs inside for a proof."""
-    before = _current.set(admission)
+    before = _current.set(proof)
     try:
         yield
     finally:
         _current.reset(before)
 
 
-def current_admission() -> Admission | None:
+def required_proof() -> WorkerProof | None:
     """Return what workers have to prove for the tiles that are planned now."""
     return _current.get()
 
 
-def note_admitted(run_id: str) -> None:
+def note_proved(run_id: str) -> None:
     """Remember that this process has proved what a run asks for."""
-    _admitted.add(run_id)
+    _proved.add(run_id)
 
 
-def admit_once(admission: Admission, tell: Callable[[str], None]) -> None:
+def prove_once(proof: WorkerProof, tell: Callable[[str], None]) -> None:
     """Let this process prove what a run asks for, unless it has."""
-    if admission.run_id in _admitted:
+    if proof.run_id in _proved:
         return
     with _one_at_a_time:
-        if admission.run_id not in _admitted:
-            admission.prove(tell)
-            note_admitted(admission.run_id)
+        if proof.run_id not in _proved:
+            proof.prove(tell)
+            note_proved(proof.run_id)

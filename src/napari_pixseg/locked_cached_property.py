@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class kept_property(Generic[Value]):  # noqa: N801 - it is used like `property`
+class locked_cached_property(Generic[Value]):  # noqa: N801 - it is used like `property`
     """A property that is made on first access, under the lock of its own segmentation.
 
     In Python 3.11, all instances share the lock of :func:`functools.cached_property`: while one

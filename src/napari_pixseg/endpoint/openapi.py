@@ -95,7 +95,10 @@ def _post_store(needs_key: bool) -> _Schema:
     key = {"type": "string", "writeOnly": True}
     form = _object_schema({"file": upload, "comment": comment, "key": key}, ["file"])
     body = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
-    return _operation("store", "Keep an image, to be segmented later", needs_key, requestBody=body)
+    done = _operation("store", "Keep an image, to be segmented later", needs_key, requestBody=body)
+    segment = {"operationId": "segmentUrl", "parameters": {"img": "$response.body#/link"}}
+    done["responses"]["200"]["links"] = {"segment": segment}
+    return done
 
 
 def _operation(name: str, summary: str, needs_key: bool, **parts: object) -> _Schema:
@@ -140,7 +143,9 @@ def _describe(info: ParameterInfo) -> _Schema:
         schema["default"] = int(default) if isinstance(default, int) else default
     meaning = f"{info.help[0].upper()}{info.help[1:]}"
     listing = f": {info.kind.listing}" if isinstance(info.kind, NumberedChoice) else ""
-    return {**schema, "description": f"{meaning}{listing}."}
+    exact = info.exact_kind
+    wider = "" if exact is None else f" With semantics imagemagick6: {exact.allowed_text}."
+    return {**schema, "description": f"{meaning}{listing}.{wider}"}
 
 
 def _schema_of_kind(kind: Kind) -> _Schema:
@@ -175,9 +180,12 @@ def _object_schema(properties: _Schema, required: list[str]) -> _Schema:
 
 def _all_responses() -> _Schema:
     png = {"schema": {"type": "string", "format": "binary"}}
+    # Of an answer as JSON.
+    picture = {"operationId": "result", "parameters": {"name": "{$response.body#/id}.png"}}
     done = {
         "description": "Done: where the picture is, or with blob the picture.",
         "content": {"application/json": {"schema": _reference("Done")}, "image/png": png},
+        "links": {"picture": picture},
     }
     failed = {str(status): _failed_response(text) for status, text in _REASONS.items()}
     header = {"required": True, "schema": {"type": "string"}}

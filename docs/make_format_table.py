@@ -123,6 +123,38 @@ def _write_cmyk(path: Path) -> Path:
     return _write_tiff(path, np.dstack([RGB, GRAY]), photometric="separated")
 
 
+def _write_scan(path: Path, first: dict[str, Any], names: tuple[str, ...]) -> Path:
+    """Write a slide with a level, and small pictures of these names, as pages."""
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(RGB, tile=(16, 16), **{**options, **first})
+        writer.write(RGB[::2, ::2], tile=(16, 16), **options)
+        for name in names:
+            writer.write(RGB[::3, ::3], description=name, **options)
+    return path
+
+
+def _write_philips(path: Path) -> Path:
+    spacing = '<DataObject ObjectType="PixelDataRepresentation"><Attribute '
+    spacing += 'Name="DICOM_PIXEL_SPACING">"{0}" "{0}"</Attribute></DataObject>'
+    levels = spacing.format(0.0005) + spacing.format(0.001)
+    xml = f'<DataObject ObjectType="DPUfsImport"><a>{levels}</a></DataObject>'
+    return _write_scan(
+        path, {"description": xml, "software": "Philips DP v1.0"}, ("Macro", "Label")
+    )
+
+
+def _write_ventana(path: Path) -> Path:
+    xmp = b'<iScan Magnification="20" ScanRes="0.5"/>'
+    extra = [(700, "B", len(xmp), xmp, True)]
+    options: dict[str, Any] = {"photometric": "rgb", "metadata": None}
+    label = {"description": "Label Image", "software": "ScanOutputManager 1.1", **options}
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        writer.write(RGB[::3, ::3], extratags=extra, **label)
+        writer.write(RGB, tile=(16, 16), description="level=0 mag=20 quality=90", **options)
+    return path
+
+
 # What people call it, the name of its file, and what writes it.
 ROWS: tuple[tuple[str, str, Callable[[Path], Path]], ...] = (
     ("TIFF, BigTIFF", "a.tif", _write_tiff),
@@ -136,6 +168,8 @@ ROWS: tuple[tuple[str, str, Callable[[Path], Path]], ...] = (
     ("OME-TIFF", "a.ome.tif", _write_ome),
     ("ImageJ stack", "ij.tif", _write_stack),
     ("Aperio SVS", "a.svs", _write_slide),
+    ("Philips TIFF", "philips.tiff", _write_philips),
+    ("Ventana BIF", "a.bif", _write_ventana),
     ("PNG, BMP, WebP, JPEG 2000, ...", "a.png", _write_picture),
     ("JPEG of CMYK", "cmyk.jpg", lambda p: _write_picture(p, "CMYK")),
     ("JPEG with an orientation", "turned.jpg", _write_turned),

@@ -31,6 +31,7 @@ from napari_pixseg.sources.source import Source
 from napari_pixseg.sources.tiff_images import (
     ImagePlace,
     choose_place,
+    coarser_places,
     list_series,
     place_of_series,
 )
@@ -99,6 +100,35 @@ def list_tiff_images(location: Location) -> list[StoredImage]:
             return _describe_all(tiff)
     except Exception as error:  # noqa: BLE001 - damaged files raise anything
         raise _no_tiff(location, error) from None
+
+
+def open_tiff_levels(location: Location, place: ImagePlace) -> list[Source]:
+    """Open the coarser levels of an image, fine to coarse; they may be whatever a file says.
+
+    Parameters
+    ----------
+    location : Location
+    place : ImagePlace
+        Where full resolution is.
+    """
+    identity = location.identity()
+    try:
+        with gathered_logs(_LOGGER), closing(_open_with_tifffile(location)) as tiff:
+            finest = _source_of_place(location, identity, tiff, place)
+            places = coarser_places(tiff, place)
+            sources = [_source_of_place(location, identity, tiff, one) for one in places]
+    except Exception:  # noqa: BLE001 - damaged files raise anything
+        # The image can be read all the same, and be shown without them.
+        return []
+    return [source for source in sources if _has_same_samples(source, finest)]
+
+
+def _has_same_samples(level: Source, finest: Source) -> bool:
+    """Whether a level differs from the finest only in how many pixels a plane has."""
+    if level.array.dtype != finest.array.dtype or level.axes != finest.axes or not level.axes:
+        return False
+    pairs = zip(level.axes, level.array.shape, finest.array.shape, strict=True)
+    return all(axis in "yx" or length == full for axis, length, full in pairs)
 
 
 def _no_tiff(location: Location, error: Exception) -> NotAnImage:
@@ -176,6 +206,20 @@ def _source_of_tiff(
     location: Location, identity: Identity, tiff: TiffFile, wanted: Series | None
 ) -> Source:
     place = choose_place(tiff, wanted, location)
+    source = _source_of_place(location, identity, tiff, place)
+    others = [] if wanted is not None else _describe_all(tiff, with_sizes=False)
+    has_levels = place.page is None and len(list_series(tiff)[place.series].levels) > 1
+    return replace(
+        source,
+        list_images=partial(list_tiff_images, location),
+        open_coarser=partial(open_tiff_levels, location, place) if has_levels else None,
+        notes=(*describe_choice(others, place.series, _WHY), *source.notes),
+    )
+
+
+def _source_of_place(
+    location: Location, identity: Identity, tiff: TiffFile, place: ImagePlace
+) -> Source:
     series = place.find_in(tiff)
     page = series.keyframe
     missing = describe_missing_planes(tiff, series, location)
@@ -191,8 +235,6 @@ def _source_of_tiff(
         location, pixels.shape, pixels.dtype, version, (place, kept, pixels.conversion)
     )
     orientation = note_orientation(page.tags.valueof("Orientation"))
-    others = [] if wanted is not None else _describe_all(tiff, with_sizes=False)
-    choice = describe_choice(others, place.series, _WHY)
     return Source(
         array,
         axes=name_axes(pixels.axes),
@@ -205,12 +247,10 @@ def _source_of_tiff(
         colors=pixels.colors,
         used_bits=pixels.used_bits,
         series=place.label,
-        list_images=partial(list_tiff_images, location),
         kind="tiff",
         name=location.name,
         fingerprint=location.fingerprint,
         notes=(
-            *choice,
             *missing,
             *pixels.notes,
             *_note_pages(series),

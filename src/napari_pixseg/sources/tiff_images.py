@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tifffile import TiffFile, TiffPageSeries
 
@@ -83,6 +83,14 @@ def place_of_series(tiff: TiffFile, number: int) -> ImagePlace:
     # That is level 0 in all but strange files.
     sizes = [_plane_size(level) for level in list_series(tiff)[number].levels]
     return ImagePlace(number, sizes.index(max(sizes)))
+
+
+def coarser_places(tiff: TiffFile, finest: ImagePlace) -> list[ImagePlace]:
+    """Return the places of the coarser levels of an image, fine to coarse."""
+    levels = list_series(tiff)[finest.series].levels
+    sizes = {number: _plane_size(level) for number, level in enumerate(levels)}
+    numbers = [number for number in sizes if sizes[number] < sizes[finest.level]]
+    return [replace(finest, level=number) for number in sorted(numbers, key=lambda n: -sizes[n])]
 
 
 def _place_of_page(tiff: TiffFile, number: int, location: Location) -> ImagePlace:

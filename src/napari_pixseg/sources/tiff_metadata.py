@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 from xml.etree import ElementTree
 
 from tifffile import TiffFile, TiffPageSeries
-from tifffile.tifffile import svs_description_metadata
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.tiff_images import ImagePlace
-
-# Size of a pixel along an axis, nan where unknown, and its unit as the file spells it.
-Size: TypeAlias = tuple[float, str]
-
+from napari_pixseg.sources.tiff_slides import Size, float_or_nan, slide_sizes
 
 # Value of the tag ResolutionUnit, and its length.
 _CENTIMETER = 3
@@ -144,8 +139,8 @@ def read_calibration(
         sizes = _ome_sizes(tiff, place, series)
     elif tiff.is_imagej:
         sizes = _imagej_sizes(tiff, series)
-    elif tiff.is_svs:
-        sizes = _slide_sizes(series)
+    elif (written := slide_sizes(tiff, series)) is not None:
+        sizes = written
     else:
         sizes = _tag_sizes(series)
     known = {
@@ -165,7 +160,7 @@ def _ome_sizes(tiff: TiffFile, place: ImagePlace, series: TiffPageSeries) -> Map
     names = {axis: (f"PhysicalSize{axis.upper()}", "µm") for axis in "xyz"}
     names["t"] = ("TimeIncrement", "s")
     return {
-        axis: (_float_or_nan(pixels.get(name)), pixels.get(f"{name}Unit", default))
+        axis: (float_or_nan(pixels.get(name)), pixels.get(f"{name}Unit", default))
         for axis, (name, default) in names.items()
     }
 
@@ -186,25 +181,16 @@ def _find_pixels(
 def _imagej_sizes(tiff: TiffFile, series: TiffPageSeries) -> Mapping[str, Size]:
     metadata = tiff.imagej_metadata or {}
     unit = str(metadata.get("unit", "")).replace("\\u00B5", "µ")
-    interval = _float_or_nan(metadata.get("finterval"))
+    interval = float_or_nan(metadata.get("finterval"))
     sizes = {"t": (interval, str(metadata.get("tunit", "s")))}
     # ImageJ writes a spacing and a resolution for images without calibration, too.
     if unit in _UNITS:
-        sizes["z"] = (_float_or_nan(metadata.get("spacing")), unit)
+        sizes["z"] = (float_or_nan(metadata.get("spacing")), unit)
         for axis, tag in (("x", "XResolution"), ("y", "YResolution")):
             resolution: Sequence[int] = series.keyframe.tags.valueof(tag, (0, 1))
             pixels, length = resolution
             sizes[axis] = (length / pixels if pixels else math.nan, unit)
     return sizes
-
-
-def _slide_sizes(series: TiffPageSeries) -> Mapping[str, Size]:
-    try:
-        metadata = svs_description_metadata(series.keyframe.description)
-    except ValueError:
-        return {}
-    size = _float_or_nan(metadata.get("MPP"))
-    return {"x": (size, "µm"), "y": (size, "µm")}
 
 
 def _tag_sizes(series: TiffPageSeries) -> Mapping[str, Size]:
@@ -221,10 +207,3 @@ def _tag_sizes(series: TiffPageSeries) -> Mapping[str, Size]:
         pixels, length = value if isinstance(value, tuple) and len(value) == 2 else (0, 1)
         sizes[axis] = (length * _MICROMETERS / pixels if pixels else math.nan, "µm")
     return sizes
-
-
-def _float_or_nan(value: str | float | None) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # None raises what is caught
-    except (TypeError, ValueError):
-        return math.nan

@@ -131,14 +131,12 @@ def placement_of(layer: Layer) -> LayerOptions:
 
 
 def levels_of(images: Sequence[Image]) -> list[StridedImage]:
-    """Return the levels to show: the stored ones, or virtual ones of a large single image."""
-    if len(images) == 1:
-        return virtual_levels(images[0])
+    """Return the levels to show: the stored ones, and virtual ones if the coarsest is large."""
     finest = math.prod(images[0].shape[-2:])
-    return [
-        StridedImage(image, reduction=math.sqrt(finest / math.prod(image.shape[-2:])))
-        for image in images
-    ]
+    sizes = [math.sqrt(finest / math.prod(image.shape[-2:])) for image in images]
+    stored = zip(images[:-1], sizes[:-1], strict=True)
+    levels = [StridedImage(image, reduction=size) for image, size in stored]
+    return [*levels, *virtual_levels(images[-1], sizes[-1])]
 
 
 def preview_levels(
@@ -175,8 +173,8 @@ def image_layer_of_path(path: str) -> LayerData:
     ------
     InputNotFound, NotAnImage, ParameterError
     """
-    first = open_image(path)
-    images = [first, *_open_coarser_levels(first)]
+    images = images_of_path(path)
+    first = images[0]
     levels = [ImageLevel(level) for level in levels_of(images)]
     axes = first.own_axes
     source = first.source
@@ -197,11 +195,17 @@ def image_layer_of_path(path: str) -> LayerData:
     return (levels if len(levels) > 1 else levels[0]), options, "image"
 
 
-def _open_coarser_levels(first: Image) -> list[Image]:
-    """Open the coarser levels that are stored beside an image."""
-    levels = first.source.open_coarser
-    sources = [] if levels is None else levels()
-    return [open_image(source, first.axes) for source in sources]
+def images_of_path(path: str) -> list[Image]:
+    """Open an image and the coarser levels that are stored beside it, fine to coarse.
+
+    Raises
+    ------
+    InputNotFound, NotAnImage, ParameterError
+    """
+    first = open_image(path)
+    open_coarser = first.source.open_coarser
+    sources = [] if open_coarser is None else open_coarser()
+    return [first, *(open_image(source, first.axes) for source in sources)]
 
 
 def known_unit(name: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -112,14 +112,22 @@ def lengths_along(axes: str, level: StridedImage) -> tuple[int, ...]:
     return tuple(lengths[axis] for axis in axes)
 
 
-def virtual_levels(image: Image) -> list[StridedImage]:
-    """Return levels for an image that is stored as one: strided where a plane is large."""
-    levels = [StridedImage(image)]
+def virtual_levels(image: Image, reduction: float = 1.0) -> list[StridedImage]:
+    """Return an image and levels below it: strided ones where its planes are large.
+
+    Parameters
+    ----------
+    image : Image
+        The coarsest that is stored.
+    reduction : float
+        How many pixels of level 0 one of its pixels stands for, along y and along x.
+    """
+    levels = [StridedImage(image, reduction=reduction)]
     if math.prod(image.shape[-2:]) <= LARGEST_PLANE:
         return levels
     while max(levels[-1].shape[-2:]) > _COARSEST_SIDE:
         # napari picks among levels whose sides halve, as those of stored pyramids do.
-        levels.append(StridedImage(image, levels[-1].stride * 2))
+        levels.append(replace(levels[-1], stride=levels[-1].stride * 2))
     return levels
 
 

@@ -28,18 +28,22 @@ GUI_OPTIONS = -ra --strict-markers --import-mode=importlib
 
 CORE = --ignore=tests/gui --ignore=tests/notebooks
 
-.PHONY: demo test quick quick-tests types gui notebooks docs check soak bench release-check tools clean
+.PHONY: demo test after-core quick quick-tests types gui notebooks docs check soak bench release-check tools clean
 
 demo: $(VENV)/.installed
 	$(BIN)/napari-pixseg demo $(DEMO)
 
-# Tests that need the machine to themselves (tests/conftest.py says which) come after the others.
+# First the tests that keep all cores busy. Then come those that mostly wait, for a window or for
+# servers and workers of their own (tests/conftest.py says which): two at a time.
 test: check
 	$(BIN)/python -m pytest $(CORE) -n $(JOBS) -m "not alone"
+	$(MAKE) --no-print-directory -j2 --output-sync=target gui after-core
+
+# One after the other, beside the tests with windows.
+after-core: $(VENV)/.test-installed tools
 	$(BIN)/python -m pytest $(CORE) -m alone
-	$(MAKE) --no-print-directory gui
-	$(MAKE) --no-print-directory notebooks
-	$(MAKE) --no-print-directory docs
+	$(MAKE) --no-print-directory -j1 notebooks
+	$(MAKE) --no-print-directory -j1 docs
 
 # At most 90 seconds: the linter, then types beside the tests that are nearest to what changed.
 quick: $(VENV)/.test-installed

@@ -42,24 +42,24 @@ from PIL import ImageFile
 numpy.seterr(all="raise")
 ImageFile.LOAD_TRUNCATED_IMAGES, ImageFile.MAXBLOCK = True, 1 << 20
 """
-# Variables of the environment, and what the program does before it loads the package.
+# Variables of the environment, and what the program does before it loads the package. Settings that
+# do not meddle with each other share a process.
 SETTINGS = {
-    "zarr's variables": ({"ZARR_DEFAULT_ZARR_FORMAT": "2", "ZARR_ARRAY__ORDER": "F",
-                          "ZARR_ARRAY__WRITE_EMPTY_CHUNKS": "False",
-                          "ZARR_ASYNC__CONCURRENCY": "1"}, ""),
-    "zarr's configuration": ({}, ZARR),
-    "Dask on one thread": ({"DASK_SCHEDULER": "synchronous", "DASK_ARRAY__CHUNK_SIZE": "1KiB"},
-                           "import dask; dask.config.set(scheduler='synchronous')"),
-    "Dask's configuration": ({}, DASK),
-    "C's locale, a strict mask, another time": (
-        {**ASCII, "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "7"}, "import os; os.umask(0o077)"),
-    "a loose mask": ({"TZ": "America/St_Johns", "PYTHONHASHSEED": "0"},
-                     "import os; os.umask(0o000)"),
-    "one thread": ({"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-                    "BLOSC_NTHREADS": "1"}, ""),
-    "two threads": ({"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2",
-                     "OPENBLAS_NUM_THREADS": "2", "OPENBLAS_CORETYPE": "Nehalem"}, ""),
-    "a strict program": ({"PYTHONWARNINGS": "error::RuntimeWarning,error::FutureWarning"}, PILLOW),
+    "zarr's variables, one thread, a loose mask": (
+        {"ZARR_DEFAULT_ZARR_FORMAT": "2", "ZARR_ARRAY__ORDER": "F", "ZARR_ASYNC__CONCURRENCY": "1",
+         "ZARR_ARRAY__WRITE_EMPTY_CHUNKS": "False", "OMP_NUM_THREADS": "1",
+         "NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "BLOSC_NTHREADS": "1",
+         "TZ": "America/St_Johns", "PYTHONHASHSEED": "0"},
+        "import os; os.umask(0o000)"),
+    "configurations of zarr and Dask, a strict program, two threads": (
+        {"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2",
+         "OPENBLAS_CORETYPE": "Nehalem",
+         "PYTHONWARNINGS": "error::RuntimeWarning,error::FutureWarning"},
+        ZARR + DASK + PILLOW),
+    "Dask on one thread, C's locale, a strict mask, another time": (
+        {**ASCII, "DASK_SCHEDULER": "synchronous", "DASK_ARRAY__CHUNK_SIZE": "1KiB",
+         "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "7"},
+        "import os, dask; os.umask(0o077); dask.config.set(scheduler='synchronous')"),
 }  # fmt: skip
 
 

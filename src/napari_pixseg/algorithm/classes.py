@@ -46,7 +46,7 @@ CLASS_FIELDS = np.dtype(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classes:
     """The classes of an image, decided.
 

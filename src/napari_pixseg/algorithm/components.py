@@ -30,7 +30,7 @@ BYTES_PER_RUN = 10
 BYTES_PER_COMPONENT = 26
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Components:
     """The components of an array, as runs along its last axis.
 

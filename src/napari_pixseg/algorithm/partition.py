@@ -34,7 +34,7 @@ _FEW_CENTERS = 64
 _SHARED_FROM = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Partition:
     """Where the classes lie: the intervals of the channels, and the boxes kept.
 

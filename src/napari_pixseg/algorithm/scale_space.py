@@ -36,7 +36,7 @@ def _list_scales() -> tuple[float, ...]:
 SCALES = _list_scales()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Node:
     """A node of the interval tree: bins left to right, which one row of marks cut out."""
 
@@ -64,7 +64,7 @@ class _Node:
         return self.stability >= total / len(self.children)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChannelScaleSpace:
     """The scale space of one channel, and the intervals found in it.
 

@@ -37,7 +37,7 @@ def _unpack_table(content: bytes, dtype: np.dtype[Any]) -> ClassTable:
     return ClassTable(np.frombuffer(zlib.decompress(content), dtype))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassLookup:
     """Gives a tile of colors its classes; a step of a :class:`TileSource`.
 

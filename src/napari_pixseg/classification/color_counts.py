@@ -24,7 +24,7 @@ from napari_pixseg.sources.image import Image
 from napari_pixseg.sources.source import ChunkCensus
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class ColorCount:
     """An image and its color table, counted at most once and shared by all updates."""
 

@@ -54,7 +54,7 @@ def count_colors(
     return table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _CountTile:
     """Makes a table of each tile."""
 
@@ -70,7 +70,7 @@ class _CountTile:
         return ColorTable.from_packed(packed, self.space, in_place=is_ours)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _SharedCount:
     """Adds each tile to one counter."""
 

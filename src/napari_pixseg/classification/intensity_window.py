@@ -72,7 +72,7 @@ _TAIL = 1000
 _BITS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Extent:
     """Smallest and largest finite sample of each channel, and how many are infinite."""
 
@@ -179,7 +179,7 @@ class _Search:
         return rank - before, _Search(low, min(low + (1 << self.shift) - 1, self.high))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _CountBins:
     """Counts a block of samples into the bins of every search of its channel."""
 

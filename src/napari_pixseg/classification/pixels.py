@@ -37,7 +37,7 @@ DIRECT_TILES = 10_000
 Observer: TypeAlias = Callable[[PixelSlices, Packed], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Pixels:
     """The colors and classes of an image, after window and denoising, tile by tile.
 

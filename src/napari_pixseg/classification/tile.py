@@ -17,7 +17,7 @@ from napari_pixseg.slices import PixelSlices, whole_box
 Part: TypeAlias = tuple[PixelSlices, AnyArray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tile:
     """A tile, and what is known of it. What is not known is None.
 

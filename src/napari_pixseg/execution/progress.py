@@ -30,7 +30,7 @@ class Progress:
 Listener: TypeAlias = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunMonitor:
     """Reports the progress of a run, and stops it when asked to.
 

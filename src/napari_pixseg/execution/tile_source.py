@@ -23,7 +23,7 @@ ReadSlices: TypeAlias = Callable[[PixelSlices], Any]
 TileFunction: TypeAlias = Callable[[Any, int], Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TileSource:
     """Where tiles come from, and which of them are wanted.
 
@@ -107,7 +107,7 @@ class TileSource:
         return replace(self, graph=graph, keys=keys, read=other.read)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _SlicesReader:
     """Reads the tile of a number by its slices."""
 
@@ -118,7 +118,7 @@ class _SlicesReader:
         return self.read(self.tiling.slices(number))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _MappedReader:
     """Reads a tile and does something with it."""
 
@@ -129,7 +129,7 @@ class _MappedReader:
         return self.step(self.read(number), number)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _EitherReader:
     """Reads the tiles of these numbers in one way, the others in another."""
 
@@ -158,7 +158,7 @@ def lazy_tiles(read: ReadSlices, tiling: Tiling, dtype: DTypeLike) -> da.Array:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _SliceableReader:
     """A function of slices as an array-like, for Dask to slice."""
 

@@ -13,7 +13,7 @@ from napari_pixseg.parameters import Parameters
 from napari_pixseg.sources.image import Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExportRequest:
     """What the caller wants written, and how.
 

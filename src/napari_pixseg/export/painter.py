@@ -14,7 +14,7 @@ from napari_pixseg.slices import PixelSlices
 from napari_pixseg.sources.image import Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Painter:
     """Paints classes in their colors.
 

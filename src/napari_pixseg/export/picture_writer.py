@@ -209,7 +209,7 @@ def _save_plane(
     return [] if palette is None else picture.histogram()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _TiffTiles:
     """The picture's TIFF tiles in the order in which they are written."""
 

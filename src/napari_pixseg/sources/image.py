@@ -38,7 +38,7 @@ PartOf: TypeAlias = Callable[[PixelSlices], Samples]
 _SMALLEST_PART = 1 << 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Image:
     """A source whose axes and channels are known.
 

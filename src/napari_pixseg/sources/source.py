@@ -77,7 +77,7 @@ class ChunkedArray(ABC):
         """Return the chunks that a box meets, each cut to the box, and where in the box it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """An opened input: an array that reads only what is sliced, and what its metadata says.
 

@@ -29,7 +29,7 @@ MOST_VECTORIZED_PIXELS = 1 << 25
 _compiling = threading.RLock()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
     """What is known of the work of a process.
 

@@ -1,9 +1,11 @@
 """Status 200 means that the pixels are there: what happens to an output during a run is seen."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dask
@@ -192,7 +194,16 @@ PAINTED = {
 }
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.fixture(scope="module", params=["threads", "processes"])
+def scheduler(request):
+    """Settings of Dask for a scheduler; its processes begin once for all pictures."""
+    if request.param == "threads":
+        yield {"scheduler": "threads", "num_workers": 2}
+        return
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield {"scheduler": "processes", "num_workers": 2, "pool": pool}
+
+
 @pytest.mark.parametrize("name", PAINTED)
 def test_a_picture_has_as_many_pixels_of_each_class_as_were_decided_on(
     name, scheduler, tmp_path, monkeypatch
@@ -206,7 +217,7 @@ def test_a_picture_has_as_many_pixels_of_each_class_as_were_decided_on(
         compare(counts, classes)
 
     monkeypatch.setattr(export, "refuse_other_counts", spy)
-    with dask.config.set(scheduler=scheduler, num_workers=2):
+    with dask.config.set(scheduler):
         segmented(pixels, **options).export(tmp_path / name)
     counts, classes = found[0]
     assert counts[1:].tolist() == classes.table["count"].tolist()

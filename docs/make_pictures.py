@@ -25,7 +25,7 @@ from skimage.data import astronaut, coffee, immunohistochemistry
 
 from napari_pixseg import ColorSpace, Segmentation, segment
 from napari_pixseg.algorithm.scale_space import SCALES
-from napari_pixseg.plugin.widget.histogram_view import channel_names
+from napari_pixseg.plugin.widget.channel_names import CHANNEL_NAMES
 
 TISSUE = immunohistochemistry()
 CUP = coffee()
@@ -103,7 +103,7 @@ def scale_space() -> Figure:
     for left, right in found.intervals.tolist():
         above.axvspan(left - 0.5, right + 0.5, color="C1", alpha=0.25)
     above.set(ylabel="pixels", xlim=(low, high))
-    name = channel_names(ColorSpace.YUV)[2]
+    name = CHANNEL_NAMES[ColorSpace.YUV][2]
     above.set_title(f"Channel {name} of a stained tissue section: intervals shaded")
     above.legend()
     _draw_marks(below, found.marks)

@@ -5,6 +5,7 @@ formulas of the field: `colorsys`, `skimage.color` and textbook lines, on 16-bit
 """
 
 import colorsys
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as some
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from napari_pixseg.algorithm.colorspaces import convert
 from napari_pixseg.algorithm.colorspaces.convert import (
     forward,
     forward_bytes,
@@ -21,7 +23,9 @@ from napari_pixseg.algorithm.colorspaces.convert import (
     inverse,
     to_byte,
 )
+from napari_pixseg.endpoint import page
 from napari_pixseg.parameters import ColorSpace
+from napari_pixseg.plugin.widget.channel_names import CHANNEL_NAMES
 
 S = ColorSpace
 QUANTUM = 65535
@@ -268,3 +272,13 @@ def test_no_colors_are_no_problem(space):
     nothing = np.empty((0, 3), np.uint16)
     assert forward(space, nothing).shape == inverse(space, nothing).shape == (0, 3)
     assert forward_bytes(space, nothing.astype(np.uint8)).shape == (0, 3)
+
+
+def test_every_list_of_color_spaces_has_all_of_them():
+    assert set(convert._FORWARD) == set(S)
+    assert set(convert._INVERSE) | {S.CMYK} == set(S)
+    assert set(CHANNEL_NAMES) == set(S)
+    content, _ = page._read_page()
+    options = re.findall(r'<option value="(\d+)"( selected)?>\1 (\w+)</option>', content)
+    assert [(int(number), name) for number, _, name in options] == [(s.value, s.name) for s in S]
+    assert [name for _, chosen, name in options if chosen] == ["YUV"]

@@ -11,7 +11,10 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from napari_pixseg.parameters import ColorSpace, Parameters
+
 _FILE = Path(__file__).with_name("page.html")
+_SPACES = "<!-- color spaces -->"
 
 
 async def send_page(_request: Request) -> Response:
@@ -24,7 +27,7 @@ async def send_page(_request: Request) -> Response:
 @cache
 def _read_page() -> tuple[str, str]:
     """Return the page, and the policy that lets a browser run its own script and no other."""
-    content = _FILE.read_text(encoding="utf-8")
+    content = _FILE.read_text(encoding="utf-8").replace(_SPACES, _list_color_spaces())
     rules = {
         "default-src": ["'none'"],
         "script-src": _hashes_of(content, "script"),
@@ -36,6 +39,16 @@ def _read_page() -> tuple[str, str]:
         "frame-ancestors": ["'none'"],
     }
     return content, "; ".join(f"{name} {' '.join(values)}" for name, values in rules.items())
+
+
+def _list_color_spaces() -> str:
+    """Return the options of the field ``cs`` as HTML."""
+    usual = Parameters().cs
+    return "".join(
+        f'<option value="{space.value}"{" selected" if space is usual else ""}>'
+        f"{space.value} {space.name}</option>"
+        for space in ColorSpace
+    )
 
 
 def _hashes_of(content: str, tag: str) -> list[str]:

@@ -18,9 +18,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_pixseg.algorithm.classes import Classes
+from napari_pixseg.plugin.widget.channel_names import CHANNEL_NAMES
 from napari_pixseg.plugin.widget.histogram_view import (
     HistogramView,
-    channel_names,
     describe_intervals,
 )
 
@@ -117,7 +117,7 @@ class ClassPanel(QWidget):
         background, hidden : collection of int
             Numbers of the classes that are background, or not shown in the preview.
         """
-        names = channel_names(classes.parameters.cs)
+        names = CHANNEL_NAMES[classes.parameters.cs]
         rows = classes.table
         for channel, scale_space in enumerate(classes.scale_spaces):
             intervals = describe_intervals(scale_space)

@@ -9,36 +9,9 @@ from qtpy.QtGui import QColor, QPainter, QPainterPath, QPaintEvent, QPalette, QP
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_pixseg.algorithm.scale_space import ChannelScaleSpace
-from napari_pixseg.parameters import ColorSpace
 
 # Intervals that are listed above a histogram; it shows the others, too.
 _MOST_INTERVALS = 6
-
-# What the three channels of a color space show; gray for color spaces without an entry.
-_CHANNELS = {
-    "RGB": ("red (linear)", "green (linear)", "blue (linear)"),
-    "sRGB": ("red", "green", "blue"),
-    "Transparent": ("red", "green", "blue"),
-    "OHTA": ("I1 intensity", "I2 red-blue", "I3 green-magenta"),
-    "Lab": ("L lightness", "a green-red", "b blue-yellow"),
-    "XYZ": ("X", "Y", "Z"),
-    "YCC": ("Y", "C1", "C2"),
-    "YIQ": ("Y luma", "I orange-blue", "Q purple-green"),
-    "YUV": ("Y luma", "U blue", "V red"),
-    "CMYK": ("cyan", "magenta", "yellow"),
-    "CMY": ("cyan", "magenta", "yellow"),
-    "HSB": ("hue", "saturation", "brightness"),
-    "HSL": ("hue", "saturation", "lightness"),
-    "HWB": ("hue", "whiteness", "blackness"),
-    "Log": ("red (log)", "green (log)", "blue (log)"),
-}
-
-
-def channel_names(space: ColorSpace) -> tuple[str, str, str]:
-    """Return what the three channels of a color space are called."""
-    if space.name in ("YCbCr", "YPbPr", "Rec601YCbCr", "Rec709YCbCr"):
-        return ("Y luma", "Cb blue", "Cr red")
-    return _CHANNELS.get(space.name, ("gray", "gray", "gray"))
 
 
 def describe_intervals(scale_space: ChannelScaleSpace) -> str:

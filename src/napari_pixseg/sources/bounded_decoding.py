@@ -2,77 +2,168 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import struct
-from typing import Any
+import zlib
+from typing import IO, TypeAlias
 
-import numcodecs
 import numpy as np
+from numcodecs.abc import Codec
 
 from napari_pixseg.errors import OversizedChunk
-from napari_pixseg.sources.size_limits import describe_bytes
+from napari_pixseg.sources.picture_headers import pixels_of_picture
+from napari_pixseg.sources.size_limits import describe_bytes, refuse_large_metadata
+from napari_pixseg.sources.zstd_frames import measure_zstd
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# Names of the metadata in a zarr store; all other values are chunks.
+ZARR_DOCUMENTS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
-# Flag of the frame's header -> format of its content size.
-_ZSTD_SIZES = {0: "<B", 1: "<H", 2: "<I", 3: "<Q"}
+# What decoders of numcodecs take and return.
+_Content: TypeAlias = "bytes | memoryview | np.ndarray[tuple[int, ...], np.dtype[np.uint8]]"
+
+# Byte codecs of imagecodecs, which decode into the room they are given and no further.
+_FITTING = frozenset(
+    f"imagecodecs_{name}"
+    for name in (
+        *("blosc", "blosc2", "brotli", "bz2", "deflate", "lz4", "lz4f", "lzf", "lzfse", "lzma"),
+        *("lzo", "lzw", "packbits", "snappy", "zlib", "zlibng", "zopfli", "zstd"),
+    )
+)
+
+_STREAMS = ("gzip", "bz2", "lzma")
+
+_OPENING = frozenset({"zstd", "blosc", "lz4", "zlib", *_STREAMS})
 
 
-def decode_at_most(codec: Any, content: bytes, limit: int) -> Any:
+def decode_at_most(codec: Codec, content: _Content, limit: int, is_exact: bool = True) -> _Content:
     """Decode a chunk.
 
     Parameters
     ----------
     codec : numcodecs codec
-        Zstd, Blosc or GZip.
-    content : bytes
-        The chunk as it is stored.
+        What neither compresses nor holds a picture is called as it is.
+    content : bytes-like
+        The chunk as it is stored; single bytes.
     limit : int
         Bytes that it should decode to.
+    is_exact : bool
+        Whether it must decode to just as many, or to that many at most.
 
     Raises
     ------
     OversizedChunk
         If it would decode to more; that takes no memory.
     """
-    if isinstance(codec, numcodecs.GZip):
-        return _decode_gzip(content, limit)
-    size = _zstd_size(content) if isinstance(codec, numcodecs.Zstd) else _blosc_size(content)
-    if size is not None and size > limit:
-        raise _oversized(describe_bytes(size), limit)
-    if size is None and isinstance(codec, numcodecs.Zstd) and content[:4] == _ZSTD_MAGIC:
-        # A frame that does not tell its size is decoded into as much room as it should need.
-        return codec.decode(content, out=np.empty(limit, np.uint8))
+    name = codec.codec_id
+    if name == "zstd":
+        return _decode_zstd(codec, content, limit, is_exact)
+    if name in ("blosc", "lz4"):
+        size = (
+            _size_in_header(content, 4, 16) if name == "blosc" else _size_in_header(content, 0, 4)
+        )
+        if size > limit:
+            raise _oversized(describe_bytes(size), limit)
+    elif name in _STREAMS:
+        with _open_stream(codec, io.BytesIO(content)) as file:
+            return _refuse_more(file.read(limit + 1), limit)
+    elif name == "zlib":
+        return _decode_zlib(content, limit)
+    elif name in _FITTING:
+        return _refuse_more(codec.decode(content, out=np.empty(limit + 1, np.uint8)), limit)
+    elif name.startswith("imagecodecs_"):
+        pixels = pixels_of_picture(bytes(content))
+        if pixels is not None and pixels > limit:
+            raise _oversized(f"{pixels} pixels", limit)
     return codec.decode(content)
 
 
-def _decode_gzip(content: bytes, limit: int) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        decoded = file.read(limit + 1)
-    if len(decoded) > limit:
-        raise _oversized(f"more than {describe_bytes(limit)}", limit)
+def opens_content(codec: Codec) -> bool:
+    """Whether a codec may make much of little, unless it is bounded."""
+    name = codec.codec_id
+    return name in _OPENING or name.startswith("imagecodecs_")
+
+
+def refuse_stored_size(size: int, limit: int) -> None:
+    """Refuse to read a chunk that is stored in more bytes than it can need.
+
+    Raises
+    ------
+    OversizedChunk
+    """
+    if size > limit:
+        raise OversizedChunk(
+            f"The chunk is stored in {describe_bytes(size)}, but what its metadata say takes "
+            f"{describe_bytes(limit)} at most."
+        )
+
+
+def refuse_large_value(key: str, size: int, most: int | None) -> None:
+    """Refuse to read a value of a zarr store that is larger than it can need to be.
+
+    Parameters
+    ----------
+    key : str
+    size : int
+        Bytes of the value.
+    most : int, optional
+        Bytes that a chunk may have.
+
+    Raises
+    ------
+    OversizedChunk, TooLarge
+    """
+    if key.endswith(ZARR_DOCUMENTS):
+        refuse_large_metadata(size, key)
+    elif most is not None:
+        refuse_stored_size(size, most)
+
+
+def most_after_encoding(size: int) -> int:
+    """Return the bytes that no codec exceeds when it stores so many."""
+    return 2 * size + (1 << 20)
+
+
+def _decode_zstd(codec: Codec, content: _Content, limit: int, is_exact: bool) -> _Content:
+    size, is_told = measure_zstd(content)
+    if size is not None and size > limit and (is_told or not is_exact):
+        raise _oversized(describe_bytes(size), limit)
+    if is_exact and not is_told:
+        # What does not tell its size is decoded into as much room as it should need.
+        return codec.decode(content, out=np.empty(limit, np.uint8))
+    if size is None:
+        raise ValueError("it is not zstd from beginning to end")
+    return codec.decode(content)
+
+
+def _open_stream(codec: Codec, content: IO[bytes]) -> IO[bytes]:
+    if codec.codec_id == "gzip":
+        return gzip.GzipFile(fileobj=content)
+    if codec.codec_id == "bz2":
+        return bz2.BZ2File(content)
+    return lzma.LZMAFile(content, format=codec.format, filters=codec.filters)
+
+
+def _decode_zlib(content: _Content, limit: int) -> bytes:
+    stream = zlib.decompressobj()
+    decoded = stream.decompress(content, limit + 1)
+    _refuse_more(decoded, limit)
+    if not stream.eof:
+        raise zlib.error("incomplete or truncated stream")
     return decoded
 
 
-def _zstd_size(content: bytes) -> int | None:
-    """Return the content size in the header of a zstd frame; None where it is not told."""
-    if content[:4] != _ZSTD_MAGIC or len(content) < 5:
-        return None
-    flags = content[4]
-    kind, is_single = flags >> 6, bool(flags & 0x20)
-    if kind == 0 and not is_single:
-        return None
-    at = 5 + (not is_single) + (0, 1, 2, 4)[flags & 3]
-    form = _ZSTD_SIZES[kind]
-    if len(content) < at + struct.calcsize(form):
-        return None
-    (size,) = struct.unpack_from(form, content, at)
-    return int(size) + (256 if kind == 1 else 0)
+def _size_in_header(content: _Content, at: int, length: int) -> int:
+    """Return the size in the header of a chunk; 0 where it has no header and will not decode."""
+    return int(struct.unpack_from("<I", content, at)[0]) if len(content) >= length else 0
 
 
-def _blosc_size(content: bytes) -> int | None:
-    return int(struct.unpack_from("<I", content, 4)[0]) if len(content) >= 16 else None
+def _refuse_more(decoded: bytes, limit: int) -> bytes:
+    if len(decoded) > limit:
+        raise _oversized(f"more than {describe_bytes(limit)}", limit)
+    return decoded
 
 
 def _oversized(size: str, limit: int) -> OversizedChunk:

@@ -228,7 +228,8 @@ def _is_damage(source: Source, error: BaseException) -> bool:
 
 def _describe_damage(source: Source, index: ChunkIndex, error: BaseException) -> str:
     cause = error.__context__ if isinstance(error, NotAnImage) else error
-    reason = f"{cause}".rstrip(".") if _is_local(source) and f"{cause}" else type(cause).__name__
+    may_be_told = _is_local(source) or isinstance(cause, OversizedChunk)
+    reason = f"{cause}".rstrip(".") if may_be_told and f"{cause}" else type(cause).__name__
     (name, box), *_ = missing_parts(source, {index})
     pixels = ", ".join(f"{part.start}:{part.stop}" for part in box)
     return (

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TypeGuard
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
+
+from napari_pixseg.sources.bounded_decoding import refuse_large_value
 
 _SPECIAL = "it is a pipe or a device, not a file"
 _LOOP = "its links form a loop"
@@ -41,7 +44,21 @@ def open_regular(path: str, flags: int) -> int:
 
 
 class RegularFileStore(LocalStore):
-    """A local store that reads files only; zarr would wait for pipes, and read devices for ever."""
+    """A local store that reads files only; zarr would wait for pipes, and read devices for ever.
+
+    Parameters
+    ----------
+    root : path
+    read_only : bool
+    most_bytes : int, optional
+        Chunks that are stored in more are not read.
+    """
+
+    def __init__(
+        self, root: Path | str, *, read_only: bool = False, most_bytes: int | None = None
+    ) -> None:
+        super().__init__(root, read_only=read_only)
+        self.most_bytes = most_bytes
 
     async def get(
         self,
@@ -55,15 +72,18 @@ class RegularFileStore(LocalStore):
         ------
         ValueError
             If there is something else.
+        OversizedChunk, TooLarge
+            If it is larger than it can need to be.
         """
         try:
-            mode = os.stat(self.root / key).st_mode
+            found = os.stat(self.root / key)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise ValueError(f"{key} cannot be read: {_LOOP}") from None
         else:
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
                 raise ValueError(f"{key} cannot be read: {_SPECIAL}")
+            refuse_large_value(key, found.st_size, self.most_bytes)
         return await super().get(key, prototype, byte_range)
 
 

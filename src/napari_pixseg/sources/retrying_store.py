@@ -12,6 +12,7 @@ from zarr.core.array import AsyncArray
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import FsspecStore, StorePath, WrapperStore
 
+from napari_pixseg.sources.bounded_decoding import ZARR_DOCUMENTS, refuse_large_value
 from napari_pixseg.sources.network_faults import (
     denied_input,
     is_denied,
@@ -29,11 +30,11 @@ _missing: dict[str, set[str]] = {}
 _MOST_MISSING = 1 << 20
 
 
-_METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
-
-
 # A listing of a web page would be made of its links, and a cache does not know the whole.
 _UNLISTED = ("http", "https", "simplecache", "filecache", "blockcache")
+
+# They know the size of a value without opening it.
+_ARCHIVES = ("zip", "tar", "libarchive")
 
 
 class RetryingStore(WrapperStore[FsspecStore]):
@@ -44,14 +45,17 @@ class RetryingStore(WrapperStore[FsspecStore]):
     store : FsspecStore
     retries : int
         How often a read that the network spoils is tried again.
+    most_bytes : int, optional
+        Chunks in archives that are stored in more are not read.
     """
 
-    def __init__(self, store: FsspecStore, retries: int) -> None:
+    def __init__(self, store: FsspecStore, retries: int, most_bytes: int | None = None) -> None:
         super().__init__(store)
         self.retries = retries
+        self._most_bytes = most_bytes
 
     def _with_store(self, store: FsspecStore) -> RetryingStore:
-        return type(self)(store, self.retries)
+        return type(self)(store, self.retries, self._most_bytes)
 
     def __eq__(self, value: object) -> bool:
         return isinstance(value, RetryingStore) and self._store == value._store
@@ -69,10 +73,16 @@ class RetryingStore(WrapperStore[FsspecStore]):
     @property
     def is_listed(self) -> bool:
         """Whether the server tells what there is."""
-        filesystem = getattr(self._store.fs, "sync_fs", self._store.fs)
-        protocol = filesystem.protocol
-        protocols = (protocol,) if isinstance(protocol, str) else protocol
-        return not any(one in _UNLISTED for one in protocols)
+        return not any(one in _UNLISTED for one in self._protocols)
+
+    @property
+    def _protocols(self) -> tuple[str, ...]:
+        protocol = self._filesystem.protocol
+        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+    @property
+    def _filesystem(self) -> Any:
+        return getattr(self._store.fs, "sync_fs", self._store.fs)
 
     async def get_head(self, key: str) -> Buffer | None:
         """Read the first byte of a value; None where there is none."""
@@ -89,12 +99,16 @@ class RetryingStore(WrapperStore[FsspecStore]):
             If the network failed in all attempts.
         InputNotFound
             If the server refuses this user.
+        OversizedChunk, TooLarge
+            If an archive has more of it than it can need to be.
         """
+        if byte_range is None and any(one in _ARCHIVES for one in self._protocols):
+            self._refuse_large(key)
         waiting = pauses(self.retries)
         while True:
             try:
                 found = await self._store.get(key, prototype, byte_range)
-                if found is None and not key.endswith(_METADATA):
+                if found is None and not key.endswith(ZARR_DOCUMENTS):
                     self._note_missing(key)
                 return found
             except Exception as error:
@@ -108,6 +122,13 @@ class RetryingStore(WrapperStore[FsspecStore]):
             if pause is None:
                 raise unreachable_input(self.uri_of(key), fault, self.retries)
             await asyncio.sleep(pause)
+
+    def _refuse_large(self, key: str) -> None:
+        try:
+            size = self._filesystem.info(f"{self._store.path}/{key}".strip("/"))["size"]
+        except FileNotFoundError:
+            return
+        refuse_large_value(key, size, self._most_bytes)
 
     def _note_missing(self, key: str) -> None:
         keys = _missing.setdefault(self.uri_of(""), set())

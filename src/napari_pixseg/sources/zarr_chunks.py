@@ -33,7 +33,11 @@ from napari_pixseg.slices import (
     cut_along_chunks,
     plain_box,
 )
-from napari_pixseg.sources.bounded_decoding import decode_at_most
+from napari_pixseg.sources.bounded_decoding import (
+    decode_at_most,
+    most_after_encoding,
+    refuse_stored_size,
+)
 from napari_pixseg.sources.regular_files import is_plainly_local, open_regular
 from napari_pixseg.sources.source import ChunkedArray
 
@@ -134,13 +138,14 @@ class ChunkFiles(ChunkedArray):
 
     def _read_chunk(self, index: ChunkIndex) -> Samples | None:
         path = self._path_of_chunk(index)
+        size = math.prod(self.chunks) * self.stored.itemsize
         try:
             with open(path, "rb", buffering=0, opener=open_regular) as file:
+                refuse_stored_size(os.fstat(file.fileno()).st_size, most_after_encoding(size))
                 content = file.read()
         except _CHUNK_IS_MISSING:
             return None
         if self.codec is not None:
-            size = math.prod(self.chunks) * self.stored.itemsize
             content = decode_at_most(self.codec, content, size)
         return np.frombuffer(content, self.stored).reshape(self.chunks)
 

@@ -18,6 +18,7 @@ from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from napari_pixseg.errors import NotAnImage, PixsegError, TooLarge
 from napari_pixseg.slices import ChunkIndex
+from napari_pixseg.sources.bounded_zarr import with_bounded_decoding
 from napari_pixseg.sources.chunk_presence import ZarrCensus, refuse_absence
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.image_choice import Series, StoredImage, refuse_series
@@ -31,7 +32,7 @@ from napari_pixseg.sources.remote_filesystem import options_for
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.size_limits import refuse_large_metadata
 from napari_pixseg.sources.source import Source, axes_of_names
-from napari_pixseg.sources.zarr_chunks import ZarrArray, with_fast_local_io
+from napari_pixseg.sources.zarr_chunks import ChunkFiles, ZarrArray, with_fast_local_io
 from napari_pixseg.sources.zarr_images import ImageGroup, find_image, list_images, multiscales_of
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _source_of_array(array: ZarrArray, name: str, uri: str | None) -> ZarrSource
     if 0 in (*array.chunks, *stored):
         raise NotAnImage(f"{name} has chunks that hold no pixel; see to its metadata.")
     return ZarrSource(
-        with_fast_local_io(array),
+        _with_bounded_reads(array),
         axes=axes_of_names(names or array.attrs.get("_ARRAY_DIMENSIONS"), array.ndim),
         chunks=stored,
         uri=uri,
@@ -251,6 +252,13 @@ def _source_of_array(array: ZarrArray, name: str, uri: str | None) -> ZarrSource
         name=name,
         fingerprint=_local_fingerprint(array.store_path),
     )
+
+
+def _with_bounded_reads(array: ZarrArray) -> ZarrArray | ChunkFiles:
+    """Return an array with the same content that no chunk can fill the memory with."""
+    bounded = with_bounded_decoding(array)
+    fast = with_fast_local_io(array)
+    return replace(fast, array=bounded) if isinstance(fast, ChunkFiles) else bounded
 
 
 def _local_fingerprint(place: StorePath) -> FileFingerprint | None:

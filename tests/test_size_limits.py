@@ -153,7 +153,7 @@ def test_a_chunk_that_opens_to_more_is_not_opened(codec, tmp_path):
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "blosc"])
 @pytest.mark.parametrize("size", [1, 255, 256, 65535 + 256, 65536 + 256])
 def test_chunks_of_the_right_size_are_decoded_as_ever(codec, size):
-    from napari_pixseg.sources.bounded_decoding import decode_at_most
+    from napari_pixseg.sources.decoding.bounded_decoding import decode_at_most
 
     content = np.random.default_rng(size).integers(0, 9, size, np.uint8)
     codecs = {"zstd": numcodecs.Zstd(3), "gzip": numcodecs.GZip(1), "blosc": numcodecs.Blosc()}
@@ -165,7 +165,7 @@ def test_chunks_of_the_right_size_are_decoded_as_ever(codec, size):
 
 
 def test_a_zstd_frame_that_does_not_tell_its_size_is_decoded_into_what_it_needs():
-    from napari_pixseg.sources.bounded_decoding import decode_at_most
+    from napari_pixseg.sources.decoding.bounded_decoding import decode_at_most
 
     # A frame of one block of four raw bytes: window descriptor, no content size.
     frame = b"\x28\xb5\x2f\xfd\x00\x58" + ((4 << 3) | 1).to_bytes(3, "little") + b"abcd"

@@ -12,11 +12,12 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from napari_pixseg.sources.bounded_decoding import refuse_large_value
+from napari_pixseg.sources.decoding.bounded_decoding import refuse_large_value, refuse_stored_size
 
 _SPECIAL = "it is a pipe or a device, not a file"
 _LOOP = "its links form a loop"
 # Opening a pipe would wait for somebody who writes to it.
+_TO_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
 
@@ -41,6 +42,32 @@ def open_regular(path: str, flags: int) -> int:
         os.close(descriptor)
         raise ValueError(_SPECIAL)
     return descriptor
+
+
+def read_regular(path: str, most: int) -> bytes:
+    """Read a file whole, which must be no pipe, no device, and no longer than it can need to be.
+
+    Raises
+    ------
+    ValueError, OversizedChunk
+    """
+    descriptor = open_regular(path, _TO_READ)
+    try:
+        # FileIO would ask the system twice for the size, and once more for the end.
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        refuse_stored_size(found.st_size, most)
+        content = os.read(descriptor, found.st_size)
+        if len(content) < found.st_size:
+            parts = [content]
+            # One call reads at most 2 GiB; nothing more comes of a file that was cut off.
+            while part := os.read(descriptor, found.st_size):
+                parts.append(part)
+            content = b"".join(parts)
+    finally:
+        os.close(descriptor)
+    return content
 
 
 class RegularFileStore(LocalStore):

@@ -12,7 +12,7 @@ from zarr.core.array import AsyncArray
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import FsspecStore, StorePath, WrapperStore
 
-from napari_pixseg.sources.bounded_decoding import ZARR_DOCUMENTS, refuse_large_value
+from napari_pixseg.sources.decoding.bounded_decoding import ZARR_DOCUMENTS, refuse_large_value
 from napari_pixseg.sources.network_faults import (
     denied_input,
     is_denied,

@@ -8,15 +8,20 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
+from tifffile import TIFF
 from zarr.abc.store import Store
 from zarr.storage import WrapperStore
 
+from napari_pixseg.errors import OversizedChunk
+from napari_pixseg.sources.decoding.picture_headers import pixels_of_picture
+
 if TYPE_CHECKING:
-    from tifffile import TiffPageSeries
+    from tifffile import TiffPage, TiffPageSeries
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
@@ -25,13 +30,44 @@ if TYPE_CHECKING:
 # Decoded blocks kept for each file: neighboring tiles share a strip or a halo.
 _KEPT_BYTES = 64 << 20
 
+# Compressions whose blocks are pictures with a header; the last is LERC.
+_PICTURES = TIFF.IMAGE_COMPRESSIONS | {34887}
+
+# The last strip may have as many rows as the others, and small tiles whatever they like.
+_SMALL_PICTURE = 1 << 16
+
 
 def open_blocks(series: TiffPageSeries) -> ZarrArray:
     """Return a zarr array whose chunks are the tiles or strips of a series."""
+    _bound_decoder(series.keyframe)
     store = series.aszarr(level=0)
     block = math.prod(series.keyframe.chunks) * np.dtype(series.dtype).itemsize
     kept = max(1, _KEPT_BYTES // block)
     return zarr.open_array(_KeptBlocks(store, kept), mode="r", zarr_format=2)
+
+
+def _bound_decoder(page: TiffPage) -> None:
+    """Let a page decode no block that is a picture much larger than the block.
+
+    Other blocks are decoded into as much room as they need.
+    """
+    if page.compression not in _PICTURES:
+        return
+    decode = page.decode
+    limit = max(math.prod(page.chunks), _SMALL_PICTURE)
+
+    @wraps(decode)
+    def decode_at_most(data: bytes | None, index: int, /, **options: Any) -> Any:
+        pixels = None if data is None else pixels_of_picture(data)
+        if pixels is not None and pixels > limit:
+            raise OversizedChunk(
+                f"It is a picture of {pixels} pixels, but the tags of the TIFF say {page.chunks}."
+            )
+        return decode(data, index, **options)
+
+    # tifffile keeps one decoder for all pages that are stored alike, and one at each page.
+    page.parent.root._decoders[page.hash] = decode_at_most
+    page.__dict__["decode"] = decode_at_most
 
 
 class _KeptBlocks(WrapperStore[Store]):

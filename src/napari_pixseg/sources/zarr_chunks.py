@@ -33,12 +33,8 @@ from napari_pixseg.slices import (
     cut_along_chunks,
     plain_box,
 )
-from napari_pixseg.sources.bounded_decoding import (
-    decode_at_most,
-    most_after_encoding,
-    refuse_stored_size,
-)
-from napari_pixseg.sources.regular_files import is_plainly_local, open_regular
+from napari_pixseg.sources.decoding.bounded_decoding import decode_at_most, most_after_encoding
+from napari_pixseg.sources.regular_files import is_plainly_local, read_regular
 from napari_pixseg.sources.source import ChunkedArray
 
 ZarrArray: TypeAlias = zarr.Array[Any]
@@ -139,10 +135,9 @@ class ChunkFiles(ChunkedArray):
     def _read_chunk(self, index: ChunkIndex) -> Samples | None:
         path = self._path_of_chunk(index)
         size = math.prod(self.chunks) * self.stored.itemsize
+        content: bytes | memoryview
         try:
-            with open(path, "rb", buffering=0, opener=open_regular) as file:
-                refuse_stored_size(os.fstat(file.fileno()).st_size, most_after_encoding(size))
-                content = file.read()
+            content = read_regular(path, most_after_encoding(size))
         except _CHUNK_IS_MISSING:
             return None
         if self.codec is not None:

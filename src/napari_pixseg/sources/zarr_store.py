@@ -18,8 +18,8 @@ from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from napari_pixseg.errors import NotAnImage, PixsegError, TooLarge
 from napari_pixseg.slices import ChunkIndex
-from napari_pixseg.sources.bounded_zarr import with_bounded_decoding
 from napari_pixseg.sources.chunk_presence import ZarrCensus, refuse_absence
+from napari_pixseg.sources.decoding.bounded_zarr import with_bounded_decoding
 from napari_pixseg.sources.file_fingerprint import FileFingerprint
 from napari_pixseg.sources.image_choice import Series, StoredImage, refuse_series
 from napari_pixseg.sources.location import Identity, Location, locate

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -30,8 +31,8 @@ from zarr.core.indexing import SelectorTuple
 from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
 from zarr.storage import StorePath
 
-from napari_pixseg.errors import NotAnImage, TooLarge
-from napari_pixseg.sources.bounded_decoding import (
+from napari_pixseg.errors import TooLarge
+from napari_pixseg.sources.decoding.bounded_decoding import (
     decode_at_most,
     most_after_encoding,
     opens_content,
@@ -60,8 +61,6 @@ def with_bounded_decoding(array: ZarrArray) -> ZarrArray:
 
     Raises
     ------
-    NotAnImage
-        If decoding would run code that the array brings along.
     TooLarge
         If a filter makes samples of a size that no image has.
     """
@@ -79,8 +78,13 @@ def with_bounded_decoding(array: ZarrArray) -> ZarrArray:
     versions = 4 if array.shards else 1
     most = _most_stored(pixels * sample * versions, pixels // math.prod(array.chunks))
     place = StorePath(_bound_store(array.store_path.store, most), array.store_path.path)
-    opened: AsyncArray[Any] = AsyncArray(metadata=bounded, store_path=place, config=array.config)
-    return zarr.Array(opened)
+    with warnings.catch_warnings():
+        # zarr said so when the array was opened.
+        warnings.filterwarnings("ignore", message="Combining a `sharding_indexed` codec")
+        opened: AsyncArray[Any] = AsyncArray(
+            metadata=bounded, store_path=place, config=array.config
+        )
+        return zarr.Array(opened)
 
 
 def _most_stored(size: int, chunks: int) -> int:
@@ -110,9 +114,10 @@ def _bound_codecs(codecs: Iterable[Codec]) -> tuple[Codec, ...]:
             bounded.append(codec)
         elif isinstance(codec, ArrayBytesCodec):
             added = 0 if isinstance(codec, BytesCodec) else None
-            is_shard = type(codec) is ShardingCodec
-            chunk_pixels = math.prod(codec.chunk_shape) if is_shard else 0
-            bounded.append(_BoundedShards.of(codec) if is_shard else codec)
+            if isinstance(codec, ShardingCodec):
+                chunk_pixels = math.prod(codec.chunk_shape)
+                codec = _BoundedShards.of(codec)
+            bounded.append(codec)
         else:
             decoder = _decoder_of(codec)
             bounded.append(
@@ -249,11 +254,6 @@ def _bound_format_2(metadata: ArrayV2Metadata, size: int) -> ArrayV2Metadata:
 
 
 def _bound_numcodec(codec: Any, limit: int, is_exact: bool) -> Any:
-    if codec.codec_id == "pickle":
-        raise NotAnImage(
-            "its chunks are Python pickles, which run code when they are read; write it anew "
-            "without the codec 'pickle'."
-        )
     if not opens_content(codec):
         return codec
     return _BoundedNumcodec(codec, limit, is_exact, codec.codec_id)

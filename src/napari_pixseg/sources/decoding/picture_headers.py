@@ -15,6 +15,15 @@ _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 # Markers without a segment.
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 
+# First bytes, form and place of both lengths; heights of BMP may be negative.
+_PLAIN_HEADERS = (
+    (b"\x89PNG\r\n\x1a\n", ">II", 16),
+    (b"Lerc2 ", "<II", 14),
+    (b"GIF8", "<HH", 6),
+    (b"qoif", ">II", 4),
+    (b"BM", "<ii", 18),
+)
+
 _BOX_OF_SIZE = re.compile(rb"ispe\0\0\0\0(.{8})", re.DOTALL)
 
 _JPEG_XL_BITS = (9, 13, 18, 30)
@@ -39,8 +48,6 @@ def pixels_of_picture(content: bytes) -> int | None:
 def _read_pixels(content: bytes) -> int | None:
     if content[:2] == b"\xff\xd8":
         return _pixels_of_jpeg(content)
-    if content[:8] == b"\x89PNG\r\n\x1a\n":
-        return _product(">II", content, 16)
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return _pixels_of_webp(content)
     if content[4:8] in (b"jP  ", b"JXL "):
@@ -51,8 +58,9 @@ def _read_pixels(content: bytes) -> int | None:
     if content[4:8] == b"ftyp":
         found = _BOX_OF_SIZE.findall(content)
         return max((_product(">II", one, 0) for one in found), default=None)
-    if content[:6] == b"Lerc2 ":
-        return _product("<II", content, 14)
+    for magic, form, at in _PLAIN_HEADERS:
+        if content.startswith(magic):
+            return abs(_product(form, content, at))
     return _pixels_of_codestream(content, 0)
 
 
@@ -102,10 +110,10 @@ def _pixels_of_jpeg(content: bytes) -> int | None:
 def _pixels_of_webp(content: bytes) -> int | None:
     if content[12:16] == b"VP8 ":
         width, height = struct.unpack_from("<HH", content, 26)
-        return (width & 0x3FFF) * (height & 0x3FFF)
+        return int(width & 0x3FFF) * int(height & 0x3FFF)
     if content[12:16] == b"VP8L":
         (bits,) = struct.unpack_from("<I", content, 21)
-        return ((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1)
+        return int(((bits & 0x3FFF) + 1) * ((bits >> 14 & 0x3FFF) + 1))
     if content[12:16] == b"VP8X":
         width, height = (int.from_bytes(content[at : at + 3], "little") for at in (24, 27))
         return (width + 1) * (height + 1)
@@ -114,7 +122,7 @@ def _pixels_of_webp(content: bytes) -> int | None:
 
 def _pixels_of_jpeg_2000(content: bytes, at: int) -> int:
     right, bottom, left, top = struct.unpack_from(">IIII", content, at + 8)
-    return max(0, right - left) * max(0, bottom - top)
+    return int(max(0, right - left) * max(0, bottom - top))
 
 
 def _pixels_of_jpeg_xl(content: bytes, at: int) -> int:

@@ -8,21 +8,21 @@ import io
 import lzma
 import struct
 import zlib
-from typing import IO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numcodecs.abc import Codec
 
 from napari_pixseg.errors import OversizedChunk
-from napari_pixseg.sources.picture_headers import pixels_of_picture
+from napari_pixseg.sources.decoding.picture_headers import pixels_of_picture
+from napari_pixseg.sources.decoding.zstd_frames import measure_zstd
 from napari_pixseg.sources.size_limits import describe_bytes, refuse_large_metadata
-from napari_pixseg.sources.zstd_frames import measure_zstd
 
 # Names of the metadata in a zarr store; all other values are chunks.
 ZARR_DOCUMENTS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
-# What decoders of numcodecs take and return.
-_Content: TypeAlias = "bytes | memoryview | np.ndarray[tuple[int, ...], np.dtype[np.uint8]]"
+# What decoders of numcodecs take and return: single bytes, in any object that holds them.
+_Content: TypeAlias = bytes | memoryview
 
 # Byte codecs of imagecodecs, which decode into the room they are given and no further.
 _FITTING = frozenset(
@@ -33,9 +33,20 @@ _FITTING = frozenset(
     )
 )
 
+# Codecs of imagecodecs that make a picture, as large as its header says.
+_PICTURES = frozenset(
+    f"imagecodecs_{name}"
+    for name in (
+        *("apng", "avif", "bmp", "gif", "heif", "htj2k", "jpeg", "jpeg2k", "jpegls", "jpegxl"),
+        *("jpegxr", "lerc", "ljpeg", "mozjpeg", "png", "qoi", "spng", "ultrahdr", "webp"),
+    )
+)
+
+_Stream: TypeAlias = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
+
 _STREAMS = ("gzip", "bz2", "lzma")
 
-_OPENING = frozenset({"zstd", "blosc", "lz4", "zlib", *_STREAMS})
+_OPENING = frozenset({"zstd", "blosc", "lz4", "zlib", *_STREAMS}) | _FITTING | _PICTURES
 
 
 def decode_at_most(codec: Codec, content: _Content, limit: int, is_exact: bool = True) -> _Content:
@@ -73,17 +84,17 @@ def decode_at_most(codec: Codec, content: _Content, limit: int, is_exact: bool =
         return _decode_zlib(content, limit)
     elif name in _FITTING:
         return _refuse_more(codec.decode(content, out=np.empty(limit + 1, np.uint8)), limit)
-    elif name.startswith("imagecodecs_"):
+    elif name in _PICTURES:
         pixels = pixels_of_picture(bytes(content))
         if pixels is not None and pixels > limit:
             raise _oversized(f"{pixels} pixels", limit)
-    return codec.decode(content)
+    decoded: _Content = codec.decode(content)
+    return decoded
 
 
 def opens_content(codec: Codec) -> bool:
     """Whether a codec may make much of little, unless it is bounded."""
-    name = codec.codec_id
-    return name in _OPENING or name.startswith("imagecodecs_")
+    return codec.codec_id in _OPENING
 
 
 def refuse_stored_size(size: int, limit: int) -> None:
@@ -127,18 +138,26 @@ def most_after_encoding(size: int) -> int:
 
 
 def _decode_zstd(codec: Codec, content: _Content, limit: int, is_exact: bool) -> _Content:
+    decoded: _Content
     size, is_told = measure_zstd(content)
     if size is not None and size > limit and (is_told or not is_exact):
         raise _oversized(describe_bytes(size), limit)
     if is_exact and not is_told:
         # What does not tell its size is decoded into as much room as it should need.
-        return codec.decode(content, out=np.empty(limit, np.uint8))
+        try:
+            decoded = codec.decode(content, out=np.empty(limit, np.uint8))
+            return decoded
+        except RuntimeError as error:
+            if "too small" in f"{error}":
+                raise _oversized(f"more than {describe_bytes(limit)}", limit) from None
+            raise
     if size is None:
         raise ValueError("it is not zstd from beginning to end")
-    return codec.decode(content)
+    decoded = codec.decode(content)
+    return decoded
 
 
-def _open_stream(codec: Codec, content: IO[bytes]) -> IO[bytes]:
+def _open_stream(codec: Any, content: io.BytesIO) -> _Stream:
     if codec.codec_id == "gzip":
         return gzip.GzipFile(fileobj=content)
     if codec.codec_id == "bz2":
@@ -146,7 +165,7 @@ def _open_stream(codec: Codec, content: IO[bytes]) -> IO[bytes]:
     return lzma.LZMAFile(content, format=codec.format, filters=codec.filters)
 
 
-def _decode_zlib(content: _Content, limit: int) -> bytes:
+def _decode_zlib(content: _Content, limit: int) -> _Content:
     stream = zlib.decompressobj()
     decoded = stream.decompress(content, limit + 1)
     _refuse_more(decoded, limit)
@@ -160,7 +179,7 @@ def _size_in_header(content: _Content, at: int, length: int) -> int:
     return int(struct.unpack_from("<I", content, at)[0]) if len(content) >= length else 0
 
 
-def _refuse_more(decoded: bytes, limit: int) -> bytes:
+def _refuse_more(decoded: _Content, limit: int) -> _Content:
     if len(decoded) > limit:
         raise _oversized(f"more than {describe_bytes(limit)}", limit)
     return decoded

@@ -1,0 +1,1 @@
+"""Decoding what is stored, and no further than it should open to."""

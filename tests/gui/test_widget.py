@@ -335,6 +335,83 @@ def test_a_path_is_opened_lazily_and_segmented(viewer, qtbot, tmp_path, suffix):
     np.testing.assert_array_equal(finest(widget.preview), np.asarray(segment(array).classes))
 
 
+@pytest.fixture
+def several(tmp_path):
+    """A TIFF of a macro, a slide and a part of it."""
+    import tifffile
+
+    with tifffile.TiffWriter(tmp_path / "slide.ome.tif", ome=True) as writer:
+        for name, picture in SEVERAL.items():
+            writer.write(picture, photometric="rgb", metadata={"axes": "YXS", "Name": name})
+    return tmp_path / "slide.ome.tif"
+
+
+SEVERAL = {"Macro": PICTURE[::5, ::5], "Slide": PICTURE, "Part": PICTURE[50:130, 40:160]}
+
+
+def open_path(viewer, qtbot, path):
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    widget.path.value = str(path)
+    qtbot.keyClick(widget.path.native, Qt.Key.Key_Return)
+    settle(widget, qtbot)
+    return widget
+
+
+@pytest.mark.parametrize("viewer", [True], indirect=True, ids=["shown"])
+def test_another_image_of_a_file_can_be_chosen(viewer, qtbot, several, tmp_path, told):
+    widget = open_path(viewer, qtbot, several)
+    field, notes = widget.series.field, widget.series.notes
+    qtbot.waitUntil(lambda: field.visible, timeout=LONG)
+    assert field.choices == (0, 1, 2)
+    assert field.value == 1
+    assert field.current_choice == "1: Slide, 200 x 240 x 3 (yxc)"
+    assert "the largest is taken: 1 ('Slide', 200 x 240 x 3)" in notes.text()
+    assert notes.isVisible()
+    first = widget.img.value
+    name = first.name
+    field.value = 0
+    settle(widget, qtbot)
+    assert first not in viewer.layers
+    assert widget.img.value.name == name
+    assert len([layer for layer in viewer.layers if isinstance(layer, Labels)]) == 1
+    wanted = np.asarray(segment(SEVERAL["Macro"]).classes)
+    np.testing.assert_array_equal(finest(widget.preview), wanted)
+    qtbot.waitUntil(lambda: field.visible and field.value == 0, timeout=LONG)
+    assert not notes.isVisible()
+    written = []
+    widget.controller.exported.connect(lambda manifest: written.append(manifest))
+    widget.controller.export(str(tmp_path / "out.ome.zarr"), ("classes",))
+    qtbot.waitUntil(lambda: bool(written), timeout=LONG)
+    assert written[0].details["input"]["series"] == 0
+    assert not sentences(told)
+
+
+def test_a_manifest_restores_the_image_of_a_file(viewer, qtbot, several, tmp_path, told):
+    segment(several, series="Part", st=2.5).export(tmp_path / "o.png")
+    widget = open_path(viewer, qtbot, several)
+    widget.controller.load(str(tmp_path / "o.png.json"))
+    settle(widget, qtbot, st=2.5)
+    wanted = np.asarray(segment(SEVERAL["Part"], st=2.5).classes)
+    np.testing.assert_array_equal(finest(widget.preview), wanted)
+    qtbot.waitUntil(lambda: widget.series.field.value == 2, timeout=LONG)
+    # The file may have gone meanwhile.
+    several.unlink()
+    widget.series.field.value = 1
+    assert len(sentences(told)) == 1
+    assert widget.series.field.value == 2
+    assert widget.img.value in viewer.layers
+
+
+def test_a_layer_without_a_file_has_no_images_to_choose_from(viewer, qtbot, several):
+    widget = open_path(viewer, qtbot, several)
+    qtbot.waitUntil(lambda: len(widget.series.field.choices) == 3, timeout=LONG)
+    widget.img.value = viewer.add_image(GRAY, name="gray")
+    settle(widget, qtbot)
+    assert not widget.series.field.visible
+    assert not widget.series.notes.text()
+
+
 @pytest.mark.parametrize("path", ["/nothing/here.png", "", "not a path"])
 def test_a_path_that_cannot_be_opened_gives_one_sentence(viewer, qtbot, told, path):
     widget = SegmentWidget(viewer)

@@ -23,8 +23,10 @@ from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.background import BackgroundJobs, describe_error
 from napari_pixseg.plugin.background_counting import Counting, OpenLevels
 from napari_pixseg.plugin.decision import CountedColors, Decision
+from napari_pixseg.plugin.layers.image_layers import ImageListing
 from napari_pixseg.plugin.layers.result_layers import ComputedOutputs
 from napari_pixseg.segmentation import Segmentation
+from napari_pixseg.sources.source import Source
 
 
 class Controller(BackgroundJobs):
@@ -52,6 +54,8 @@ class Controller(BackgroundJobs):
     exported = Signal(Manifest)
     computed = Signal(ComputedOutputs)
     parameters_changed = Signal(Parameters)
+    listed = Signal(ImageListing)
+    loaded = Signal(Manifest)
 
     def __init__(
         self,
@@ -95,6 +99,12 @@ class Controller(BackgroundJobs):
             self.parameters_changed.emit(parameters)
         self._start_count(open_levels)
 
+    def list_images(self, source: Source) -> None:
+        """Find out which images the file of a source holds; ``listed`` tells them."""
+        find = source.list_images
+        if find is not None and not self._closed:
+            self._submit_work(lambda: self.listed.emit(ImageListing(source, find())))
+
     def forget(self) -> None:
         """Drop the image and stop counting; a run goes on, because the user asked for it."""
         with self._lock:
@@ -127,9 +137,12 @@ class Controller(BackgroundJobs):
     def load(self, path: str) -> None:
         """Take the parameters of a manifest, or of the output that holds one."""
         try:
-            self.restore(Manifest.load(path).parameters)
+            manifest = Manifest.load(path)
+            self.restore(manifest.parameters)
         except PixsegError as error:
             self.failed.emit(str(error))
+            return
+        self.loaded.emit(manifest)
 
     def _is_idle(self) -> bool:
         """Whether nothing is known and nothing on its way, as after an early cancel.

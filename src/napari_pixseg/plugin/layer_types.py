@@ -29,5 +29,7 @@ OUTPUT_KEY = "pixseg_output"
 CHECKSUM_KEY = "pixseg_checksum"
 # the Manifest of the finished output that the layer shows,
 MANIFEST_KEY = "pixseg_manifest"
-# and the open levels of an image, so that its file is not opened a second time.
+# the open levels of an image, so that its file is not opened a second time,
 IMAGES_KEY = "pixseg_images"
+# and the path or URL that they were opened from, as it was given.
+PATH_KEY = "pixseg_path"

@@ -11,12 +11,20 @@ import numpy as np
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.layer_types import IMAGES_KEY, ArrayLike, LayerData, LayerOptions
+from napari_pixseg.plugin.layer_types import (
+    IMAGES_KEY,
+    PATH_KEY,
+    ArrayLike,
+    LayerData,
+    LayerOptions,
+)
 from napari_pixseg.plugin.layers.image_level import ImageLevel
 from napari_pixseg.plugin.layers.preview_level import PreviewLevel, PreviewPixels
 from napari_pixseg.plugin.layers.strided_image import StridedImage, virtual_levels
 from napari_pixseg.sources.image import Image, open_image
+from napari_pixseg.sources.image_choice import Series, StoredImage
 from napari_pixseg.sources.open import open_source
+from napari_pixseg.sources.read_options import ReadOptions
 from napari_pixseg.sources.source import Source
 
 if TYPE_CHECKING:
@@ -55,6 +63,28 @@ class LayerSnapshot:
             units=tuple(_unit_names(layer)),
             images=tuple(layer.metadata.get(IMAGES_KEY, ())),
         )
+
+
+@dataclass(frozen=True)
+class ImageListing:
+    """The images of a file or store.
+
+    Attributes
+    ----------
+    source : Source
+        The one that is taken.
+    images : sequence of StoredImage
+        All of them, as far as they are listed.
+    """
+
+    source: Source
+    images: Sequence[StoredImage]
+
+
+def source_of_layer(layer: NapariImage | None) -> Source | None:
+    """Return the source at full resolution of a layer that was opened here; None for others."""
+    images = () if layer is None else layer.metadata.get(IMAGES_KEY, ())
+    return images[0].source if images else None
 
 
 def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]:
@@ -157,12 +187,14 @@ def preview_levels(
     return [PreviewLevel(level, pixels, axes) for level in levels_of(images)]
 
 
-def image_layer_of_path(path: str) -> LayerData:
+def image_layer_of_path(path: str, series: Series | None = None) -> LayerData:
     """Open a path or URL lazily as layer data for napari.
 
     Parameters
     ----------
     path : str
+    series : int or str, optional
+        Number or name of one of several images in it.
 
     Returns
     -------
@@ -173,7 +205,7 @@ def image_layer_of_path(path: str) -> LayerData:
     ------
     InputNotFound, NotAnImage, ParameterError
     """
-    images = images_of_path(path)
+    images = images_of_path(path, series)
     first = images[0]
     levels = [ImageLevel(level) for level in levels_of(images)]
     axes = first.own_axes
@@ -186,7 +218,7 @@ def image_layer_of_path(path: str) -> LayerData:
         "scale": [source.scale.get(axis, 1.0) for axis in axes],
         "translate": [source.translation.get(axis, 0.0) for axis in axes],
         "units": [known_unit(source.units.get(axis)) for axis in axes],
-        "metadata": {IMAGES_KEY: images},
+        "metadata": {IMAGES_KEY: images, PATH_KEY: path},
     }
     if first.dtype.kind in "ui" and first.dtype.itemsize <= 2:
         # Without limits napari would read the data to find some.
@@ -195,14 +227,14 @@ def image_layer_of_path(path: str) -> LayerData:
     return (levels if len(levels) > 1 else levels[0]), options, "image"
 
 
-def images_of_path(path: str) -> list[Image]:
+def images_of_path(path: str, series: Series | None = None) -> list[Image]:
     """Open an image and the coarser levels that are stored beside it, fine to coarse.
 
     Raises
     ------
     InputNotFound, NotAnImage, ParameterError
     """
-    first = open_image(path)
+    first = open_image(path, options=ReadOptions(series=series))
     open_coarser = first.source.open_coarser
     sources = [] if open_coarser is None else open_coarser()
     return [first, *(open_image(source, first.axes) for source in sources)]

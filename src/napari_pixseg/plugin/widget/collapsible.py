@@ -38,9 +38,9 @@ class CollapsibleSections(QScrollArea):
         """Require the width of what is inside; any height will do."""
         return QSize(self._layout.totalMinimumSize().width(), 0)
 
-    def add_widget(self, widget: QWidget) -> None:
-        """Add a widget that takes the height that is left over."""
-        self._layout.addWidget(widget, 1)
+    def add_widget(self, widget: QWidget, stretch: int = 1) -> None:
+        """Add a widget that takes the height that is left over, or with 0 only what it needs."""
+        self._layout.addWidget(widget, stretch)
 
     def add_section(self, title: str, widgets: Sequence[QWidget]) -> None:
         """Add widgets that are folded away until their title is clicked."""

@@ -9,9 +9,10 @@ from magicgui.widgets import ComboBox, LineEdit
 from napari.layers import Image, Layer
 
 from napari_pixseg.errors import PixsegError
-from napari_pixseg.plugin.layer_types import LayerData
+from napari_pixseg.plugin.layer_types import PATH_KEY, LayerData
 from napari_pixseg.plugin.layers.image_layers import image_layer_of_path
 from napari_pixseg.plugin.widget.path_buttons import add_browse_buttons
+from napari_pixseg.sources.image_choice import Series
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -108,6 +109,32 @@ class ImageChoice:
             self._on_error(str(error))
             return
         self.img.value = add_layer(self._viewer, data)
+
+    def reopen(self, series: Series) -> bool:
+        """Open another image of the file of the chosen layer in its place, if that can be done.
+
+        Returns
+        -------
+        bool
+            False if it cannot; the layer stays as it is.
+        """
+        before = self.layer
+        path = None if before is None else before.metadata.get(PATH_KEY)
+        if before is None or path is None:
+            return False
+        try:
+            data = image_layer_of_path(path, series)
+        except PixsegError as error:
+            self._on_error(str(error))
+            return False
+        layer = Layer.create(*data)
+        name = before.name
+        self._viewer.layers.insert(self._viewer.layers.index(before), layer)
+        self.img.value = layer
+        self._viewer.layers.remove(before)
+        # Free again: two layers of one name cannot be.
+        layer.name = name
+        return True
 
 
 def add_layer(viewer: Viewer, data: LayerData) -> Layer:

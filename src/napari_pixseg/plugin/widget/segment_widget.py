@@ -11,10 +11,16 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_pixseg.errors import PixsegError
 from napari_pixseg.execution.progress import Progress
+from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import Interval
 from napari_pixseg.plugin.controller import Controller
 from napari_pixseg.plugin.decision import Decision
-from napari_pixseg.plugin.layers.image_layers import LayerSnapshot, images_of_layer
+from napari_pixseg.plugin.layers.image_layers import (
+    ImageListing,
+    LayerSnapshot,
+    images_of_layer,
+    source_of_layer,
+)
 from napari_pixseg.plugin.widget.class_panel import ClassPanel
 from napari_pixseg.plugin.widget.collapsible import CollapsibleSections
 from napari_pixseg.plugin.widget.field_alignment import align_field_labels
@@ -23,6 +29,7 @@ from napari_pixseg.plugin.widget.parameter_fields import CONTRAST_LIMITS, Fields
 from napari_pixseg.plugin.widget.path_buttons import add_browse_buttons
 from napari_pixseg.plugin.widget.preview import Preview
 from napari_pixseg.plugin.widget.run_panel import RunPanel
+from napari_pixseg.plugin.widget.series_choice import SeriesChoice
 from napari_pixseg.plugin.widget.signal_queue import SignalQueue
 from napari_pixseg.plugin.widget.status_line import CHOOSE_IMAGE, StatusLine, describe_decision
 from napari_pixseg.plugin.widget.window_events import WindowEvents
@@ -64,6 +71,7 @@ class SegmentWidget(Container[Any]):
         )
         self.img = self._choice.img
         self.path = self._choice.path
+        self.series = SeriesChoice(self._choice.reopen)
         self.run_panel = RunPanel(
             napari_viewer,
             self.controller,
@@ -75,10 +83,13 @@ class SegmentWidget(Container[Any]):
         # The axes and channels that the preview shows.
         self._previewed: tuple[object, object] = (None, None)
         self.manifest_button = PushButton(text="Restore from a manifest ...", name="manifest")
-        super().__init__(widgets=[self.img, self.path, *self.fields.main], labels=True)
+        super().__init__(
+            widgets=[self.img, self.path, self.series.field, *self.fields.main], labels=True
+        )
         self._lay_out()
         self._connect_fields()
         self._connect_controller()
+        self.series.connect()
         self._choice.connect()
 
     def _lay_out(self) -> None:
@@ -89,6 +100,7 @@ class SegmentWidget(Container[Any]):
             labels=False,
         )
         self._sections = sections = CollapsibleSections()
+        sections.add_widget(self.series.notes, 0)
         sections.add_widget(self.panel)
         advanced = [self.fields.advanced.native, self.manifest_button.native]
         sections.add_section("More parameters", advanced)
@@ -146,6 +158,8 @@ class SegmentWidget(Container[Any]):
                 "exported": run_panel.show_exported,
                 "computed": run_panel.show_computed,
                 "parameters_changed": self.fields.show,
+                "listed": self._on_listed,
+                "loaded": self._on_loaded,
             },
         )
         self._signal_queue.connect_to(
@@ -174,6 +188,7 @@ class SegmentWidget(Container[Any]):
         layer = self._choice.layer
         self._preview.drop()
         self.panel.clear()
+        self.series.clear()
         if layer is None:
             self.controller.forget()
             self._status_line.say(CHOOSE_IMAGE)
@@ -184,7 +199,24 @@ class SegmentWidget(Container[Any]):
         if self.fields.window.value == CONTRAST_LIMITS:
             # The window in use is made of another layer's limits.
             parameters = parameters.replace(window=self._limits_as_window())
+        source = source_of_layer(layer)
+        if source is not None:
+            self.controller.list_images(source)
         self.controller.choose(lambda chosen: images_of_layer(snapshot, chosen), parameters)
+
+    def _on_listed(self, listing: ImageListing) -> None:
+        # Another layer may have been chosen while a server was asked.
+        if listing.source is source_of_layer(self._choice.layer):
+            self.series.offer(listing)
+
+    def _on_loaded(self, manifest: Manifest) -> None:
+        """Take the image that a manifest was made from, if it is in the chosen layer's file."""
+        source = source_of_layer(self._choice.layer)
+        made_from = manifest.details.get("input") or {}
+        series = made_from.get("series")
+        is_same_file = source is not None and source.uri == made_from.get("uri")
+        if source is not None and is_same_file and series not in (None, source.series):
+            self._choice.reopen(series)
 
     def _on_limits(self) -> None:
         # While they move, they are not final.
@@ -260,6 +292,7 @@ class SegmentWidget(Container[Any]):
             images = images_of_layer(LayerSnapshot.of(layer), parameters)
             self._preview.add_layer(layer, images)
         self._preview.draw(segmentation)
+        self.series.tell(segmentation.image.notes)
         # Named classes have check marks; "largest" is none of them.
         background = parameters.background if isinstance(parameters.background, tuple) else ()
         self.panel.show_classes(classes, background, self._preview.hidden)

@@ -1,0 +1,86 @@
+"""The images of the file that a layer was opened from, and notes on the one that is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from magicgui.widgets import ComboBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QSizePolicy
+
+from napari_pixseg.plugin.layers.image_layers import ImageListing
+from napari_pixseg.sources.image_choice import Series, StoredImage
+
+
+class SeriesChoice:
+    """A list of images, seen where a file has several, and notes, seen where there are some.
+
+    Parameters
+    ----------
+    on_choice : callable
+        Called with the number of another image; returns whether it could be opened.
+
+    Attributes
+    ----------
+    field : ComboBox
+    notes : QLabel
+    """
+
+    def __init__(self, on_choice: Callable[[Series], bool]) -> None:
+        self._on_choice = on_choice
+        self._taken: Series | None = None
+        self.field = ComboBox(
+            name="series",
+            label="of its images",
+            choices=[],
+            visible=False,
+            tooltip="The file holds several images; the one chosen here is opened and segmented.",
+        )
+        self.notes = QLabel()
+        self.notes.setWordWrap(True)
+        self.notes.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.notes.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.clear()
+
+    def connect(self) -> None:
+        """Listen to the field."""
+        self.field.changed.connect(self._choose)
+
+    def clear(self) -> None:
+        """Show nothing, as for an array."""
+        self._taken = None
+        self.field.visible = False
+        self.tell(())
+
+    def offer(self, listing: ImageListing) -> None:
+        """Show the images of a file, with the one that is taken."""
+        source = listing.source
+        choices: list[tuple[str, Series]] = []
+        for number, image in enumerate(listing.images):
+            choices.append((_describe_entry(number, image), number))
+            if source.series in (number, image.name):
+                self._taken = number
+        if self._taken is None and source.series is not None:
+            # One page of a file is no image of the list.
+            self._taken = source.series
+            choices.append((str(source.series), source.series))
+        with self.field.changed.blocked():
+            self.field.choices = choices
+            self.field.value = self._taken
+        self.field.visible = len(choices) > 1
+
+    def tell(self, notes: Sequence[str]) -> None:
+        """Show what is odd about the image, or was left out."""
+        self.notes.setText("\n".join(notes))
+        self.notes.setVisible(bool(notes))
+
+    def _choose(self, series: Series | None) -> None:
+        if series is None or series == self._taken or self._on_choice(series):
+            return
+        with self.field.changed.blocked():
+            self.field.value = self._taken
+
+
+def _describe_entry(number: int, image: StoredImage) -> str:
+    name = f"{image.name}, " if image.name else ""
+    return f"{number}: {name}{image.size} ({image.axes})"

@@ -1,8 +1,8 @@
-"""What a signal to end does to the command: Ctrl-C, SIGTERM and SIGHUP.
+"""How the command reacts to Ctrl-C, SIGTERM and SIGHUP.
 
-Python runs signal handlers on the main thread between two steps of Python code, so a main thread
-that hangs in a library hears of no signal. Here another thread waits for signals. It lets a run
-end by itself for a few seconds, and then it answers and ends the process.
+Python runs signal handlers on the main thread, between two steps of Python code. While the main
+thread hangs in a library, no handler runs. Therefore another thread waits for signals here. It
+gives a run a few seconds to end by itself, then prints the answer and ends the process.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-# A run may take so long to write its last tiles. The process is to be gone within 5 seconds.
+# The time for a run to write its last tiles. The process must be gone within 5 seconds.
 GRACE_SECONDS = 3.0
-# Nobody may be reading the answer.
+# The time to print the answer, which perhaps nobody reads.
 _ANSWER_SECONDS = 1.0
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP.
 _BEFORE_A_RUN = "The command was ended by a signal before it began to write."
@@ -27,12 +27,12 @@ _DURING_A_RUN = (
     "The run was ended by a signal; what it has written is kept, and can be continued with resume "
     "(resume=True, --resume)."
 )
-# Written by hand, because an import would wait for one that hangs on the main thread.
+# Written by hand, because importing json would block if the main thread hangs in an import.
 _ANSWER = '{{\n  "status": 499,\n  "id": "{id}",\n  "error": "{error}",\n  "details": {{}}\n}}\n'
 
 
 class Interruption:
-    """The signals to end that this process receives, and what they end.
+    """Receives the signals that should end this process, and ends it.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Interruption:
     def __init__(self) -> None:
         self.cancel = threading.Event()
         self._has_begun = False
-        # The one who answers, and the code with which the process ends then.
+        # Guards the exit code: only one thread may print the answer.
         self._answered = threading.Lock()
         self._code: int | None = None
         self._is_ending = False
@@ -63,7 +63,7 @@ class Interruption:
         threading.Thread(target=self._watch, name="signals", daemon=True).start()
 
     def hand_over(self) -> None:
-        """Leave the signals to somebody else, as they were before."""
+        """Restore the earlier signal handlers, for example for a server that has its own."""
         if self._before:
             signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
@@ -72,9 +72,9 @@ class Interruption:
 
     @contextmanager
     def cancel_run(self) -> Iterator[threading.Event]:
-        """Yield what a signal sets while a run is cancelled: it may end by itself for a while."""
+        """Yield an event, set by a signal, on which the run should end within a few seconds."""
         if not self._before:
-            # Somebody else's process, which calls main().
+            # Another program has called main() in its own process.
             with _cancel_on_signal() as cancel:
                 yield cancel
             return
@@ -82,7 +82,7 @@ class Interruption:
         yield self.cancel
 
     def claim_answer(self, code: int) -> None:
-        """Announce an answer and the code with which the process ends; wait if it is too late."""
+        """Announce that this thread prints the answer, with an exit code; wait if too late."""
         with self._answered:
             self._code = code
             is_ending = self._is_ending
@@ -92,7 +92,7 @@ class Interruption:
     def _watch(self) -> None:
         self._wait_for_signal(None)
         self.cancel.set()
-        # A run and an answer are worth waiting for, nothing else is.
+        # Wait only for a run to end or an answer to be printed.
         if self._has_begun or self._code is not None:
             self._wait_for_signal(GRACE_SECONDS)
         with self._answered:
@@ -124,7 +124,7 @@ class Interruption:
 
 
 def _unclaimed_signals() -> list[int]:
-    """Return the signals that nobody else handles; ``nohup``, for one, has SIGHUP ignored."""
+    """Return the signals that nobody else handles; ``nohup``, for example, ignores SIGHUP."""
     usual = (signal.SIG_DFL, signal.default_int_handler)
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     return [int(number) for number in numbers if signal.getsignal(number) in usual]
@@ -138,8 +138,8 @@ def _hear_nothing(_number: int, _frame: FrameType | None) -> None:
 def _cancel_on_signal() -> Iterator[threading.Event]:
     """Let the first signal cancel the run before its next tile, and the second end it at once.
 
-    The first must not raise an exception: where that hits the start of a thread, Python waits
-    for the thread for ever at exit.
+    The first signal must not raise an exception: if that happened while a thread starts, Python
+    would wait forever for the thread at exit.
     """
     cancel = threading.Event()
 
@@ -158,5 +158,5 @@ def _cancel_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-# The signals belong to the process, so there is one.
+# Signals belong to the process, so there is only one instance.
 INTERRUPTION = Interruption()

@@ -1,4 +1,4 @@
-"""A property that is made once, under a lock of its own object."""
+"""A cached property that uses its instance's own lock."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ Value = TypeVar("Value")
 
 
 class locked_cached_property(Generic[Value]):  # noqa: N801 - it is used like `property`
-    """A property that is made on first access, under the lock of its own segmentation.
+    """A property that is computed on first access, under the lock of its own instance.
 
-    In Python 3.11, all instances share the lock of :func:`functools.cached_property`: while one
-    waits for a cluster, tasks in the same process that ask another hold the threads it waits for.
+    In Python 3.11, :func:`functools.cached_property` has one lock for all instances. One instance
+    could hold it while it waits for a cluster, and tasks in the same process could wait for it
+    while they hold the threads that the first one needs.
     """
 
     def __init__(self, make: Callable[[Any], Value]) -> None:
@@ -22,11 +23,11 @@ class locked_cached_property(Generic[Value]):  # noqa: N801 - it is used like `p
 
     def __get__(self, instance: Any, owner: type | None = None) -> Value:
         if instance is None:
-            # On the class itself, where documentation looks it up.
+            # Accessed on the class, as documentation tools do.
             return self  # type: ignore[return-value]
         with instance._lock:
             if self._name not in instance.__dict__:
-                # Found there first from now on, because this class has no __set__.
+                # From now on Python finds the value here first, because this class has no __set__.
                 instance.__dict__[self._name] = self._make(instance)
         kept: Value = instance.__dict__[self._name]
         return kept

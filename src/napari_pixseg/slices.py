@@ -33,7 +33,7 @@ def move_box(inner: PixelSlices, outer: PixelSlices) -> PixelSlices:
 
 
 def box_at_origin(box: PixelSlices) -> PixelSlices:
-    """Return a box of the same size that starts at 0: all of the box, as a part of itself."""
+    """Return a box of the same size that starts at 0."""
     return tuple(slice(0, part.stop - part.start) for part in box)
 
 
@@ -72,7 +72,7 @@ def cut_along_chunks(
 
 
 def expand_key(key: object, ndim: int) -> tuple[Any, ...]:
-    """Return a key of an array as one item for each dimension, in the way of NumPy.
+    """Expand a key to one item for each dimension, as NumPy does.
 
     ``array[expand_key(key, array.ndim)]`` is ``array[key]`` for every key of integers, slices
     and at most one ``...``. An ellipsis becomes as many full slices as are missing, and full
@@ -106,7 +106,7 @@ def expand_key(key: object, ndim: int) -> tuple[Any, ...]:
 
 
 def split_key(key: object, shape: tuple[int, ...]) -> tuple[PixelSlices, tuple[int | slice, ...]]:
-    """Split a key into the smallest box that has all it asks for, and what is left to do.
+    """Split a key into the smallest box that contains what it selects, and a key of that box.
 
     ``array[box][rest]`` is ``array[key]`` for every key of integers, slices and ``...``.
 
@@ -120,9 +120,9 @@ def split_key(key: object, shape: tuple[int, ...]) -> tuple[PixelSlices, tuple[i
     Returns
     -------
     box : tuple of slice
-        Bounds within the array; ``slice(0, 0)`` along dimensions of which nothing is wanted.
+        Bounds within the array; ``slice(0, 0)`` along dimensions where nothing is selected.
     rest : tuple of int or slice
-        Key of the box: 0 for each integer, else a slice over all that may have a step.
+        Key of the box: 0 for each integer, else a slice over the whole length, perhaps with a step.
 
     Raises
     ------
@@ -152,9 +152,9 @@ def _split_item(item: Any, length: int) -> tuple[slice, int | slice]:
 
 
 def plain_box(key: object, shape: tuple[int, ...]) -> PixelSlices | None:
-    """Return the box that a key stands for; None for keys that ask for anything else.
+    """Return the box that a key selects; None if it selects anything else.
 
-    Anything else is an integer, a step, a mask, and a slice that has no pixels.
+    Integers, steps, masks and empty slices are not boxes.
     """
     items = expand_key(key, len(shape))
     box = []

@@ -1,6 +1,6 @@
-"""Gives memory back to the system that this process no longer uses.
+"""Returns memory that this process no longer uses to the system.
 
-Everything here speaks to glibc's allocator. With another C library nothing happens.
+All functions here talk to glibc's allocator. With another C library they do nothing.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _MAPPED_FROM = 1 << 25
 # Free bytes at the top of the heap that glibc keeps rather than returns.
 _KEPT = 1 << 28
 
-# Freed bytes that are tolerated before they are given back. Two threads at work on color tiles
-# and their outputs stay below this.
+# This many freed bytes may pile up before they are returned. Two threads that work on color tiles
+# and their outputs stay below it.
 _SPARE = 112 << 20
 
-# What a picture of eight megapixels takes. Until it is used, this is only a range of addresses.
+# Enough for a picture of eight megapixels. Until it is used, it is only a range of addresses.
 _AHEAD = 192 << 20
 
 # glibc's own default, set again once the heap has grown.
@@ -53,10 +53,10 @@ def give_back_memory() -> None:
 
 
 class FreedMemory:
-    """Gives memory back during a run when too much freed memory piles up.
+    """Returns memory during a run when too much freed memory has piled up.
 
     Tiles of different sizes fragment the heap, so less and less of the free memory can be used
-    again. Giving it back after every tile would cost a tenth of the time.
+    again. Returning it after every tile would cost a tenth of the time.
     """
 
     def __init__(self) -> None:
@@ -68,14 +68,14 @@ class FreedMemory:
         self._least = min(self._least, held)
         if held > self._least + _SPARE:
             give_back_memory()
-            # What remains is in use. Without this line every later tile would trim in vain.
+            # The rest is in use. Without this line, every later tile would trim in vain.
             self._least = max(self._least, _resident_bytes() - _SPARE // 2)
 
 
 def _resident_bytes() -> int:
     """Return how many bytes of this process are in memory; 0 where that is not known."""
     try:
-        # The second number is the resident pages. Unbuffered, as this runs after every tile.
+        # The second number counts resident pages. Unbuffered, because this runs after every tile.
         with open("/proc/self/statm", "rb", buffering=0) as file:
             return int(file.read().split()[1]) * mmap.PAGESIZE
     except OSError:
@@ -86,10 +86,10 @@ def _resident_bytes() -> int:
 def share_arenas() -> None:
     """Let threads that start from now on reuse the memory that other threads have freed.
 
-    By default glibc gives each thread its own arena and keeps there what the thread freed. With
-    the threads of zarr and Dask that was a third of a run's peak. It also returns each large
-    array to the system at once, which must then clear the pages of the next one. The setting
-    holds for the whole process, so it is made once.
+    By default, glibc gives each thread its own arena and keeps the memory that the thread freed
+    there. With the threads of zarr and Dask, that was a third of a run's peak. It also returns each
+    large array to the system at once, and the system must then clear the pages of the next one. The
+    setting holds for the whole process, so it is made once.
     """
     library = _load_glibc()
     if library is not None:
@@ -133,7 +133,7 @@ def _find_trim() -> Callable[[int], int] | None:
     try:
         trim: Callable[[int], int] = library.malloc_trim
     except AttributeError:
-        # This is another C library, such as musl.
+        # The C library is another one, such as musl.
         return None
     return trim
 

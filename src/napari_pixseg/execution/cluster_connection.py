@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.1
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """Run what is inside on the Dask scheduler at an address.
+    """Run the body of a ``with`` statement on the Dask scheduler at an address.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def connect(address: str) -> Iterator[Any]:
         refuse_other_server(address, _CONNECT_SECONDS)
         client = _open_client(address)
     except Exception as error:
-        # Every protocol fails in its own way, and so does a server that is no scheduler.
+        # Each protocol raises its own errors, and so does a server that is no scheduler.
         raise ParameterError(
             f"No Dask scheduler answers at {address!r}; check the address, for example "
             "tcp://192.0.2.1:8786, or leave it out to run on this machine."
@@ -41,7 +41,7 @@ def connect(address: str) -> Iterator[Any]:
 
 @contextmanager
 def _no_tracebacks(client: Any) -> Iterator[None]:
-    """Keep tracebacks of a connection that is lost off standard error; a sentence tells of it."""
+    """Hide distributed's tracebacks about a lost connection; our error message reports it."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         return client.status == "running" or record.exc_info is None
@@ -55,15 +55,15 @@ def _no_tracebacks(client: Any) -> Iterator[None]:
 
 
 def _open_client(address: str) -> Any:
-    """Connect; a client that could not is put out of the way, which it does not do by itself.
+    """Connect; if that fails, clean up the client, which distributed does not do itself.
 
-    When the garbage collector meets it, it would wait in vain for its loop to answer, for
-    20 seconds and in any thread.
+    Otherwise the garbage collector, in whichever thread it runs, would wait 20 seconds in vain for
+    the client's loop.
 
     Raises
     ------
     TimeoutError
-        If what answers does not speak as a scheduler; distributed would wait for it for ever.
+        If the server at the address is no scheduler; distributed would wait for it forever.
     """
     client: Any = Client.__new__(Client)
     failures: list[BaseException] = []

@@ -1,8 +1,8 @@
 """One graph on a Dask cluster: its progress, its cancel, and its failures.
 
-Data stay with the workers: what all tiles share is one node of the graph, results
-travel to the client only where the client needs them, and what comes of
-every tile is a message with its number. This module loads distributed.
+Data stay on the workers. Everything that all tiles share is one node of the graph, only the results
+that the client needs travel to it, and for every finished tile a worker sends a message with its
+number. This module loads distributed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from napari_pixseg.execution.worker_checks import (
 )
 
 _LOOK_SECONDS = 0.1
-# A tile that is being worked on is waited for after a cancel, but not for ever: its worker may
-# hang. What it writes late is a whole chunk, of the same bytes as a resumed run's.
+# After a cancel, the client waits for tiles that have begun, but not forever: their worker may
+# hang. A chunk that is written late is whole and has the same bytes as a resumed run's.
 _PATIENCE_SECONDS = 120
-# Workers pause at 80 % of their memory, and go on when they have got rid of some.
+# Workers pause at 80 % of their memory, and continue once they have freed some.
 _PAUSED_SECONDS = 60.0
 _LOOK_AT_WORKERS_SECONDS = 5.0
-# Network file systems show the token of a worker that joined late after a while.
+# On a network file system, the token of a late worker may take a while to appear.
 _TOKEN_SECONDS = 10
 
 
@@ -44,11 +44,11 @@ class ClusterRun:
     ----------
     client : distributed.Client
     name : str
-        Of the tiles' keys ``(name, number)``; also the topic under which workers tell of them.
+        First part of the tiles' keys ``(name, number)``; also the topic of the workers' messages.
     tell : callable
         Called with the number of tiles that are done, on the caller's thread.
     check : callable
-        Raises if the run is to stop.
+        Raises an error if the run should stop.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ClusterRun:
         self._next_look = 0.0
         self._paused_since: float | None = None
         self._proof = required_proof()
-        # Tokens of workers that joined late, and until when they must be seen.
+        # Tokens of workers that joined late, each with the time until which it must be seen.
         self._joined: dict[str, float] = {}
 
     def compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
@@ -81,7 +81,7 @@ class ClusterRun:
         except Exception as error:
             if (sentence := _what_was_lost(error, self._client)) is not None:
                 raise ClusterLost(sentence) from error
-            # A worker that joined late, and has not what the others have, fails in many ways.
+            # A late worker that lacks something the others have can fail in many ways.
             refuse_changed_workers(self._client)
             refuse_missing_file(self._client, error)
             raise
@@ -90,14 +90,14 @@ class ClusterRun:
 
     def _compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
         with warnings.catch_warnings():
-            # What all tiles share travels in the graph, compressed: scattered data cannot be
-            # recovered when a worker dies, a node of the graph can.
+            # Data that all tiles share travel in the graph, compressed. A node of the graph can be
+            # recovered when a worker dies; scattered data cannot.
             warnings.filterwarnings("ignore", "Sending large graph")
             futures = self._client.get(graph, wanted, sync=False)
         try:
             self._wait(futures)
             results = self._client.gather(futures)
-            # A worker may have joined since the last look.
+            # A worker may have joined since the last check.
             refuse_new_workers(self._client, self._find_workers())
         except BaseException:
             self._stop(futures)
@@ -106,7 +106,7 @@ class ClusterRun:
         return results
 
     def _hear(self, event: tuple[float, int | str]) -> None:
-        # On the client's own thread; a tile that was computed twice is one.
+        # Runs on the client's own thread. A tile that was computed twice counts once.
         if isinstance(event[1], str):
             self._joined[event[1]] = time.monotonic() + _TOKEN_SECONDS
         else:
@@ -151,7 +151,7 @@ class ClusterRun:
             self._refuse_lost()
 
     def _look_at_workers(self) -> None:
-        """End a run with a worker of another version, or whose workers all are and stay paused."""
+        """End the run if a worker has another version, or if all workers stay paused."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -180,7 +180,7 @@ class ClusterRun:
             raise ConnectionError("the connection is closed")
 
     def _stop(self, futures: Any) -> None:
-        """Let no tile begin any more, and wait for those that did."""
+        """Let no further tile begin, and wait for those that have begun."""
         try:
             self._client.cancel(futures, force=True, reason="the run has ended")
             end = time.monotonic() + _PATIENCE_SECONDS
@@ -197,7 +197,7 @@ class ClusterRun:
 
 
 def tell_client(topic: str, number: int | str) -> None:
-    """Tell the client, from a worker, that a tile is done, or that it joined with a token."""
+    """Send the client, from a worker, the number of a finished tile or a late worker's token."""
     get_worker().log_event(topic, number)
 
 
@@ -209,7 +209,7 @@ def _is_executing(name: str, dask_worker: Any) -> bool:
 
 
 def _what_was_lost(error: Exception, client: Any) -> str | None:
-    """Say in a sentence what of the cluster failed; None if it is an error of the task."""
+    """Say in a sentence how the cluster failed; None if the error is the task's own."""
     if isinstance(error, KilledWorker):
         return (
             "The workers that had the same tile died, one after the other, most likely for lack "

@@ -1,4 +1,4 @@
-"""Which Dask cluster computations go to, asked without loading distributed where there is none."""
+"""Which Dask cluster computes, if any. Finding that out does not load distributed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def active_client() -> Any:
     """Return the Dask client that computations go to; None where they stay in this process.
 
-    Importing distributed only to ask would cost half a second.
+    Importing distributed just to find out would cost half a second.
     """
     if "distributed" not in sys.modules or threads_of_task() is not None:
         return None
@@ -35,7 +35,7 @@ def check_workers(source: Source, asked: set[str]) -> None:
     ----------
     source : Source
     asked : set of str
-        Identities of the clients whose workers were asked; the active one is added.
+        Identities of the clients whose workers were checked; the active one is added.
 
     Raises
     ------
@@ -52,12 +52,12 @@ def check_workers(source: Source, asked: set[str]) -> None:
 
 
 def connected(address: str) -> AbstractContextManager[Any]:
-    """Run what is inside on a Dask scheduler, and nothing else of this process.
+    """Run the body of a ``with`` statement on a Dask scheduler, and nothing else of this process.
 
     Parameters
     ----------
     address : str
-        Such as ``tcp://host:8786``; empty: where it would run anyway.
+        Such as ``tcp://host:8786``; if empty, nothing changes.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def connected(address: str) -> AbstractContextManager[Any]:
 
 
 def union_over_workers(find: Callable[[], frozenset[str]]) -> frozenset[str]:
-    """Return what a function finds in this process and, on a cluster, in those of its workers."""
+    """Return what a function finds in this process and, if there is a cluster, in its workers."""
     found = find()
     client = active_client()
     if client is None:

@@ -36,12 +36,12 @@ def find_scheduler() -> Any:
 
 
 def uses_threads_of_process() -> bool:
-    """Whether the scheduler that is set works on threads of this process."""
+    """Whether the configured scheduler uses threads of this process."""
     return find_scheduler() in (dask.threaded.get, dask.local.get_sync)
 
 
 def compute_keys(graph: dict[Any, Any], wanted: Any, progress: TileProgress) -> Any:
-    """Compute keys of a graph on the scheduler that is set.
+    """Compute keys of a graph on the configured scheduler.
 
     Only schedulers of this process take callbacks, so others compute without progress.
     """
@@ -54,7 +54,7 @@ def compute_keys(graph: dict[Any, Any], wanted: Any, progress: TileProgress) -> 
 
 
 class TileProgress:
-    """Counts finished tiles, and stops the run if it is to stop; a scheduler calls it.
+    """Counts finished tiles for a scheduler's callbacks, and ends the run when asked to.
 
     Parameters
     ----------
@@ -74,10 +74,10 @@ class TileProgress:
         self._freed = FreedMemory()
 
     def as_argument(self) -> dict[str, list[Any]]:
-        """Return the scheduler's argument: these callbacks besides those that are registered.
+        """Return an argument for the scheduler: these callbacks and those already registered.
 
-        They are not registered themselves. Registered callbacks belong to the whole process: they
-        would also count and cancel what other threads compute.
+        These callbacks are not registered, because registered ones hold for the whole process: they
+        would also count and cancel the computations of other threads.
         """
         ours = (self._start, None, self._before_task, self._after_task, None)
         return {"callbacks": [ours, *Callback.active]}

@@ -1,4 +1,4 @@
-"""Workers that join a run late prove, before their first tile, what the others proved before it."""
+"""Checks workers that join during a run: before their first tile they prove what the others did."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _current: ContextVar[WorkerProof | None] = ContextVar("proof", default=None)
-# The runs that this process was admitted to.
+# The runs for which this process has given its proof.
 _proved: set[str] = set()
 _one_at_a_time = threading.Lock()
 
 
 class WorkerProof(ABC):
-    """What a worker has to prove to take part in a run; sent with the tiles.
+    """The proof that a worker must give to take part in a run; sent along with the tiles.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class WorkerProof(ABC):
 
     @abstractmethod
     def prove(self, tell: Callable[[str], None]) -> None:
-        """Prove it, on the worker; ``tell`` sends the name of a token to the client.
+        """Give the proof, on the worker; ``tell`` sends the name of a token to the client.
 
         Raises
         ------
@@ -35,12 +35,12 @@ class WorkerProof(ABC):
 
     @abstractmethod
     def confirm(self, token: str) -> bool:
-        """Whether the client sees a token; on the client."""
+        """Return whether the client sees a token; called on the client."""
 
 
 @contextmanager
 def require_proof(proof: WorkerProof | None) -> Iterator[None]:
-    """Ask every worker of the runs inside for a proof."""
+    """Require a proof of every worker for runs in the body of the ``with`` statement."""
     before = _current.set(proof)
     try:
         yield
@@ -49,17 +49,17 @@ def require_proof(proof: WorkerProof | None) -> Iterator[None]:
 
 
 def required_proof() -> WorkerProof | None:
-    """Return what workers have to prove for the tiles that are planned now."""
+    """Return the proof that workers must give for the tiles that are planned now."""
     return _current.get()
 
 
 def note_proved(run_id: str) -> None:
-    """Remember that this process has proved what a run asks for."""
+    """Remember that this process has given the proof for a run."""
     _proved.add(run_id)
 
 
 def prove_once(proof: WorkerProof, tell: Callable[[str], None]) -> None:
-    """Let this process prove what a run asks for, unless it has."""
+    """Give the proof for a run, unless this process already has."""
     if proof.run_id in _proved:
         return
     with _one_at_a_time:

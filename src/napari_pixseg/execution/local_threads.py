@@ -1,4 +1,4 @@
-"""Runs tiles on threads of this process, as long as nobody has asked for Dask.
+"""Runs tiles on threads of this process, unless Dask is wanted.
 
 Importing Dask takes as long as segmenting a picture. If Dask is loaded already, or configured
 by the user, then Dask runs the tiles.
@@ -19,7 +19,7 @@ _DASK_FOLDERS = ("/etc/dask", "~/.config/dask")
 
 
 def dask_is_wanted() -> bool:
-    """Return whether Dask is to run the tiles: it is loaded, or the user has configured it."""
+    """Return whether Dask should run the tiles: it is loaded, or the user has configured it."""
     if "dask" in sys.modules or any(name.startswith("DASK_") for name in os.environ):
         return True
     return any(os.path.isdir(os.path.expanduser(folder)) for folder in _DASK_FOLDERS)
@@ -30,12 +30,12 @@ def map_ordered(
 ) -> Generator[Result, None, None]:
     """Yield ``work(number)`` in order, while one thread for each core works ahead.
 
-    When the generator is closed, or ended by an error, no further work begins, and it waits for
-    the work that has begun.
+    When the generator is closed or ended by an error, it begins no further work and waits for the
+    work that has begun.
     """
     threads = min(_count_cores(), len(numbers))
     if threads <= 1:
-        # One core gains nothing from a pool, nor does a single tile.
+        # A pool gains nothing with one core or one tile.
         yield from map(work, numbers)
         return
     with ThreadPoolExecutor(threads) as pool:
@@ -56,7 +56,7 @@ class MergeTree(Generic[Result]):
     merge : callable
         Merges a list of results.
     fan_in : int
-        How many are merged at a time.
+        How many results are merged at a time.
     """
 
     def __init__(self, merge: Callable[[list[Result]], Result], fan_in: int) -> None:
@@ -76,7 +76,7 @@ class MergeTree(Generic[Result]):
             self.add(self._merge(full), level + 1)
 
     def result(self) -> Result:
-        """Return what all results merge to."""
+        """Return the result of merging all results."""
         rest: list[Result] = []
         for level in self._levels:
             # Higher levels hold earlier results, and merging must keep the order of the tiles.

@@ -13,7 +13,7 @@ from napari_pixseg.sources.image import Image
 # Python, NumPy, Dask and zarr once they are loaded.
 _BASE = 300 << 20
 
-# One color counter, of which each thread may have its own.
+# One color counter; each thread may have its own.
 _COUNTERS = 64 << 20
 
 # For each distinct color: the table, its merge, and the look-up.
@@ -22,7 +22,7 @@ _PER_COLOR = 40
 # For each pixel of a tile, besides its samples: packed colors, classes, and the outputs.
 _PER_PIXEL = 16
 
-# Peak of the pass that makes the table, in a tile where every pixel is a region.
+# Peak of pass 3, which makes the region table, in a tile where every pixel is a region.
 BYTES_PER_MEASURED_COMPONENT = 150
 
 # A pixel of noise is a run and a component of its own.
@@ -36,7 +36,7 @@ _COLORS = 1 << 24
 
 
 def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = False) -> int:
-    """State the peak memory of one worker process in bytes.
+    """Estimate the peak memory of one worker process in bytes.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
     # A chunk is decoded as a whole, even where a tile is only a part of it.
     decoded = max(tile_pixels, math.prod(image.chunks or (0,))) * sample
     if not image.source.is_in_memory:
-        # It may hold channels that take no part.
+        # A chunk may hold channels that are not segmented.
         decoded = max(decoded, image.source.decoding_bytes)
     per_thread = _COUNTERS + decoded + tile_pixels * (2 * sample + _PER_PIXEL)
     total = _BASE + min(pixels, _COLORS) * _PER_COLOR + threads * per_thread

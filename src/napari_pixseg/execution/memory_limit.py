@@ -42,12 +42,12 @@ def parse_memory_limit(limit: Any) -> int | None:
     if limit is None:
         return None
     try:
-        # parse_bytes reads "GiB", and even "", as one of it. A limit must have a number.
+        # parse_bytes reads "GiB", and even "", as a number of 1. A limit must state its number.
         has_number = not isinstance(limit, str) or any(digit in limit for digit in "0123456789")
         number = int(parse_bytes(limit)) if has_number else 0
     except (ValueError, TypeError, AttributeError, OverflowError):
         number = 0
-    # True is an int in Python, but a mistake here.
+    # In Python, True is an int; here it is a mistake.
     if number <= 0 or isinstance(limit, bool):
         raise ParameterError(
             f"memory_limit = {limit!r} is no amount of memory; give bytes, or text such as '4GiB'."
@@ -56,9 +56,9 @@ def parse_memory_limit(limit: Any) -> int | None:
 
 
 def name_small_workers(image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:
-    """Log, before a run on a cluster, which workers may be too small for it.
+    """Log a warning, before a run on a cluster, about workers that may have too little memory.
 
-    It is not refused, because usual pictures need less than half of what noise does.
+    The run is not refused, because usual pictures need less than half as much as noise.
     """
     client = active_client()
     if client is None:
@@ -95,7 +95,8 @@ def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, region
     need = peak_memory(image, tile_pixels, threads, regions)
     if need <= allowed:
         return
-    # The remedies are tried in this order: the first that suffices changes the result least.
+    # Remedies are tried in this order, so that the first one that suffices changes the result
+    # least.
     alone = peak_memory(image, tile_pixels, 1, regions)
     remedy = f"set the limit to {format_bytes(need)}"
     if threads > 1 and alone <= allowed:

@@ -1,4 +1,4 @@
-"""Progress of a run: events for those who listen, and the way to cancel."""
+"""Progress of a run: events for listeners, and a way to cancel the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Progress:
     Attributes
     ----------
     stage : str
-        What is being done, in a word or two.
+        The kind of work, in a word or two.
     done, total : int
         Finished and planned steps of this stage.
     """
@@ -51,10 +51,10 @@ class RunMonitor:
             self.on_event(Progress(stage, done, total))
 
     def part(self, done: int, total: int) -> RunMonitor:
-        """Return a monitor for a part of a stage that has done some steps already."""
+        """Return a monitor for part of a stage, some steps of which are done."""
         return RunMonitor(lambda step: self.tell(step.stage, done + step.done, total), self.cancel)
 
     def check(self) -> None:
-        """Raise Cancelled if the run is to stop."""
+        """Raise Cancelled if the run should stop."""
         if self.cancel is not None and self.cancel.is_set():
             raise Cancelled(CANCELLED)

@@ -1,4 +1,4 @@
-"""The tiles that this process is at work on, so that a run that has ended writes nothing more."""
+"""Keeps track of running tiles, so that a run that has ended writes nothing more."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from napari_pixseg.errors import Cancelled
 
 
 class RunningTiles:
-    """The tiles that this process is at work on.
+    """The tiles that this process is working on.
 
-    The threads of a pool go on with their tiles after the scheduler gave up. What they write then
-    would get into the output that takes the place of this one.
+    After the scheduler has given up, the threads of a pool finish their tiles. If they still wrote,
+    they would write into the output that replaces this one.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class RunningTiles:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let no further tile begin, and wait for those at work."""
+        """Let no further tile begin, and wait for the running ones."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._count)

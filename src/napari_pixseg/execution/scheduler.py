@@ -30,18 +30,18 @@ Graph: TypeAlias = dict[Any, Any]
 # Merges a list of results.
 Merge: TypeAlias = Callable[[list[Any]], Any]
 
-# Results are merged by so many at a time.
+# This many results are merged at a time.
 FAN_IN = 8
 
-# The memory that so few tiles leave behind is not worth giving back.
+# Up to this many tiles leave behind too little memory to be worth returning.
 _FEW_TILES = 4
 
-# Tiles with a fixed order: so many are begun before the first is done. Enough for all threads.
+# Where tiles have a fixed order, this many begin before the first is done: enough for all threads.
 _AHEAD = 4 * (os.cpu_count() or 1)
 
 
 class _TileTask:
-    """What is done with a tile. All tasks of a pass share one of these.
+    """The work on one tile. All tasks of a pass share one of these.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class _TileTask:
     function : callable
         Called with each tile and its number.
     topic : str, optional
-        A worker of a cluster tells the client under this topic that a tile is done.
+        Workers of a cluster report finished tiles to the client under this topic.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class _TileTask:
             return self._function(self._read(number), number)
 
     def _enter(self) -> None:
-        """Let a worker that joined late prove what the others have."""
+        """Let a worker that joined late give the same proof as the others."""
         if self._proof is not None and self._topic is not None:
             prove_once(self._proof, partial(_tell_client, self._topic))
 
@@ -106,14 +106,14 @@ class _TileTask:
 
 
 def _tell_client(topic: str, message: int | str) -> None:
-    # Workers have loaded distributed; other processes do without.
+    # Workers have loaded distributed; other processes need not.
     from napari_pixseg.execution.cluster_run import tell_client
 
     tell_client(topic, message)
 
 
 def _restore_task(version: str, state: dict[str, Any]) -> _TileTask:
-    """Take a task out of its pickle, on a worker that may have joined late.
+    """Unpickle a task, on a worker that may have joined late.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def run_tiles(
     monitor: RunMonitor | None = None,
     merge: Merge | None = None,
 ) -> Any:
-    """Apply a function to every tile, on whatever scheduler Dask is set to.
+    """Apply a function to every tile, on whatever scheduler Dask uses.
 
     Threads of this process do the same without Dask if the tiles are read by a function and nobody
     has loaded or configured Dask.
@@ -157,8 +157,8 @@ def run_tiles(
         Name of the stage in progress events.
     monitor : RunMonitor, optional
     merge : callable, optional
-        Merges a list of results; used as a tree, so that results of all tiles
-        never meet in one place.
+        Merges a list of results. It is applied as a tree, so that the results of all tiles are
+        never in one place.
 
     Returns
     -------
@@ -168,7 +168,7 @@ def run_tiles(
     Raises
     ------
     Cancelled
-        If the monitor says so.
+        If the monitor asks to stop.
     """
     monitor = monitor or RunMonitor()
     if tile_source.keys is None and not dask_is_wanted():
@@ -214,7 +214,7 @@ def _run_on_threads(
 def tile_graph(
     tile_source: TileSource, function: TileFunction, stage: str
 ) -> tuple[Graph, list[Any]]:
-    """Return the graph that applies a function to every tile, and the keys of its results."""
+    """Return the graph that applies a function to every tile, and the keys of the results."""
     name = f"{stage.replace(' ', '-')}-{os.urandom(16).hex()}"
     graph: Graph = dict(tile_source.graph)
     task = _task_key(name)
@@ -234,7 +234,7 @@ def tile_graph(
 
 
 def _wait_for(_result: object, _earlier: None) -> None:
-    """Do nothing: a task that depends on this one begins after a tile and all before it."""
+    """Do nothing; a task that depends on this one begins after a tile and all tiles before it."""
 
 
 def add_merge_tree(graph: Graph, keys: list[Any], merge: Merge) -> Any:
@@ -272,7 +272,7 @@ def compute_graph(
     name = keys[0][0]
     if (client := active_client()) is not None:
         return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), monitor)
-    # Dask is not loaded where nobody asks for it.
+    # Dask is loaded only where it is wanted.
     from napari_pixseg.execution.dask_scheduler import TileProgress, compute_keys
 
     share_arenas()
@@ -297,7 +297,7 @@ def _compute_on_cluster(
 ) -> Any:
     monitor.check()
     monitor.tell(stage, 0, total)
-    # Loads distributed, whose client is there already.
+    # Loads distributed, which the active client has loaded anyway.
     from napari_pixseg.execution.cluster_run import ClusterRun
 
     run = ClusterRun(client, name, lambda done: monitor.tell(stage, done, total), monitor.check)
@@ -305,7 +305,7 @@ def _compute_on_cluster(
 
 
 def runs_here() -> bool:
-    """Whether tiles are worked on by threads of this process, which share its memory."""
+    """Whether threads of this process, which share its memory, work on the tiles."""
     if active_client() is not None:
         return False
     if not dask_is_wanted():

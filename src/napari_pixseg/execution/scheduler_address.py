@@ -1,6 +1,6 @@
 """Whether a Dask scheduler listens at an address, found out within a time limit.
 
-Dask's client gives a server of another kind no time limit once it is connected.
+Once connected, Dask's client would wait for another kind of server without a time limit.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ import socket
 import struct
 import time
 
-# A scheduler greets with the length of what follows, which is a few hundred bytes.
+# A scheduler greets with the length of its message, which has a few hundred bytes.
 _LENGTH = struct.Struct("<Q")
 _LONGEST_GREETING = 1 << 20
 
 
 def refuse_other_server(address: str, seconds: float) -> None:
-    """Refuse an address where something listens that does not greet as a scheduler does.
+    """Refuse an address whose server does not greet the way a Dask scheduler does.
 
     Addresses that are not plain TCP are left to Dask.
 
     Raises
     ------
     OSError, ValueError
-        If nothing can be reached there, or something else answers, or nothing within the time.
+        If nothing can be reached there, if another server answers, or if none answers in time.
     """
     from distributed.comm.addressing import parse_address, parse_host_port
 
@@ -43,4 +43,4 @@ def refuse_other_server(address: str, seconds: float) -> None:
             greeting += received
     (length,) = _LENGTH.unpack(greeting)
     if length > _LONGEST_GREETING:
-        raise ValueError("what answers there is no Dask scheduler")
+        raise ValueError("the server there is no Dask scheduler")

@@ -27,8 +27,8 @@ TileFunction: TypeAlias = Callable[[Any, int], Any]
 class TileSource:
     """Where tiles come from, and which of them are wanted.
 
-    A Dask array brings its own graph. A function is called inside the task that uses the tile,
-    which keeps huge graphs at one task for each tile.
+    A Dask array brings its own graph. A function is called inside the task that uses the tile, so
+    that even a huge graph has only one task for each tile.
 
     Attributes
     ----------
@@ -37,13 +37,13 @@ class TileSource:
     graph : mapping
         Dask's tasks; empty if all tiles are read.
     keys : sequence, optional
-        Key of each tile in the graph, by number; None for tiles that are read.
+        Key of each tile in the graph, by number; None for tiles that a function reads.
     read : callable, optional
         Reads a tile that has no key.
     steps : tuple of callable
-        What is done with a block of the graph, inside the task that uses it.
+        Functions applied to a block of the graph, inside the task that uses it.
     tiling : Tiling, optional
-        Shapes of the blocks. They are checked, because Dask trusts declared chunks.
+        Shapes of the blocks. They are checked, because Dask takes declared chunks on trust.
     is_ordered : bool
         Whether the order of ``numbers`` is kept, whatever Dask prefers.
     """
@@ -59,7 +59,7 @@ class TileSource:
     @classmethod
     def from_array(cls, array: da.Array, tiling: Tiling) -> TileSource:
         """Take the blocks of a Dask array whose leading chunks are the tiles."""
-        # Dask is imported where it is needed: that takes as long as segmenting a picture.
+        # Imported only where it is needed: importing Dask takes as long as segmenting a picture.
         import dask
 
         (optimized,) = dask.optimize(array)
@@ -84,7 +84,7 @@ class TileSource:
         return replace(self, read=read, steps=(*self.steps, step))
 
     def only(self, numbers: Sequence[int]) -> TileSource:
-        """Return a source of some of the tiles."""
+        """Return a source of only some of the tiles."""
         return replace(self, numbers=numbers)
 
     def in_order(self, numbers: Sequence[int]) -> TileSource:
@@ -102,14 +102,14 @@ class TileSource:
         from dask.optimization import cull
 
         keys = [None if number in numbers else key for number, key in enumerate(self.keys)]
-        # Schedulers then need not find out which tasks nobody asks for.
+        # This spares schedulers from finding out which tasks nobody needs.
         graph, _ = cull(dict(self.graph), [key for key in keys if key is not None])
         return replace(self, graph=graph, keys=keys, read=other.read)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _SlicesReader:
-    """Reads the tile of a number by its slices."""
+    """Reads the tile with a number, given a function that reads slices."""
 
     read: ReadSlices
     tiling: Tiling
@@ -120,7 +120,7 @@ class _SlicesReader:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _MappedReader:
-    """Reads a tile and does something with it."""
+    """Reads a tile and applies a function to it."""
 
     read: ReadTile
     step: TileFunction
@@ -131,7 +131,7 @@ class _MappedReader:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _EitherReader:
-    """Reads the tiles of these numbers in one way, the others in another."""
+    """Reads the tiles with these numbers in one way, and all others in another."""
 
     numbers: frozenset[int]
     one: ReadTile
@@ -142,7 +142,7 @@ class _EitherReader:
 
 
 def lazy_tiles(read: ReadSlices, tiling: Tiling, dtype: DTypeLike) -> da.Array:
-    """Return a Dask array of which each block is what ``read`` gives for the slices of a tile.
+    """Return a Dask array whose blocks are what ``read`` returns for the slices of the tiles.
 
     Blocks are passed on as they are: ``read`` need not return arrays.
     """

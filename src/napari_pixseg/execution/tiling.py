@@ -16,21 +16,22 @@ TILE_SIDE = 2048
 
 TILE_PIXELS = TILE_SIDE * TILE_SIDE
 
-# Side of written chunks, where the input's own chunks do not decide it. A tile then has an even
-# number of them, which pyramids need (see _halve_unit).
+# Side of written chunks where the input's own chunks do not determine it. A tile then has an even
+# number of them, as pyramids need (see _halve_unit).
 WRITE_SIDE = 1024
 
 # Shorter written chunks would make too many files.
 _SMALLEST_UNIT = 256
 _SMALLEST_HALF = 512
 
-# Pixels. Tiles do not follow larger storage chunks, because one alone would fill the memory.
+# In pixels. Tiles ignore storage chunks that are larger, because a single one would fill the
+# memory.
 _LARGEST_CHUNK = 1 << 26
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles over the axes t, z, y, x, and the chunks to write, which make up the tiles.
+    """Tiles over the axes t, z, y, x, and the written chunks that each tile consists of.
 
     Attributes
     ----------
@@ -112,8 +113,8 @@ def plan_tiles(image: Image) -> Tiling:
     goal = min(WRITE_SIDE, side)
     row_unit = _write_unit(rows, shape[-2], goal)
     column_unit = _write_unit(columns, shape[-1], goal)
-    # The width comes first, and the height takes what is left of the budget: image files are
-    # often stored in strips, which are as wide as the image.
+    # The width is chosen first, and the height takes the rest of the budget, because image files
+    # are often stored in strips as wide as the image.
     width = _tile_length(columns, column_unit, shape[-1], side)
     height = _tile_length(rows, row_unit, shape[-2], min(budget // width, TILE_SIDE))
     written = _halve_unit(row_unit, height, shape[-2]), _halve_unit(column_unit, width, shape[-1])
@@ -129,7 +130,7 @@ def _write_unit(chunk: int, length: int, goal: int) -> int:
         return min(goal, length)
     if chunk <= TILE_SIDE:
         return chunk
-    # Of a long storage chunk, the largest part that divides it without rest.
+    # For a long storage chunk, take its largest divisor that is short enough.
     divisors = (d for d in range(TILE_SIDE, _SMALLEST_UNIT - 1, -1) if chunk % d == 0)
     return next(divisors, chunk)
 

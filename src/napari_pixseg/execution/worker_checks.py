@@ -1,4 +1,4 @@
-"""What is asked of the workers of a cluster before a run begins."""
+"""Checks that all workers of a cluster can take part in a run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _VERSION = (
 
 # Addresses of the workers that have the version of this process, by client.
 _alike: WeakKeyDictionary[Any, frozenset[str]] = WeakKeyDictionary()
-# Inputs that workers were asked for, by client; those that join late are asked for them as well.
+# Inputs that workers were checked for, by client; late workers are checked for them as well.
 _inputs: WeakKeyDictionary[Any, WeakSet[InputEvidence]] = WeakKeyDictionary()
 
 
 def refuse_unfit_workers(client: Any, source: Source) -> None:
-    """Refuse a cluster of which a worker cannot do what the client wants.
+    """Refuse a cluster if one of its workers cannot do the run.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def refuse_unfit_workers(client: Any, source: Source) -> None:
     Raises
     ------
     ClusterUnfit
-        If a worker has no such package, another version of it, or another disk.
+        If a worker lacks the package, has another version of it, or sees another disk.
     NotAnImage
         If the input cannot be sent to workers.
     """
@@ -58,9 +58,9 @@ def _refuse_blind_workers(client: Any, evidence: InputEvidence) -> None:
 
 
 def ask_workers(client: Any, function: Any, *arguments: object) -> Mapping[str, Any]:
-    """Call a function on every worker; return what they answer, by address.
+    """Call a function on every worker; return the answers by address.
 
-    A worker that dies meanwhile does not answer.
+    A worker that dies meanwhile gives no answer.
 
     Raises
     ------
@@ -91,16 +91,17 @@ def refuse_versions(client: Any) -> None:
     answers = ask_workers(client, eval, _VERSION)
     for address, found in answers.items():
         _refuse_version(f"The worker {address}", found)
-    # A scheduler takes graphs apart, and needs the classes in them.
+    # A scheduler takes graphs apart, so it needs the classes in them, too.
     _refuse_version("The Dask scheduler", client.run_on_scheduler(eval, _VERSION))
     _alike[client] = frozenset(answers)
 
 
 def refuse_new_workers(client: Any, addresses: Iterable[str]) -> None:
-    """Refuse workers that were not asked before the run, because they joined late.
+    """Check again if workers have joined since the last check.
 
-    Dask tries elsewhere what a worker has not, or has otherwise, and says nothing of it. Its own
-    tasks, which read the blocks of a Dask array, cannot prove that they see the input.
+    If a worker lacks the package or has another version, Dask silently retries the task on another
+    worker. Tasks of Dask itself, which read the blocks of a Dask array, cannot prove that they see
+    the input.
 
     Raises
     ------
@@ -113,7 +114,7 @@ def refuse_new_workers(client: Any, addresses: Iterable[str]) -> None:
 
 
 def refuse_changed_workers(client: Any) -> None:
-    """Refuse a cluster that is not, or no longer, what a run needs; see :func:`refuse_new_workers`.
+    """Refuse a cluster that no longer has what a run needs; see :func:`refuse_new_workers`.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def refuse_changed_workers(client: Any) -> None:
     """
     refuse_versions(client)
     for evidence in list(_inputs.get(client, ())):
-        # What has changed for the client, too, is no fault of a worker's.
+        # If the client sees a change as well, the worker is not at fault.
         if evidence.find_difference() is None:
             try:
                 _refuse_blind_workers(client, evidence)
@@ -130,7 +131,7 @@ def refuse_changed_workers(client: Any) -> None:
 
 
 def refuse_missing_file(client: Any, error: BaseException) -> None:
-    """Refuse a worker that lacks a file which a task could not open, and which is there here.
+    """Refuse a worker that lacks a file which this process has, after a task could not open it.
 
     Raises
     ------
@@ -155,12 +156,12 @@ def _refuse_version(who: str, found: object) -> None:
 
 
 def name_worker(address: str, host: str) -> str:
-    """Return what people call a worker."""
+    """Return a worker's name for error messages."""
     return f"{address} on {host}"
 
 
 async def _see_input(evidence: InputEvidence) -> tuple[str, str | None]:
-    """Return the worker's host, and a file of the input that it sees otherwise."""
+    """Return the worker's host, and a file of the input that differs there."""
     # The worker's event loop must not wait for a slow disk.
     return socket.gethostname(), await asyncio.to_thread(evidence.find_difference)
 

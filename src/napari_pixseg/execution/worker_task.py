@@ -1,7 +1,7 @@
-"""Inside a task of a Dask worker, a run uses the worker's own threads.
+"""Runs inside a task of a Dask worker, which use the worker's own threads.
 
-If it went to the cluster, the task would wait for tiles while it holds the thread that they need.
-Where every thread is held by such a task, all of them would wait for ever.
+If such a run used the cluster, its task would wait for tiles while it holds a thread that they
+need. If such tasks held all threads, they would all wait forever.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def threads_of_task() -> int | None:
     -------
     int or None
         The worker's threads divided by the tasks that share them. None outside of tasks, and in a
-        task that has seceded, as in Dask's ``worker_client()``: nobody waits for its thread.
+        task that has seceded (as Dask's ``worker_client()`` does), because it holds no thread.
     """
     if "distributed" not in sys.modules:
         return None
@@ -26,9 +26,9 @@ def threads_of_task() -> int | None:
         worker = get_worker()
     except ValueError:
         return None
-    # Threads that the task has started have no such mark: their task waits for them.
+    # Threads that a task has started lack this mark; their task waits for them.
     if not getattr(threadpoolexecutor.thread_state, "proceed", True):
         return None
-    # The worker's event loop may change this set meanwhile; its length is one value.
+    # The worker's event loop may change this set meanwhile, but taking its length is safe.
     sharing = len(worker.state.executing)
     return max(1, worker.state.nthreads // max(1, sharing))

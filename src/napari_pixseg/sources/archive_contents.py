@@ -1,4 +1,4 @@
-"""What can be opened in an archive, for the message about a path that cannot."""
+"""Lists what can be opened in an archive, for the error about a path that cannot be opened."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def suggest_inside(location: Location) -> str | None:
 
 
 def _topmost_stores(names: list[str]) -> list[str]:
-    """Return the folders with zarr metadata that lie in no other such folder."""
+    """Return the folders with zarr metadata that are not inside another such folder."""
     parts = (name.rpartition("/") for name in names)
     folders = sorted({folder for folder, _, name in parts if name in _DOCUMENTS and folder})
     stores: list[str] = []

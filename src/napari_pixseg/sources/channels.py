@@ -11,16 +11,16 @@ from napari_pixseg.sources.source import Source
 def resolve_channels(
     shape: tuple[int, ...], axes: str, channels: Sequence[int] | None, source: Source
 ) -> tuple[tuple[int, ...] | None, int | None, tuple[str, ...]]:
-    """Return which indices along axis c are colors, which is alpha, and notes for people.
+    """Return the indices of the colors along axis c, that of alpha, and notes for the user.
 
     Parameters
     ----------
     shape : tuple of int
     axes : str
     channels : sequence of int, optional
-        What the user chose.
+        The user's choice.
     source : Source
-        What its file says of the channels.
+        What the file says about its channels.
 
     Raises
     ------

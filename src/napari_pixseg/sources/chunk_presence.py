@@ -1,6 +1,6 @@
-"""How many chunks of a zarr array exist: a chunk that is not found is read as the fill value.
+"""Counts how many chunks of a zarr array exist: zarr reads a missing chunk as the fill value.
 
-An image of which no chunk is found would be segmented without an error, as one color.
+Without this check, an image without any chunk would be segmented as one color, without an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from napari_pixseg.sources.retrying_store import (
 from napari_pixseg.sources.source import ChunkCensus
 from napari_pixseg.sources.zarr_chunks import ZarrArray
 
-# Chunks that are asked for one by one where a store cannot be listed.
+# How many chunks are requested one by one if a store cannot be listed.
 _PROBES = 16
 
 
@@ -39,7 +39,7 @@ class ChunkPresence:
     ----------
     present, total : int
     other_name : str or None
-        A file that would be a chunk if the array's metadata named chunks in another way.
+        A file that would be a chunk if the array's metadata used another naming scheme.
     """
 
     present: int
@@ -60,7 +60,7 @@ class ChunkPresence:
 
 @dataclass(frozen=True)
 class ChunkNames:
-    """The names of an array's chunks below its folder, as its metadata say.
+    """The names of an array's chunks below its folder, according to its metadata.
 
     Attributes
     ----------
@@ -96,16 +96,16 @@ class ChunkNames:
         return index is not None and name == self.encode(index)
 
     def is_otherwise_named(self, name: str) -> bool:
-        """Whether a file would be a chunk if chunks were named in another of the usual ways."""
+        """Whether a file would be a chunk under another of the usual naming schemes."""
         return self._index_in(name) is not None and not self.is_chunk(name)
 
     def spread(self) -> Iterator[tuple[int, ...]]:
-        """Yield some indices: all corners, and what lies between."""
+        """Yield some indices: all corners, and some in between."""
         ends = [sorted({0, n // 2, n - 1}) for n in self.grid]
         return islice(product(*ends), _PROBES)
 
     def other_names(self, index: tuple[int, ...]) -> list[str]:
-        """Return the names that a chunk would have in the other usual ways."""
+        """Return the names that a chunk would have under the other usual schemes."""
         parts = [str(number) for number in index]
         ways = (".".join(parts), "/".join(parts), "/".join(["c", *parts]), ".".join(["c", *parts]))
         return [name for name in ways if name != self.encode(index)]
@@ -121,7 +121,7 @@ class ChunkNames:
 
 
 class ChunkTally:
-    """Counts chunks among the names of files, which are told one by one."""
+    """Counts the chunks among names of files, which it gets one by one."""
 
     def __init__(self, names: ChunkNames) -> None:
         self._names = names
@@ -129,7 +129,7 @@ class ChunkTally:
         self._other: str | None = None
 
     def add(self, name: str) -> None:
-        """Hear the name of a file, relative to the array's folder."""
+        """Take the name of a file, relative to the array's folder."""
         if self._names.is_chunk(name):
             self._present += 1
         elif self._other is None and self._names.is_otherwise_named(name):
@@ -146,12 +146,12 @@ def count_chunks(array: ZarrArray) -> ChunkPresence | None:
     Parameters
     ----------
     array : zarr.Array
-        The array of a source, or what delegates to it.
+        The array of a source, or a wrapper of it.
 
     Returns
     -------
     ChunkPresence or None
-        None where the store cannot be listed, as on plain web servers.
+        None if the store cannot be listed, as on plain web servers.
     """
     names = _listed_names(array)
     if names is None:
@@ -163,13 +163,13 @@ def count_chunks(array: ZarrArray) -> ChunkPresence | None:
 
 
 class ZarrCensus(ChunkCensus):
-    """Counts the chunks of a zarr array: by a listing, or by what reading did not find.
+    """Counts the chunks of a zarr array, from a listing or from the reads that failed.
 
     Parameters
     ----------
     array : zarr.Array
     shown : str
-        The array, as an error may name it.
+        The array's name in error messages.
     """
 
     def __init__(self, array: ZarrArray, shown: str) -> None:
@@ -181,7 +181,7 @@ class ZarrCensus(ChunkCensus):
         self._listed: ChunkPresence | None = None
 
     def begin(self, is_told: bool) -> None:
-        """Forget what was counted, and list what is not listed for other reasons."""
+        """Forget the last count, and list the files unless they are listed anyway."""
         self._tally = ChunkTally(self._names)
         store = self._array.store_path.store
         if isinstance(store, RetryingStore):
@@ -190,11 +190,11 @@ class ZarrCensus(ChunkCensus):
         self._listed = None if is_told else count_chunks(self._array)
 
     def see(self, name: str) -> None:
-        """Hear the name of a file in the array's folder."""
+        """Take the name of a file in the array's folder."""
         self._tally.add(name)
 
     def missing_here(self) -> frozenset[str]:
-        """Return the keys of chunks that this process looked for at a server and did not find."""
+        """Return the keys of chunks that this process requested from a server and did not find."""
         place = self._array.store_path
         if not isinstance(place.store, RetryingStore) or place.store.is_listed:
             return frozenset()
@@ -217,10 +217,9 @@ class ZarrCensus(ChunkCensus):
 
 
 def refuse_absence(array: ZarrArray, shown: str) -> None:
-    """Refuse an array of which no chunk exists, as far as a look or a listing tells.
+    """Refuse an array without any chunk, as far as a listing or a few requests can tell.
 
-    Where a store cannot be listed, and some chunks that were asked for do not exist, only the
-    first pass can tell.
+    If a store cannot be listed and the requested chunks do not exist, only the first pass can tell.
 
     Raises
     ------
@@ -248,7 +247,7 @@ def refuse_absence(array: ZarrArray, shown: str) -> None:
 
 
 def absent_chunks(names: ChunkNames, other_name: str | None, shown: str) -> InputNotFound:
-    """Return the error for an array of which no chunk exists."""
+    """Return the error for an array without any chunk."""
     if other_name is not None:
         return InputNotFound(
             f"No chunk of this array exists at {shown}: its metadata say that chunks are named "
@@ -264,7 +263,7 @@ def absent_chunks(names: ChunkNames, other_name: str | None, shown: str) -> Inpu
 
 
 def _is_complete(array: ZarrArray) -> bool:
-    """Whether a chunk that does not exist was left out on purpose: nothing else can be lost."""
+    """Whether missing chunks were left out on purpose, because chunks in memory cannot get lost."""
     return isinstance(array.store_path.store, MemoryStore)
 
 
@@ -279,7 +278,7 @@ def _exists(array: ZarrArray, name: str) -> bool:
 
 
 def _listed_names(array: ZarrArray) -> Iterator[str] | None:
-    """Return the names of the files below an array's folder; None where nobody can list them."""
+    """Return the names of the files below an array's folder; None if they cannot be listed."""
     store, path = array.store_path.store, array.store_path.path
     if is_plainly_local(store):
         return _walk_names(os.path.join(store.root, path), "")

@@ -1,7 +1,7 @@
-"""Chunks of an input that cannot be decoded: reported, or left out where the caller asks for it.
+"""Reports chunks of an input that cannot be decoded, or leaves them out on request.
 
-Which chunks are damaged depends on the input alone and never on tiles, so that all passes
-agree on what is missing.
+Whether a chunk is damaged depends only on the input and never on the tiles, so all passes leave out
+the same chunks.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def read_box(source: Source, box: PixelSlices, missing: Set[ChunkIndex] = frozen
     box : tuple of slice
         One for each dimension, with start and stop.
     missing : set of chunk indices
-        Chunks that are not looked at.
+        Chunks that are left out and not read.
 
     Returns
     -------
     ndarray
-        Masked where chunks are missing, if the box meets any of them.
+        Masked at left-out chunks, if the box touches any of them.
 
     Raises
     ------
     CorruptInput
         If another chunk cannot be decoded.
     Unavailable, InputNotFound, NotAnImage
-        If the input cannot be read, which says nothing about its content.
+        If the input cannot be read at all, for reasons other than its content.
     """
     source.prove_input()
     if missing and any(index in missing for index, *_ in _chunks_of_box(source, box)):
@@ -78,7 +78,7 @@ def read_chunks(
 
 @contextmanager
 def _damage_reported(source: Source, box: PixelSlices) -> Iterator[None]:
-    """Turn the error of a codec into one that names the first damaged chunk of a box."""
+    """Replace a codec's error with one that names the first damaged chunk of a box."""
     try:
         yield
     except Exception as error:
@@ -92,7 +92,7 @@ def _damage_reported(source: Source, box: PixelSlices) -> Iterator[None]:
 
 def damaged_chunks(source: Source, box: PixelSlices) -> list[ChunkIndex]:
     """Return the indices of the chunks of a box that cannot be decoded."""
-    # Few boxes are damaged: only after a failure is it worth reading chunk by chunk.
+    # Few boxes are damaged, so chunks are read one by one only after a failure.
     try:
         source.array[box]
     except Exception as error:  # noqa: BLE001 - codecs raise anything
@@ -103,7 +103,7 @@ def damaged_chunks(source: Source, box: PixelSlices) -> list[ChunkIndex]:
 
 
 def missing_parts(source: Source, missing: Set[ChunkIndex]) -> list[tuple[str, PixelSlices]]:
-    """Return the name of each missing chunk, such as its file, and its box in the source."""
+    """Return the name of each left-out chunk, such as its file, and its box in the source."""
     sizes = source.decoded_chunks
     assert sizes is not None
     return [
@@ -122,7 +122,7 @@ def known_rows(block: Samples) -> Samples:
 
 
 def _read_masked(source: Source, box: PixelSlices, missing: Set[ChunkIndex]) -> Samples:
-    # Chunk by chunk: reading the box at once would decode the missing ones, too.
+    # Read chunk by chunk: reading the box at once would also decode the left-out chunks.
     shape = tuple(part.stop - part.start for part in box)
     result = np.ma.zeros(shape, source.array.dtype)
     result.mask = np.zeros(shape, np.bool_)
@@ -166,7 +166,7 @@ def _is_readable(source: Source, box: PixelSlices) -> bool:
 
 
 def _raise_unless_damage(source: Source, error: Exception) -> None:
-    """Raise what ended a read, in words for people, unless a codec failed on what was read."""
+    """Raise a readable error for a failed read, unless a codec could not decode."""
     failure = _failure_of_read(source, error)
     if failure is not None:
         raise failure from (error if _is_local(source) else None)
@@ -175,11 +175,11 @@ def _raise_unless_damage(source: Source, error: Exception) -> None:
 
 
 def _failure_of_read(source: Source, error: BaseException) -> PixsegError | None:
-    """Return the error for an input that could not be read, or not be understood for lack of code.
+    """Return the error for an input that could not be read, or that needs a missing package.
 
-    None stands for damage, and for errors that already are what they should be.
+    None if the content is damaged, or if the error is already one of ours.
     """
-    # Arrays in files wrap what their decoder raised.
+    # Arrays in files wrap the error of their decoder.
     if isinstance(error, NotAnImage) and error.__context__ is not None:
         return _failure_of_read(source, error.__context__)
     if isinstance(error, (PixsegError, MemoryError)):
@@ -196,7 +196,7 @@ def _failure_of_read(source: Source, error: BaseException) -> PixsegError | None
         return denied_input(shown)
     if (missing := describe_missing_codec(error)) is not None:
         return NotAnImage(f"{source.name} {missing}")
-    # Libraries report damaged content, too, with an OSError, but then the system has no number.
+    # Libraries also report damaged content as an OSError, but without the system's error number.
     has_number = isinstance(error, OSError) and error.errno is not None
     if isinstance(error, FileNotFoundError):
         return InputNotFound(f"{shown} is not there any more; put it back, and run again.")
@@ -210,12 +210,12 @@ def _failure_of_read(source: Source, error: BaseException) -> PixsegError | None
 
 
 def _is_local(source: Source) -> bool:
-    """Whether errors may be quoted: those about a remote input may hold a URL with its secrets."""
+    """Whether errors may be quoted: for a remote input they may contain a URL with secrets."""
     return source.uri is None or source.uri.startswith("file:")
 
 
 def _is_damage(source: Source, error: BaseException) -> bool:
-    """Whether a codec failed, and not the memory, the disk or the network."""
+    """Whether a codec failed, rather than the memory, the disk or the network."""
     if source.decoded_chunks is None or isinstance(error, MemoryError):
         return False
     # Arrays in files wrap what their decoder raised.

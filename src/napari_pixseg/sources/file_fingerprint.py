@@ -1,4 +1,4 @@
-"""A fingerprint of the input's files, which shows a change during a run."""
+"""A fingerprint of the input's files, which reveals changes during a run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class FileFingerprint:
         Parameters
         ----------
         see : callable, optional
-            Told the name of each file below a folder, so that one walk serves both.
+            Gets the name of each file below a folder, so that the folder is walked only once.
         """
         if os.path.isfile(self.path):
             status = os.stat(self.path)
             return f"{status.st_size} {status.st_mtime_ns}"
-        # hashlib loads OpenSSL, which would slow the start of a run over one small file.
+        # hashlib loads OpenSSL, which would slow down the start of a run on one small file.
         import hashlib
 
         total = 0
@@ -42,7 +42,7 @@ class FileFingerprint:
                 see(name[1:])
             line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}"
             digest = hashlib.blake2b(line.encode("utf-8", "surrogateescape"), digest_size=16)
-            # There may be millions of files, in any order: a sum needs neither a list nor a sort.
+            # There may be millions of files, in any order; a sum needs neither a list nor sorting.
             total += int.from_bytes(digest.digest(), "big")
         return f"{total % (1 << 128):032x}"
 
@@ -54,14 +54,14 @@ def _walk_files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        # Two folders may hold links to each other.
+        # Two folders may contain links to each other.
         if error.errno == errno.ELOOP:
             return
         raise
     with entries:
         for entry in entries:
-            # Hidden files are either left by desktops and network file systems, or metadata
-            # of zarr format 2, which the identity covers.
+            # Hidden files come from desktops and network file systems, or are metadata of zarr
+            # format 2, which the identity covers.
             if entry.name.startswith("."):
                 continue
             inner = f"{name}/{entry.name}"
@@ -70,7 +70,7 @@ def _walk_files(path: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
             if entry.is_dir():
                 yield from _walk_files(entry.path, inner)
             else:
-                # A file may be removed while others are looked at.
+                # A file may be removed while others are checked.
                 with suppress(FileNotFoundError):
                     yield inner, entry.stat()
 

@@ -1,7 +1,7 @@
 """An array that lies in a file as it is, read in parts.
 
-Not through a memory map: where a mapped file is cut off meanwhile, the next look at it kills the
-process (SIGBUS). A read that comes back short is an error that can be told.
+No memory map is used: if a mapped file is truncated meanwhile, the next access kills the process
+(SIGBUS). A short read, in contrast, can be reported as an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FileView:
     ----------
     path : str
     shown : str
-        What an error calls the file.
+        The file's name in error messages.
     dtype : dtype
         In the byte order of the file.
     offset : int
@@ -52,14 +52,14 @@ class FileView:
 
     def __getitem__(self, key: object) -> Samples:
         box, rest = split_key(key, self.shape)
-        # What is wanted along this axis lies together, because all behind it is wanted whole.
+        # The selection along this axis is contiguous, because all later axes are selected whole.
         last = len(box) - 1
         while last > 0 and box[last] == slice(0, self.shape[last]):
             last -= 1
         outer = [range(part.start, part.stop) for part in box[:last]]
         for axis, item in enumerate(rest[:last]):
             if isinstance(item, slice):
-                # Lines that a step leaves out are not read.
+                # Lines that a step skips are not read.
                 outer[axis] = outer[axis][item]
         inner = [part.stop - part.start for part in box[last:]]
         samples = np.empty([*map(len, outer), *inner], self.dtype)
@@ -67,7 +67,7 @@ class FileView:
             content = samples.reshape(-1, math.prod(inner)).view(np.uint8)
             length = content.shape[1]
             read_at = self._read_at
-            # A tile has thousands of lines, so that a call for each would be felt.
+            # A tile has thousands of lines; one call for each would be slow.
             for line, start in zip(content, self._find_runs(outer, box[last].start), strict=True):
                 if read_at(start, line) != length:
                     self._read_run(start, line.data)
@@ -75,7 +75,7 @@ class FileView:
         return samples[(*done, *rest[last:])]
 
     def _find_runs(self, outer: list[range], first: int) -> Iterable[int]:
-        """Return where in the file the parts begin that lie together, in order."""
+        """Return where in the file the contiguous parts begin, in order."""
         steps = [self.dtype.itemsize * math.prod(self.shape[i:]) for i in range(1, self.ndim + 1)]
         start = self._offset + first * steps[len(outer)]
         places = [

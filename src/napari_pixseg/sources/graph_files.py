@@ -1,9 +1,9 @@
-"""Local files that a lazy array would read on a worker, found in what is sent there.
+"""Finds the local files that a lazy array would read on a worker.
 
-A worker that does not have them gives zeros: zarr finds no chunk and takes the fill value. To
-compute a tile on each worker and compare would find that as well, but it costs a tile, names no
-path, and refuses arrays of random numbers. So the graph is gone through as pickle does it, and
-nothing is read.
+On a worker that lacks these files, zarr finds no chunk and returns the fill value, zero. Computing
+a tile on each worker and comparing would also reveal this, but it costs a tile, names no path, and
+refuses arrays of random numbers. So the graph is searched for paths, the way pickle goes through
+it, and no file is read.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# Longer texts are no paths.
+# Longer texts are not paths.
 _LONGEST_PATH = 4096
-# Workers have other disks, not other files: a few of each folder tell.
+# Workers differ in disks and not in single files, so a few files of each folder suffice.
 _MOST_FILES = 64
-# Of a huge graph, so many objects are gone through, and so many of each layer at least: its tasks
-# are alike, and all of them would take seconds.
+# In a huge graph, this many objects are searched, and at least this many of each layer. The tasks
+# of a layer are alike, and searching all of them would take seconds.
 _MOST_OBJECTS = 20_000
 _FEW_OBJECTS = 1_000
 
-# What pickle is told to write of an object: it is not read again, so a list of its parts.
+# What pickle is told to write in place of an object. Nobody reads it, so a list of parts will do.
 _Parts: TypeAlias = tuple[Any, ...]
 
 
 def find_graph_files(array: object) -> tuple[str, ...]:
     """Find the local files that an array's tasks would read, as far as it names them.
 
-    Pixels in memory, mapped ones as well, are sent. Paths that a function of an installed module
-    puts together are out of sight.
+    Pixels in memory, mapped files included, are sent along. Paths that a function of an installed
+    module puts together cannot be found.
 
     Returns
     -------
@@ -63,28 +63,28 @@ class _Found:
     paths: set[str] = field(default_factory=set)
 
     def existing(self) -> Iterator[str]:
-        """Yield what exists: of mere texts, files and absolute folders."""
+        """Yield the paths that exist; of plain texts, only files and absolute folders."""
         for path in sorted(self.texts | self.paths):
             try:
                 is_file = os.path.isfile(path)
                 is_folder = not is_file and os.path.isdir(path)
             except ValueError:
                 continue
-            # A dot, a slash or "labels/0" may be anything, and are folders as well.
+            # A dot, a slash or "labels/0" may mean anything, although folders of these names exist.
             is_named = path in self.paths or (os.path.isabs(path) and len(PurePath(path).parts) > 2)
             if is_file or (is_folder and is_named):
                 yield path
 
 
 class _Nowhere:
-    """Where the pickle goes."""
+    """A file that discards the pickle."""
 
     def write(self, content: Any) -> int:
         return len(content)
 
 
 class _Walk(pickle.Pickler):
-    """Goes through all that would be sent, and writes nothing."""
+    """Goes through everything that would be sent, and writes nothing."""
 
     def __init__(self, most: int) -> None:
         super().__init__(_Nowhere(), protocol=5, buffer_callback=lambda _buffer: None)
@@ -93,17 +93,17 @@ class _Walk(pickle.Pickler):
         self._left = most
 
     def go_through(self, value: Any) -> None:
-        """Go through a part of what is sent, as far as it can be and is worth it."""
+        """Search one part, as far as it can be pickled and within the limits above."""
         self._left = self._most
-        # What cannot be sent at all is refused elsewhere; what was found until then counts.
+        # Objects that cannot be pickled are refused elsewhere. Paths found so far count.
         with suppress(Exception):
             self.dump(value)
 
     def persistent_id(self, value: Any) -> int | None:
-        """Note a path; return a number for what has no parts that matter, so that it is left."""
+        """Note a path; return a number in place of an object whose parts do not matter."""
         if isinstance(value, str):
             may_be_path = os.sep in value or "." in value
-            # Names of modules in the traces of functions are no input.
+            # Names of modules inside functions are no input.
             if may_be_path and len(value) <= _LONGEST_PATH and not value.endswith(".py"):
                 self.found.texts.add(value)
             return 0
@@ -117,7 +117,7 @@ class _Walk(pickle.Pickler):
         return None
 
     def reducer_override(self, value: Any) -> Any:
-        """Return what an object consists of."""
+        """Return the parts of an object."""
         self._left -= 1
         if self._left < 0:
             raise StopIteration
@@ -130,7 +130,7 @@ class _Walk(pickle.Pickler):
         return _reduce(value)
 
     def _parts_of_zarr(self, place: Any) -> Sequence[Any]:
-        """Note the folder of a zarr array; its metadata may name files that nobody reads."""
+        """Note the folder of a zarr array; its metadata may name files that are never read."""
         root = getattr(place.store, "root", None)
         if not isinstance(root, PurePath):
             return (place.store,)
@@ -143,7 +143,7 @@ def _parts(parts: Sequence[Any]) -> _Parts:
 
 
 def _parts_of_function(function: FunctionType) -> Sequence[Any]:
-    """Return the values that a function carries, if it is sent itself and not by its name."""
+    """Return the values a function carries, if it is sent by value and not by its name."""
     module = sys.modules.get(function.__module__ or "")
     named: Any = module
     for name in function.__qualname__.split("."):
@@ -169,7 +169,7 @@ def _content(cell: Any) -> object:
 
 
 def _reduce(value: Any) -> _Parts:
-    """Return an object's parts as pickle would ask for them, or as a Dask client would."""
+    """Return an object's parts as pickle or a Dask client would request them."""
     try:
         of_class = copyreg.dispatch_table.get(type(value))
         reduced = value.__reduce_ex__(5) if of_class is None else of_class(value)
@@ -177,12 +177,12 @@ def _reduce(value: Any) -> _Parts:
         return _parts(_dask_header(value))
     if isinstance(reduced, str):
         return _parts(())
-    # Its state comes after it is known, so that a ring of objects has an end.
+    # The state is visited after the object is known, so that cycles of objects end.
     return list, (list(reduced[1]), reduced[0]), *reduced[2:5]
 
 
 def _dask_header(value: Any) -> Sequence[Any]:
-    """Return what a Dask client sends in place of an open file, such as one of HDF5."""
+    """Return what a Dask client sends in place of an open file, for example an HDF5 file."""
     serialize = sys.modules.get("distributed.protocol.serialize")
     if serialize is None:
         return ()
@@ -194,7 +194,7 @@ def _dask_header(value: Any) -> Sequence[Any]:
 
 
 def _choose(paths: Iterator[str]) -> list[str]:
-    """Return the first and the last file of each folder, and few folders of many."""
+    """Return the first and the last file of each folder, and only a few of many folders."""
     ends: dict[str, list[str]] = {}
     for path in paths:
         of_folder = ends.setdefault(os.path.dirname(path), [path])

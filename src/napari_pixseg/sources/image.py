@@ -1,7 +1,7 @@
 """An opened image: which dimension is what, and how to read any part of it.
 
-After this module, every image has those of the axes t, z, y, x that it has, in this
-order, and then one to three color channels, whatever the order in its file is.
+From here on, the axes of every image are in the order t, z, y, x (as far as it has them), followed
+by one to three color channels, whatever their order in the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _AnyArray: TypeAlias = Any
 PartOf: TypeAlias = Callable[[PixelSlices], Samples]
 
 
-# Pixels of a chunk; smaller ones cost more one by one than put together to tiles.
+# Pixels of a chunk. It is faster to assemble smaller chunks into tiles than to handle each alone.
 _SMALLEST_PART = 1 << 16
 
 
@@ -52,11 +52,11 @@ class Image:
     alpha : int or None
         Index along axis c of alpha.
     notes : tuple of str
-        What was guessed or left out, in sentences for people.
+        Sentences for the user about what was guessed or left out.
     missing : frozenset of chunk indices
-        Damaged chunks of the source, which are not read; their pixels have no data.
+        Damaged chunks of the source, which are not read: their pixels are no data.
     allows_absence : bool
-        Whether an image of which no chunk exists is taken as its fill value.
+        Whether an image without any chunk is accepted as its fill value.
     """
 
     source: Source
@@ -75,7 +75,7 @@ class Image:
 
     @property
     def highest_sample(self) -> int | None:
-        """Largest value that samples can have; None for floats."""
+        """Largest possible value of a sample; None for floats."""
         if self.dtype.kind not in "ui":
             return None
         bits = self.source.used_bits
@@ -121,7 +121,7 @@ class Image:
         return self._read_channels(region, self.channels)
 
     def read_parts(self, region: PixelSlices) -> list[tuple[PixelSlices, Samples]]:
-        """Read the colors of a box in parts, where this saves a copy.
+        """Read the colors of a box in parts, if this saves a copy.
 
         Returns
         -------
@@ -137,7 +137,7 @@ class Image:
 
     @property
     def _has_usable_chunks(self) -> bool:
-        """Whether chunks have colors last as tiles do, all of them, and are large enough."""
+        """Whether chunks are large enough, and all channels are colors in the last axis."""
         source = self.source
         array = source.array
         return (
@@ -174,13 +174,13 @@ class Image:
     def _source_box(self, region: PixelSlices, members: tuple[int, ...] | None) -> PixelSlices:
         wanted = dict(zip(self.label_axes, region, strict=True))
         if members is not None:
-            # One slice is cheap for every array; what lies between is dropped after reading.
+            # One slice is cheap for every array; channels in between are dropped after reading.
             wanted["c"] = slice(min(members), max(members) + 1)
         return tuple(wanted[axis] for axis in self.axes)
 
     def blocks(self, tiles: tuple[tuple[int, ...], ...]) -> da.Array:
         """Return the colors as a Dask array (..., c), one block for each tile."""
-        # Runs that read their tiles directly need no Dask array.
+        # Runs that read their tiles directly do not need a Dask array.
         import dask.array as da
 
         chunks = (*tiles, (self.color_channels,))
@@ -192,7 +192,7 @@ class Image:
         return _pick_channels(lazy, self.channels).rechunk(chunks)
 
     def in_own_order(self, labels: _AnyArray) -> _AnyArray:
-        """Bring an array over ``label_axes``, with or without more behind them, to `own_axes`."""
+        """Transpose an array from ``label_axes`` to `own_axes`; further axes stay at the end."""
         order = [self.label_axes.index(axis) for axis in self.own_axes]
         return labels.transpose([*order, *range(len(order), labels.ndim)])
 
@@ -211,13 +211,13 @@ class _ImageReader:
 
 
 def _in_label_order(array: _AnyArray, axes: str) -> _AnyArray:
-    """Bring an array from the order of a source to ``label_axes`` and c."""
+    """Transpose an array from the order of its source to ``label_axes`` and c."""
     wanted = [axis for axis in AXES if axis in axes and axis != "c"] + ["c"] * ("c" in axes)
     return array.transpose([axes.index(axis) for axis in wanted])
 
 
 def _pick_channels(array: _AnyArray, members: tuple[int, ...] | None) -> _AnyArray:
-    """Pick channels of an array that was cut from the first to the last; None adds one channel."""
+    """Pick channels of an array cut from the first to the last; None adds an axis c."""
     if members is None:
         return array[..., np.newaxis]
     picked = [member - min(members) for member in members]
@@ -250,7 +250,7 @@ def open_image(
     Raises
     ------
     InputNotFound, NotAnImage
-        If there is nothing, or no image, to open.
+        If there is nothing to open, or it is no image.
     ParameterError
         If axes or channels do not fit the image.
     """
@@ -283,7 +283,7 @@ def _resolve_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...
 def _guess_axes(shape: tuple[int, ...], name: str) -> str:
     if len(shape) == 2:
         return "yx"
-    # Three or four samples at the end are RGB or RGBA far more often than columns.
+    # A last axis of three or four is far more often RGB or RGBA than columns.
     if len(shape) in (3, 4) and shape[-1] in (3, 4):
         return "zyxc"[-len(shape) :]
     if len(shape) == 3:

@@ -1,4 +1,4 @@
-"""Which image is taken of a file or store that holds several."""
+"""Chooses an image of a file or store that holds several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_pixseg.errors import ParameterError
 # Number or name of an image.
 Series: TypeAlias = int | str
 
-# Names that a sentence lists.
+# How many names a sentence lists.
 _LISTED = 6
 
 
@@ -22,12 +22,12 @@ class StoredImage:
     Attributes
     ----------
     name : str
-        Empty where the file gives none.
+        Empty if the file gives none.
     axes : str
-        One letter for each dimension, "?" where it has no name.
+        One letter for each dimension, "?" if it has no name.
     shape : tuple of int
     scale, units : dict
-        As those of a :class:`~napari_pixseg.sources.source.Source`.
+        Same as the attributes of a :class:`~napari_pixseg.sources.source.Source`.
     """
 
     name: str
@@ -48,16 +48,16 @@ class StoredImage:
 
 
 def find_series(wanted: Series, names: Sequence[str], shown: str) -> int:
-    """Return the number of an image that is asked for by number or name.
+    """Return the number of the image with a number or name.
 
     Parameters
     ----------
     wanted : int or str
-        Text that is no name may be a number.
+        Text that matches no name may be a number.
     names : sequence of str
-        Names of all images; those without one are empty.
+        Names of all images, empty for images without a name.
     shown : str
-        The file, as an error may name it.
+        The file's name in error messages.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def find_series(wanted: Series, names: Sequence[str], shown: str) -> int:
 
 
 def refuse_series(wanted: Series | None, what: str) -> None:
-    """Refuse a choice, unless it is 0, where there is nothing to choose from.
+    """Refuse any choice but 0 for an input that has only one image.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def describe_choice(images: Sequence[StoredImage], taken: int, why: str) -> tuple[str, ...]:
-    """Return a sentence about the image that is taken; none where there is only one.
+    """Return a sentence about the image that is taken; none if there is only one.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def describe_image(number: int, image: StoredImage) -> str:
 
 
 def note_channel_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return a sentence with the names of channels, so that some can be chosen; none for one."""
+    """Return a sentence with the names of channels, for choosing; none if there is only one."""
     if len(names) < 2:
         return ()
     return (f"Its channels are {', '.join(f'{i} ({name})' for i, name in enumerate(names))}.",)

@@ -17,7 +17,7 @@ from napari_pixseg.sources.location import Location
 Key: TypeAlias = tuple[Any, ...]
 
 
-# What is opened once in each process: a decoded picture, or a view of a file.
+# The object that each process opens once: a decoded picture, or a view of a file.
 OpenedT = TypeVar("OpenedT")
 
 
@@ -38,7 +38,7 @@ class FileArray(ABC, Generic[OpenedT]):
     version : tuple
         Identity of the file when it was opened; part of the Dask token.
     details : tuple
-        What a subclass needs to read; hashable and picklable.
+        Whatever a subclass needs for reading; hashable and picklable.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FileArray(ABC, Generic[OpenedT]):
         self._location = location
         self._version = version
         self._details = details
-        # Opening a picture decodes all of it; threads must not do so twice.
+        # Opening a picture decodes all of it, which threads must not do twice.
         self._lock = threading.Lock()
         self._opened: OpenedT | None = None
 
@@ -72,7 +72,7 @@ class FileArray(ABC, Generic[OpenedT]):
         full_key = expand_key(key, self.ndim)
         try:
             return np.asarray(self._read_pixels(self._open_once(), full_key), self.dtype)
-        # These say what happened better than "cannot be decoded" would.
+        # These errors are more specific than "cannot be decoded".
         except (PixsegError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - decoders raise anything
@@ -100,7 +100,7 @@ class FileArray(ABC, Generic[OpenedT]):
 
     @abstractmethod
     def _open_file(self) -> OpenedT:
-        """Return what `_read_pixels` reads from; called once in each process."""
+        """Open the object that `_read_pixels` reads from; called once in each process."""
 
     @abstractmethod
     def _read_pixels(self, opened: OpenedT, key: Key) -> Samples:

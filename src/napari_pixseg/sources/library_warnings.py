@@ -1,4 +1,4 @@
-"""What libraries say while a file is opened, gathered into one note instead of printed."""
+"""Gathers what libraries log or warn while they open a file, and makes one note of it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-# Messages that a note quotes, and how much of each.
+# How many messages a note quotes, and how many characters of each.
 _QUOTED = 3
 _LETTERS = 160
 
-# How Python shows the object that a message is about.
+# The way Python prints the object that a message is about.
 _OBJECT = re.compile(r"^<[^>]*> ")
 
 _gathering = threading.local()
 
 
 class _Gatherer(logging.Filter):
-    """Keeps records of threads that gather them; those of others are let through."""
+    """Keeps the records of gathering threads; lets the records of other threads through."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a record is passed on to the handlers."""
+        """Return whether to pass a record on to the handlers."""
         kept: list[str] | None = getattr(_gathering, "kept", None)
         if kept is None or record.levelno < logging.WARNING:
             return kept is None
@@ -41,7 +41,7 @@ def gathered_logs(logger_name: str) -> Iterator[list[str]]:
     Yields
     ------
     list of str
-        Messages, filled as they come.
+        The messages, added as they come.
     """
     # Adding the same filter again has no effect.
     logging.getLogger(logger_name).addFilter(_GATHERER)
@@ -73,7 +73,7 @@ def gathered_warnings() -> Iterator[list[str]]:
 
 
 def note_remarks(messages: Sequence[str], library: str) -> tuple[str, ...]:
-    """Return one sentence that quotes messages; none where there are none."""
+    """Return one sentence that quotes the messages; none if there are no messages."""
     plain = (" ".join(_OBJECT.sub("", message).split()) for message in messages)
     distinct = list(dict.fromkeys(plain))
     if not distinct:
@@ -84,7 +84,7 @@ def note_remarks(messages: Sequence[str], library: str) -> tuple[str, ...]:
 
 
 def note_orientation(value: object) -> tuple[str, ...]:
-    """Return a sentence about a mark that a picture is to be shown turned; none where it is not."""
+    """Return a sentence if the file asks to show the picture rotated; else none."""
     if not isinstance(value, int) or not 1 < value <= 8:
         return ()
     return (

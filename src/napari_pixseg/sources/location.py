@@ -1,4 +1,4 @@
-"""Where an input is: a local path or a URL, how it is opened, and what may be told of it."""
+"""The location of an input, a local path or a URL: opens it, and hides its secrets."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Location:
     is_url : bool
         Whether ``address`` is a URL.
     retries : int
-        How often a read that the network spoils is tried again.
+        How often a read that fails because of the network is repeated.
     """
 
     address: str = field(repr=False)
@@ -71,19 +71,19 @@ class Location:
 
     @property
     def local_path(self) -> str | None:
-        """Path that a library may open, map or look beside; None where it must use :meth:`open`."""
+        """Path that a library may open or map; None if it must use :meth:`open`."""
         return None if self.is_url else self.address
 
     @property
     def is_confidential(self) -> bool:
-        """Whether errors from below must not be quoted: they may hold the secrets of a URL."""
+        """Whether errors of libraries must not be quoted: they may contain a URL's secrets."""
         return self.is_url
 
     @property
     def name(self) -> str:
-        """Last part of the path, as people call the file."""
+        """Last part of the path: the file's name for people."""
         links = split_links(self.uri)
-        # The top of an archive has the name of the archive.
+        # The top folder of an archive has the archive's name.
         paths = [urlsplit(self.uri).path] if len(links) == 1 else map(path_of_link, links)
         names = (path.rstrip("/").rpartition("/")[2] for path in paths)
         return unquote(next(filter(None, names), "")) or self.uri
@@ -94,7 +94,7 @@ class Location:
         return self.uri if self.is_url else self.address
 
     def describe_cause(self, error: Exception) -> str:
-        """Return what a message may say of an error from below: its text, or only its type."""
+        """Return what a message may quote of a library's error: its text, or only its type."""
         return type(error).__name__ if self.is_confidential else f"{error}".rstrip(".")
 
     @property
@@ -113,7 +113,7 @@ class Location:
         return locate(join_url(parts._replace(path=path)))
 
     def _parent_in_chain(self, links: list[str]) -> Location:
-        # The directories are in the first link that is more than a scheme.
+        # The directories are in the first link that consists of more than a scheme.
         at = next(i for i, link in enumerate(links) if "://" in link or link.startswith("/"))
         inside = path_of_link(links[at])
         if not inside.strip("/"):
@@ -137,7 +137,7 @@ class Location:
 
     @property
     def fingerprint(self) -> FileFingerprint | None:
-        """Callable that tells whether the file was written meanwhile; None for URLs."""
+        """Callable that returns a fingerprint of the file; None for URLs."""
         return None if self.local_path is None else FileFingerprint(self.local_path)
 
     def open(self) -> IO[bytes]:
@@ -145,21 +145,21 @@ class Location:
         if not self.is_url:
             return open(self.address, "rb")
         try:
-            # Opening costs requests of its own, which may fail as well.
+            # Opening sends requests, too, and they may fail.
             file = self.ask(lambda: RetryingFile(self._open_remote, self.retries, self.shown))
         except Exception as error:  # noqa: BLE001 - every protocol has its own
             raise self.unreachable(error) from None
         return cast("IO[bytes]", file)
 
     def ask(self, question: Callable[[], AnswerT]) -> AnswerT:
-        """Ask the server for something, again where the network fails.
+        """Send requests to the server, and repeat them if the network fails.
 
         Raises
         ------
         Unavailable
-            If the network failed in all attempts. Where no server is reached at all, or it never
-            answers, there is one attempt, because the address is most likely wrong; its error is
-            raised as it is.
+            If the network failed in all attempts. If no server is reached at all, or it never
+            answers, there is only one attempt, because the address is most likely wrong; its error
+            is raised unchanged.
         """
         return read_again(question, self.retries, self.shown, _is_hopeless)
 
@@ -186,13 +186,13 @@ class Location:
 
     def filesystem(self) -> tuple[AbstractFileSystem, str]:
         """Return the fsspec file system of a URL and the path in it."""
-        # Local files never need it.
+        # Local files never need fsspec.
         from napari_pixseg.sources.remote_filesystem import open_filesystem
 
         return open_filesystem(self.address)
 
     def unreachable(self, error: Exception) -> Exception:
-        """Return an error that may be shown, in place of one that may quote secrets."""
+        """Return an error that may be shown, in place of one that may contain secrets."""
         if isinstance(error, PixsegError):
             return error
         if (limit := out_of_files(error)) is not None:
@@ -222,7 +222,7 @@ class Location:
         )
 
     def _open_remote(self) -> IO[bytes]:
-        # Local files do without what servers may make necessary.
+        # Local files do not need the modules that servers may need.
         from napari_pixseg.sources.remote_file import open_remote
 
         return open_remote(*self.filesystem())
@@ -233,7 +233,7 @@ def _is_hopeless(error: BaseException) -> bool:
 
 
 def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Location:
-    """Return the location a path or URL names, made absolute.
+    """Return the absolute location of a path or URL.
 
     Parameters
     ----------
@@ -270,7 +270,7 @@ def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Loca
 
 
 def _identity_of(info: dict[str, object]) -> Identity:
-    # Every file system of fsspec spells these keys in its own way.
+    # Each file system of fsspec spells these keys differently.
     known = {key.lower().replace("-", "").replace("_", ""): value for key, value in info.items()}
     identity = {
         "size": known.get("size"),

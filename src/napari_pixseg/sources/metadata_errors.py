@@ -1,4 +1,4 @@
-"""Whatever is wrong with the metadata of a zarr store is one sentence about them."""
+"""Turns whatever goes wrong while zarr metadata are read into an error of one sentence."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.sources.missing_codecs import describe_missing_codec
 from napari_pixseg.sources.network_faults import denied_input, out_of_files
 
-# What Python raises where JSON is no description of an array, in words of its own types.
+# Errors that Python raises if JSON does not describe an array; their text is about Python's types.
 _FORM = (TypeError, AttributeError, LookupError, ArithmeticError)
 
 
 @contextmanager
 def readable_metadata(shown: str, describe: Callable[[Exception], str] = str) -> Iterator[None]:
-    """Refuse an input whose metadata cannot be understood inside of the block.
+    """Refuse an input whose metadata cannot be understood by the code in the ``with`` block.
 
     Parameters
     ----------
     shown : str
-        The input, as an error may name it.
+        The input's name in error messages.
     describe : callable, optional
-        Returns what may be told of an error from below, which may quote secrets.
+        Returns what a message may quote of a library's error, which may contain secrets.
 
     Raises
     ------
@@ -53,5 +53,5 @@ def _find_reason(error: Exception, describe: Callable[[Exception], str]) -> str:
         return "they nest too deeply"
     if isinstance(error, _FORM):
         return "they do not have the form that zarr and OME-Zarr describe"
-    # One sentence, whatever the library wrote.
+    # One sentence, however many the library wrote.
     return " ".join(describe(error).split()).rstrip(".")

@@ -1,10 +1,10 @@
-"""Which package to install where a codec is missing; such an input is not damaged."""
+"""Names the package to install if a codec is missing; such an input is not damaged."""
 
 from __future__ import annotations
 
 import re
 
-# Beginning of a codec's name -> what installs it. The first that fits is taken.
+# Beginning of a codec's name -> how to install it. The first match counts.
 _PACKAGE_OF_CODEC = (
     ("imagecodecs", "imagecodecs, and call imagecodecs.numcodecs.register_codecs()"),
     ("numcodecs.pcodec", "numcodecs[pcodec]"),

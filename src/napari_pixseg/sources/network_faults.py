@@ -1,7 +1,7 @@
-"""Which errors are the network's or the file system's fault, and reading again after them.
+"""Tells errors of the network or file system from others, and repeats reads after them.
 
-A part of an input is damaged only if it was received whole and cannot be decoded. All other
-failures say nothing about the input, and another attempt, or another run, may succeed.
+A part of an input is damaged only if it was received whole and cannot be decoded. Other failures
+say nothing about the input: another attempt, or another run, may succeed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 10.0
 
 
-# The server asks to come back: request timeout, too early, too many requests.
+# The server asks to try again: request timeout, too early, too many requests.
 _PASSING_STATUSES = (408, 425, 429)
 
 
@@ -46,8 +46,8 @@ _PASSING_ERRNOS = (
 )
 
 
-# Classes of libraries that need not be installed, as (package, class): failed requests without
-# an answer, and answers that were cut short.
+# Classes of libraries that may be missing, as (package, class): for requests without an answer, and
+# for answers that were cut short.
 _PASSING_CLASSES = frozenset(
     {
         ("aiohttp", "ClientConnectionError"),
@@ -68,23 +68,23 @@ _PASSING_CLASSES = frozenset(
 )
 
 
-# These never reached anybody.
+# These requests never reached a server.
 _UNCONNECTED_CLASSES = frozenset(
     {("aiohttp", "ClientConnectorError"), ("botocore", "EndpointConnectionError")}
 )
 
 
-# These were heard and never answered.
+# These requests reached a server and were never answered.
 _SILENT_CLASSES = frozenset({("aiohttp", "ServerTimeoutError"), ("botocore", "ReadTimeoutError")})
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a read may succeed when it is tried again: the network or a server failed."""
+    """Whether a read may succeed when repeated, because the network or a server failed."""
     return any(map(_is_passing_alone, _causes(error)))
 
 
 def is_unconnected(error: BaseException) -> bool:
-    """Whether no server was reached, as where an address is wrong."""
+    """Whether no server was reached, for example because an address is wrong."""
     return any(
         isinstance(cause, ConnectionRefusedError) or _is_of(cause, _UNCONNECTED_CLASSES)
         for cause in _causes(error)
@@ -105,10 +105,10 @@ def is_denied(error: BaseException) -> bool:
 
 
 def pauses(retries: int) -> Iterator[float]:
-    """Yield the seconds to wait before each further attempt; they grow, and no two are alike."""
+    """Yield the seconds to wait before each further attempt; they grow and vary at random."""
     for attempt in range(retries):
         longest = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
-        # Many readers that failed together must not come back together.
+        # Many readers that failed together must not try again at the same moment.
         yield longest * (0.5 + os.urandom(1)[0] / 510)
 
 
@@ -118,7 +118,7 @@ def read_again(
     shown: str,
     is_hopeless: Callable[[BaseException], bool] = lambda error: False,
 ) -> _ResultT:
-    """Call a function until the network lets it succeed.
+    """Call a function, and call it again if the network fails.
 
     Parameters
     ----------
@@ -126,14 +126,14 @@ def read_again(
     retries : int
         Attempts after the first.
     shown : str
-        What is read, as an error may name it.
+        Name of the input in error messages.
     is_hopeless : callable
-        Tells of a passing error that it is not worth another attempt; it is raised as it is.
+        Returns whether a temporary error is not worth another attempt; it is then raised unchanged.
 
     Raises
     ------
     Unavailable
-        If the network failed in all attempts. Other errors are raised as they are.
+        If the network failed in all attempts. Other errors are raised unchanged.
     """
     waiting = pauses(retries)
     while True:
@@ -143,7 +143,8 @@ def read_again(
             if isinstance(error, PixsegError) or not is_passing(error) or is_hopeless(error):
                 raise
             fault = error
-        # Raised out here, an error does not drag along the library's, which cannot be pickled.
+        # An error raised outside the ``except`` block does not carry the library's error, which
+        # cannot be pickled.
         pause = next(waiting, None)
         if pause is None:
             raise unreachable_input(shown, fault, retries)
@@ -175,7 +176,7 @@ def out_of_files(error: BaseException) -> Unavailable | None:
 
 
 def describe_fault(error: BaseException) -> str:
-    """Return what an error says without quoting its text, which may hold a URL's secrets."""
+    """Describe an error without quoting its text, which may contain secrets of a URL."""
     causes = list(_causes(error))
     status = next((s for s in map(_status_of_answer, causes) if s is not None), None)
     if status is not None:
@@ -185,7 +186,7 @@ def describe_fault(error: BaseException) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from, but not what was being handled meanwhile."""
+    """Yield an error and its causes, but not errors that were merely being handled meanwhile."""
     seen = 0
     cause: BaseException | None = error
     while cause is not None and seen < 10:
@@ -202,7 +203,7 @@ def _is_passing_alone(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in _PASSING_ERRNOS:
         return True
-    # A certificate stays wrong.
+    # A wrong certificate stays wrong.
     is_certificate = "Certificate" in type(error).__name__ or "SSL" in type(error).__name__
     return _is_of(error, _PASSING_CLASSES) and not is_certificate
 

@@ -17,7 +17,7 @@ _LETTER_OF_TYPE = {"channel": "c", "time": "t"}
 
 
 def with_ome_metadata(opened: Source, multiscale: JsonDocument, level: JsonDocument) -> Source:
-    """Return a source with what a multiscale and one of its levels say of it."""
+    """Return a source with the metadata of a multiscale and of one of its levels."""
     ndim = opened.array.ndim
     described = _described_axes(multiscale, ndim)
     axes = axes_of_names([_letter_of_axis(axis) for axis in described], ndim) or opened.axes
@@ -28,7 +28,7 @@ def with_ome_metadata(opened: Source, multiscale: JsonDocument, level: JsonDocum
     place = _combine_transforms(given, ndim)
     measured = [(i, axis) for i, axis in enumerate(axes) if axis != "c"]
     units = {axis: str(described[i]["unit"]) for i, axis in measured if described[i].get("unit")}
-    # Without its size, a pixel's length is no length in this unit.
+    # If the size of a pixel is unknown, the unit says nothing.
     unsized = {axis for i, axis in measured if place.scale[i] is None}
     return replace(
         opened,
@@ -75,7 +75,7 @@ def _known_lengths(
 
 @dataclass
 class _Placement:
-    """Where pixels are, and what could not be understood of it."""
+    """Positions and sizes of pixels, and notes about metadata that could not be understood."""
 
     scale: list[float | None]
     translation: list[float | None]
@@ -85,7 +85,7 @@ class _Placement:
 
 
 def _combine_transforms(transforms: Sequence[JsonDocument], ndim: int) -> _Placement:
-    """Apply transforms in order; None stands for what is lost of an axis."""
+    """Apply transforms in order; None stands for an axis whose value is lost."""
     place = _Placement([1.0] * ndim, [0.0] * ndim)
     for transform in transforms:
         factors, shifts = transform.get("scale"), transform.get("translation")
@@ -113,7 +113,7 @@ def _pairwise(
 def _check_numbers(
     given: object, ndim: int, what: str, place: _Placement, least: float
 ) -> list[float | None]:
-    """Return what is usable of a vector, and note what is not."""
+    """Return the usable part of a vector, and note the rest."""
     values = given if isinstance(given, list) else []
     if len(values) != ndim:
         place.notes += (

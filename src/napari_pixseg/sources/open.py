@@ -52,7 +52,7 @@ def open_source(source: object, options: ReadOptions = DEFAULT_OPTIONS) -> Sourc
     InputNotFound
         There is nothing at the path or URL, or the server cannot be reached.
     NotAnImage
-        What was given is no image, or no image of integers or floats.
+        The argument is no image, or no image of integers or floats.
     Unavailable
         The server failed in all attempts.
     """
@@ -98,7 +98,7 @@ def is_tiff(head: bytes) -> bool:
 
 
 def _open_by_head(location: Location, head: bytes, series: Series | None) -> Source:
-    """Open a file as the format that its first bytes are those of."""
+    """Open a file in the format that its first bytes indicate."""
     if kind := recognize_kind(location, head):
         return open_kind(location, kind, series)
     try:
@@ -108,7 +108,7 @@ def _open_by_head(location: Location, head: bytes, series: Series | None) -> Sou
 
 
 def _open_own_format(location: Location, head: bytes, series: Series | None) -> Source:
-    # Each format pays for loading its own reader only.
+    # Only the reader of this format is loaded.
     if is_tiff(head):
         from napari_pixseg.sources import tiff
 
@@ -220,5 +220,5 @@ class ArrayLike:
 
     def __getitem__(self, key: Any) -> Samples:
         part = self._wrapped[key]
-        # What is masked has no data, whatever its values are.
+        # Masked pixels are no data, whatever their values.
         return part.astype(self.dtype) if is_masked(part) else np.asarray(part, self.dtype)

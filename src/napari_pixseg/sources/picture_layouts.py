@@ -1,4 +1,4 @@
-"""How a picture is read: its shape, its mode, and the decoder that loses nothing."""
+"""Decides how to read a picture without loss: its shape, its mode and its decoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
     from PIL.ImageFile import ImageFile
 
-# Mode of a file -> mode that it is read as. A palette becomes its colors, and CMYK becomes RGB
+# Mode of a file -> mode in which it is read. A palette becomes its colors, and CMYK becomes RGB
 # because its four channels would be taken for RGBA.
 _READ_AS = {
     "1": "L",
@@ -46,7 +46,7 @@ _DTYPE_OF_MODE = {"I": "i4", "I;16": "u2", "F": "f4"}
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 
 
-# Raw mode of PNGs that Pillow would cut to 8 bits -> number of channels.
+# Raw mode of PNGs that Pillow would reduce to 8 bits -> number of channels.
 _DEEP_PNG = {"LA;16B": 2, "RGB;16B": 3, "RGBA;16B": 4}
 
 
@@ -54,13 +54,13 @@ _DEEP_PNG = {"LA;16B": 2, "RGB;16B": 3, "RGBA;16B": 4}
 _DEEP_DECODERS = {"JPEG2000": "jpeg2k_decode", "AVIF": "avif_decode"}
 
 
-# Bytes of a file that are searched for its header.
+# How many bytes of a file are searched for its header.
 _HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class PictureLayout:
-    """How a picture is read: by Pillow in a mode, or by a decoder that keeps what Pillow cuts.
+    """How to read a picture: with Pillow, or with a decoder that keeps the bits Pillow would drop.
 
     Attributes
     ----------
@@ -69,12 +69,12 @@ class PictureLayout:
     mode : str
         Mode that the pixels have, as Pillow names it.
     decoder : str
-        "pillow", "netpbm" for samples as they are in the file, a function of imagecodecs, or
-        "none" where nothing decodes it without loss.
+        "pillow", "netpbm" for samples stored without compression, a function of imagecodecs, or
+        "none" if nothing decodes the picture without loss.
     offset : int
         Position of the samples in the file, for "netpbm".
     frame : int
-        Number of the frame of a still picture, which may be one of an animation.
+        Number of the frame to read, which is not 0 only in an animation.
     """
 
     shape: tuple[int, ...]
@@ -128,11 +128,11 @@ def pillow_layout(image: PillowImage, shown: str) -> PictureLayout:
         mode = "RGBA"
     frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED_FORMATS else 1
     if frames > 1:
-        # Frames may differ in mode: the first of a GIF may be gray, and the next one colored.
+        # Frames may differ in mode: the first frame of a GIF may be gray and the next one in color.
         mode = "RGBA" if mode.endswith("A") else "RGB"
     dtype = _DTYPE_OF_MODE.get(mode, "u1")
     if mode == "I" and image.format in ("PNG", "PPM"):
-        # They have 16 bits, which Pillow reads into 32.
+        # These pictures have 16 bits, which Pillow reads into 32.
         dtype = "u2"
     channels = (_CHANNELS_OF_MODE[mode],) if mode in _CHANNELS_OF_MODE else ()
     planes = (frames,) if frames > 1 else ()
@@ -140,7 +140,7 @@ def pillow_layout(image: PillowImage, shown: str) -> PictureLayout:
 
 
 def _netpbm_layout(image: ImageFile) -> PictureLayout | None:
-    """Return the layout of a picture of 8 bits whose samples are in the file without coding."""
+    """Return the layout of a picture of 8 bits whose samples are stored without compression."""
     if image.format != "PPM" or image.mode not in ("L", "RGB") or image.tile[0][0] != "raw":
         return None
     channels = (3,) if image.mode == "RGB" else ()
@@ -149,7 +149,7 @@ def _netpbm_layout(image: ImageFile) -> PictureLayout | None:
 
 
 def _deep_layout(image: ImageFile, file: IO[bytes]) -> PictureLayout | None:
-    """Return the layout of a color picture of more than 8 bits, which Pillow would cut to 8."""
+    """Return the layout of a color picture of more than 8 bits, which Pillow would reduce to 8."""
     tile = image.tile[0] if image.tile else ("", None, 0, "")
     channels = _CHANNELS_OF_MODE.get(image.mode, 1)
     decoder = "none"
@@ -175,7 +175,7 @@ def _is_deep(image_format: str, file: IO[bytes]) -> bool:
     file.seek(0)
     header = file.read(_HEADER_BYTES)
     if image_format == "AVIF":
-        # The bit high_bitdepth of the AV1 configuration, two bytes behind its name.
+        # The bit high_bitdepth of the AV1 configuration, two bytes after its name.
         at = header.find(b"av1C")
         return at >= 0 and bool(header[at + 6 : at + 7]) and bool(header[at + 6] & 0x40)
     at = header.find(b"\xff\x4f\xff\x51")

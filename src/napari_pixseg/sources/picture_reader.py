@@ -1,4 +1,4 @@
-"""PNG, JPEG and what else Pillow reads: the header when opened, the pixels when sliced."""
+"""Reads PNG, JPEG and whatever else Pillow reads: the header when opened, pixels when sliced."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
     from PIL.ImageFile import ImageFile
 
-# Pillow leaves these to other programs, or knows only their names.
+# Pillow leaves these formats to other programs, or knows only their names.
 _NO_PICTURE = ("EPS", "WMF", "EMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF")
 
 
-# Bytes of all texts, profiles and other metadata in a PNG.
+# Limit for all texts, profiles and other metadata in a PNG, in bytes.
 _LARGEST_TEXT = 64 << 20
 
-# Pictures within a picture may be larger than promised up to here.
+# Pictures inside a picture may be larger than promised, up to this size.
 _HARMLESS_PIXELS = 1 << 26
 
-# The tag of EXIF and TIFF.
+# The tag of the orientation in EXIF and TIFF.
 _ORIENTATION = 274
 
 
-# Pillow's limit belongs to the whole process: one thread at a time may lift it.
+# Pillow's limit holds for the whole process, so only one thread at a time may lift it.
 _limit_lock = threading.RLock()
 
 
@@ -112,7 +112,7 @@ def _choose_frame(
 
 
 def _read_orientation(image: PillowImage) -> object:
-    # Reading EXIF loads Pillow's reader of TIFF, so it is done where there is some.
+    # Reading EXIF loads Pillow's TIFF reader, so it is done only if there is EXIF.
     if not {"exif", "Raw profile type exif"} & image.info.keys():
         return None
     try:
@@ -145,7 +145,7 @@ def source_of_image(image: PillowImage) -> Source:
 
 
 class PictureArray(FileArray[Samples]):
-    """A picture that is decoded as a whole when first sliced, and then kept."""
+    """A picture that is decoded as a whole when it is first sliced, and then kept."""
 
     def _open_file(self) -> Samples:
         (layout,) = self._details
@@ -167,17 +167,17 @@ class PictureArray(FileArray[Samples]):
 def _unlimited_pillow(
     remarks: list[str] | None = None, most: int | None = None
 ) -> Iterator[ModuleType]:
-    """Give Pillow's module without its limit of pixels, which protects servers from uploads.
+    """Yield Pillow's module without its limit of pixels, which protects servers from uploads.
 
-    Here the user chose the file. The endpoint, which takes uploads, has a limit of its own.
-    Text in a PNG may be larger than usual as well, but not without a limit.
+    Here the user chose the file. The endpoint, which takes uploads, has a limit of its own. The
+    limit for texts in a PNG is raised, too, but not removed.
 
     Parameters
     ----------
     remarks : list of str, optional
-        What Pillow warns of is added to it, or dropped.
+        Collects Pillow's warnings; None drops them.
     most : int, optional
-        Pixels that the header promised: pictures within a picture, as in icons, may have others.
+        Pixels that the header promised. Pictures inside a picture, as in icons, may have more.
     """
     # Arrays, zarr stores and TIFFs do not need Pillow.
     from PIL import Image, PngImagePlugin

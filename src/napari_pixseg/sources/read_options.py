@@ -1,4 +1,4 @@
-"""How an input is read: what is tried again, and what is taken on trust."""
+"""Options of reading an input: how often reads are repeated, and which image is taken."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ DEFAULT_RETRIES = 5
 
 _MOST_RETRIES = 100
 
-# A server that is silent so long, before its first byte or between two, does not answer.
+# A server that sends nothing for this long, before or between bytes, counts as not answering.
 SECONDS_TO_ANSWER = 10.0
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of opening an input; they travel to workers with what they are for.
+    """Options of opening an input; they are sent to workers together with the input.
 
     Attributes
     ----------
     retries : int
-        How often a read that the network spoils is tried again, with growing pauses.
+        How often a read that fails because of the network is repeated, with growing pauses.
     allow_missing : bool
-        Whether a zarr of which no chunk exists is taken as an image of its fill value.
+        Whether a zarr without any chunk is accepted as an image of its fill value.
     series : int, str or None
-        Number or name of the image that is taken of a file or store that holds several; None is
-        the largest of a TIFF, and else the first.
+        Number or name of the image to take from a file or store that holds several. None takes the
+        largest of a TIFF, and the first of anything else.
     """
 
     retries: int = DEFAULT_RETRIES

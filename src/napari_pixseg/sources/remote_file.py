@@ -1,4 +1,4 @@
-"""Opening a file on a server so that any of its bytes can be read."""
+"""Opens a file on a server so that any of its bytes can be read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 _BLOCK = 1 << 20
-# A larger file, if it has to be downloaded whole, waits on disk.
+# A larger file that must be downloaded whole is kept on disk.
 _SPOOL = 64 << 20
 
 
 def open_remote(filesystem: AbstractFileSystem, path: str) -> IO[bytes]:
-    """Open a file; one whose server gives no ranges is downloaded whole."""
+    """Open a file; if its server does not support ranges, download the whole file."""
     file: IO[bytes] = filesystem.open(path, "rb", block_size=_BLOCK)
     try:
-        # Some servers ignore the range they are asked for; only a read shows this.
+        # Some servers ignore the requested range, which only a read reveals.
         file.seek(-1, os.SEEK_END)
         file.read(1)
         file.seek(0)
@@ -32,13 +32,13 @@ def open_remote(filesystem: AbstractFileSystem, path: str) -> IO[bytes]:
         if is_passing(error) or not isinstance(error, (ValueError, OSError, TypeError)):
             raise
         return _download(filesystem, path)
-    # A file in an archive is closed with its file system, so this must live as long.
+    # A file in an archive is closed together with its file system, so keep that alive as long.
     weakref.finalize(file, _keep_alive, filesystem)
     return file
 
 
 def _keep_alive(_filesystem: object) -> None:
-    """Do nothing: a finalizer keeps its argument until it is called."""
+    """Do nothing; the finalizer that calls this keeps its argument alive until then."""
 
 
 def _download(filesystem: AbstractFileSystem, path: str) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""fsspec's file systems, with a limit of time for servers that accept and never answer."""
+"""Makes fsspec's file systems, with a time limit for servers that accept and never answer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def options_for(url: str) -> dict[str, Any]:
     """Return the options of fsspec for a URL, by the protocols in it.
 
-    HTTP has none of its own but five minutes for all of an answer, however long that is; other
-    protocols bring limits. What users have set for fsspec stays.
+    By default HTTP has only a limit of five minutes for the whole answer, however long it is; other
+    protocols have limits of their own. Settings that users have made for fsspec stay.
     """
     protocols = {link.partition("://")[0] for link in split_links(url)} & {*_HTTP}
     if not protocols:
         return {}
-    # Only they need the HTTP client.
+    # Only these need the HTTP client.
     from fsspec.implementations.http import aiohttp
 
     limit = aiohttp.ClientTimeout(

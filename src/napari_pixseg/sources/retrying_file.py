@@ -1,4 +1,4 @@
-"""A file on a server whose reads are tried again when the network spoils them."""
+"""A file on a server whose reads are repeated if the network fails."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class RetryingFile(io.RawIOBase):
-    """A file that is opened anew where a read fails or is cut short.
+    """A file that is opened anew if a read fails or is cut short.
 
     Parameters
     ----------
     open_file : callable
-        Opens the file; called again after each failure, because a file that failed may have kept
-        a part of what it should have read.
+        Opens the file. It is called again after each failure, because a failed file object may have
+        kept part of the answer.
     retries : int
     shown : str
         The file, as an error may name it.

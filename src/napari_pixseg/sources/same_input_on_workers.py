@@ -1,7 +1,7 @@
-"""What every process that reads an input must see alike, wherever it runs.
+"""Checks that every process sees the same input, wherever it runs.
 
-A worker of a cluster may have another disk at the same path: an empty one, where zarr would find
-no chunk and give zeros. So some files are looked at in every process before the first pixel.
+A worker of a cluster may have another disk at the same path. If that disk is empty, zarr would find
+no chunk and return zeros. So every process compares some files before it reads the first pixel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_pixseg.sources.graph_files import find_graph_files
 from napari_pixseg.sources.location import Location, locate
 
 _METADATA = ("zarr.json", ".zarray")
-# Metadata are smaller, and so are the parts of a picture's file that differ from another's.
+# Metadata are smaller than this, and files of pictures differ within this many bytes.
 _HEAD_BYTES = 1 << 16
 
 
@@ -30,10 +30,10 @@ class _Part(Protocol):
 
     @property
     def shown(self) -> str:
-        """Its place, as a message may name it."""
+        """Its path or URL in messages."""
 
     def look(self) -> str:
-        """Return what it looks like from this process."""
+        """Return a description of it as this process sees it."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _Document:
 
 @dataclass(frozen=True, eq=False)
 class InputEvidence:
-    """Some files of an input, and what they look like to the process that opened it.
+    """Some files of an input, as the process that opened it sees them.
 
     Attributes
     ----------
@@ -114,12 +114,12 @@ class InputEvidence:
 
     @classmethod
     def of(cls, array: object, fingerprint: object, uri: str | None) -> InputEvidence:
-        """Look at an opened input, given its array and what its source knows of its files."""
+        """Gather the evidence of an opened input from its array, fingerprint and URI."""
         return cls(tuple((part, part.look()) for part in _parts_of(array, fingerprint, uri)))
 
     @property
     def is_of_graph(self) -> bool:
-        """Whether tasks of others read the input, which prove nothing before they do."""
+        """Whether Dask's own tasks read the input, which check nothing before they do."""
         return any(isinstance(part, _FileOfTask) for part, _look in self.looks)
 
     def find_difference(self) -> str | None:
@@ -127,7 +127,7 @@ class InputEvidence:
         return next((part.shown for part, look in self.looks if part.look() != look), None)
 
     def refuse_difference(self) -> None:
-        """Refuse to read where the input is not what the run began with.
+        """Refuse to read if this process sees another input than the client.
 
         Raises
         ------
@@ -171,14 +171,14 @@ def _files_of_folder(folder: str) -> list[str]:
 
 
 def _find_chunk(folder: str) -> str | None:
-    """Return any file in a folder of chunks, without a listing of all of them."""
+    """Return any file in a folder of chunks, without listing all of them."""
     try:
         entries = os.scandir(folder)
     except OSError:
         return None
     with entries:
         for entry in entries:
-            # What lies there and is no chunk is as good, unless it is hidden.
+            # A file that is no chunk is just as good, unless it is hidden.
             if entry.name.startswith(".") or entry.name in _METADATA:
                 continue
             found = _find_chunk(entry.path) if entry.is_dir() else entry.path

@@ -1,4 +1,4 @@
-"""Sizes are judged before memory is taken: of what must be decoded at once, not of the image.
+"""Refuses inputs of which a part that is decoded at once does not fit into memory.
 
 An array may be as large as anybody can store, because it is read in parts. A chunk, a tile of a
 TIFF or a picture is decoded as a whole and must fit into the memory of this machine.
@@ -12,11 +12,11 @@ from typing import IO
 
 from napari_pixseg.errors import TooLarge
 
-# An exbibyte: more is stored nowhere, and counts of pixels must fit into 63 bits.
+# An exbibyte: nobody stores more, and counts of pixels must fit into 63 bits.
 _LARGEST_ARRAY = 1 << 60
 
 # No picture is compressed better than this; deflate reaches 1,032 and LZW 2,560. Smaller pictures
-# do no harm, whatever they say.
+# do no harm, whatever their headers say.
 _BEST_COMPRESSION = 5000
 _LARGEST_UNLIKELY = 1 << 30
 
@@ -25,12 +25,12 @@ _LARGEST_METADATA = 256 << 20
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
-# Where a machine does not tell its memory.
+# Used if a machine does not tell its memory.
 _UNKNOWN_MEMORY = 64 << 30
 
 
 def memory_of_machine() -> int:
-    """Return the bytes of memory that this process may use at most."""
+    """Return how many bytes of memory this process may use at most."""
     limits = []
     try:
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -40,13 +40,13 @@ def memory_of_machine() -> int:
         try:
             limits.append(int(Path(path).read_text()))
         except (OSError, ValueError):
-            # There is no such limit, or its text is "max".
+            # There is no such file, or its text is "max".
             continue
     return min(limits)
 
 
 def refuse_large_array(shape: tuple[int, ...], itemsize: int, name: str) -> None:
-    """Refuse an array that promises more than can be.
+    """Refuse an array that claims an impossible size.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def refuse_large_array(shape: tuple[int, ...], itemsize: int, name: str) -> None
 
 
 def refuse_large_part(size: int, what: str, name: str, file_bytes: object = None) -> None:
-    """Refuse what must be decoded at once and does not fit into memory.
+    """Refuse a part that must be decoded at once and does not fit into memory.
 
     Parameters
     ----------
@@ -74,13 +74,13 @@ def refuse_large_part(size: int, what: str, name: str, file_bytes: object = None
     name : str
         The input, as an error may name it.
     file_bytes : int, optional
-        Size of the file that holds it all.
+        Size of the whole file, if all of it is in one file.
 
     Raises
     ------
     TooLarge
     """
-    # Most inputs are tiny, and asking for the memory costs more than they do.
+    # Most inputs are tiny, and finding out the memory would cost more than reading them.
     if size <= 1 << 27:
         return
     possible = file_bytes * _BEST_COMPRESSION if isinstance(file_bytes, int) else size
@@ -122,7 +122,7 @@ def describe_bytes(size: int) -> str:
 
 
 def extent_of_gif(file: IO[bytes]) -> tuple[int, int]:
-    """Return height and width that all frames of a GIF cover; no pixels are decoded.
+    """Return the height and width that the frames of a GIF cover together; decodes no pixels.
 
     A frame may lie outside of the canvas, and decoders then enlarge the canvas.
     """

@@ -1,4 +1,4 @@
-"""What every opened input is: an array that is read part by part, and what is known of it."""
+"""An opened input: an array that is read part by part, and its metadata."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ ACCEPTED = (
     "URLs of these, and NumPy, Dask, zarr or similar arrays"
 )
 
-# Kept beside the fields of a source, because they are not a part of what it is.
+# Kept outside the fields of a source, because they do not belong to its value.
 _EVIDENCE, _UNPROVEN = "_evidence", "_unproven"
 
 _AXIS_OF_NAME = {"time": "t", "channel": "c", "channels": "c", "depth": "z"}
 
 
 class ChunkCensus(ABC):
-    """Counts, once for each count of colors, the chunks that exist."""
+    """Counts the chunks that exist, once for each count of colors."""
 
     @abstractmethod
     def see(self, name: str) -> None:
-        """Hear the name of a file that was found while the input's files were listed."""
+        """Take the name of a file that was found while the input's files were listed."""
 
     @abstractmethod
     def begin(self, is_told: bool) -> None:
-        """Forget what was counted; the pixels are about to be read.
+        """Forget the last count; the pixels are about to be read.
 
         Parameters
         ----------
         is_told : bool
-            Whether the input's files are listed anyway, and :meth:`see` hears of them.
+            Whether the input's files are listed anyway and :meth:`see` gets their names.
         """
 
     @abstractmethod
@@ -59,9 +59,9 @@ class ChunkCensus(ABC):
         Parameters
         ----------
         unfound : frozenset of str
-            What all processes looked for and did not find.
+            Chunks that some process looked for and did not find.
         is_allowed : bool
-            Whether all of them may be missing.
+            Whether all chunks may be missing.
 
         Raises
         ------
@@ -70,16 +70,16 @@ class ChunkCensus(ABC):
 
 
 class ChunkedArray(ABC):
-    """An array that hands out its storage chunks as they are decoded, without a copy."""
+    """An array that can return its decoded storage chunks without a copy."""
 
     @abstractmethod
     def read_chunks(self, box: PixelSlices) -> list[tuple[PixelSlices, Samples]]:
-        """Return the chunks that a box meets, each cut to the box, and where in the box it is."""
+        """Return the chunks that a box touches, each cut to the box, with its place in the box."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """An opened input: an array that reads only what is sliced, and what its metadata says.
+    """An opened input: an array that reads only what is sliced, and its metadata.
 
     Other modules ask what a source can do (``is_in_memory``, ``is_dask``, ``decoded_chunks``);
     ``kind`` is a description for people.
@@ -89,14 +89,14 @@ class Source:
     array : array-like
         Has ``shape``, ``dtype`` and ``ndim``; slicing returns NumPy or Dask arrays.
     axes : str or None
-        One letter of t, c, z, y, x per dimension; None where nothing says so.
+        One letter of t, c, z, y, x per dimension; None if unknown.
     scale, translation : dict of str to float
         Pixel size and position of the first pixel for each axis letter, in `units`.
     units : dict of str to str
         Unit for each axis letter as NGFF writes it, such as ``"micrometer"``.
     chunks : tuple of int or None
-        Shape of the storage chunks, or of the shards of a sharded array; None where every
-        box is as cheap to read as any other.
+        Shape of the storage chunks, or of the shards of a sharded array; None if every box is as
+        cheap to read as any other.
     uri : str or None
         Absolute URI without secrets; None for arrays in memory.
     identity : dict
@@ -104,28 +104,28 @@ class Source:
     alpha_last : bool
         True when the file says that its last channel is alpha.
     colors : tuple of int or None
-        Channels that are colors, where the file says that others are not; else None.
+        Channels that are colors, if the file says that others are not; else None.
     used_bits : int or None
         Bits of unsigned samples that are stored in wider ones, such as 12 of 16; else None.
     series : int, str or None
-        What chooses this image among those of its file or store; None for arrays.
+        Number or name of this image in its file or store; None for arrays.
     list_images : callable, optional
-        Returns all images of the file or store, as far as they are listed; None where it can hold
-        only one.
+        Returns all images of the file or store, as far as they are listed; None if it can hold only
+        one.
     kind : str
-        What people call it: "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture".
+        A word for people: "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture".
     name : str
         Short name for people.
     fingerprint : callable, optional
-        Returns a fingerprint of the input's files as text. It changes when a file is written,
-        added or removed. None where this cannot be known: in memory and on servers.
+        Returns a fingerprint of the input's files as text. It changes when a file is written, added
+        or removed. None if this cannot be known: in memory and on servers.
     notes : tuple of str
-        What people should know about it, in sentences.
+        Sentences that the user should read about this input.
     is_in_memory : bool
         True if all pixels are in memory, or are decoded together by the first slice and kept.
     open_coarser : callable, optional
         Opens the coarser levels that are stored of the same image, fine to coarse, for a preview;
-        None where there are none.
+        None if there are none.
     """
 
     array: Any
@@ -149,7 +149,7 @@ class Source:
     open_coarser: Callable[[], list[Source]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """Send along what another process has to see before it reads."""
+        """Send along the evidence that another process must check before it reads."""
         return {**self.__dict__, _EVIDENCE: self.evidence(), _UNPROVEN: True}
 
     def current_fingerprint(self) -> str | None:
@@ -157,9 +157,9 @@ class Source:
         return None if self.fingerprint is None else self.fingerprint()
 
     def evidence(self) -> InputEvidence:
-        """Return what every process that reads this input must see; found once."""
+        """Return the evidence that every process that reads this input must see; gathered once."""
         if _EVIDENCE not in self.__dict__:
-            # Only what is sent to other processes has to prove anything.
+            # Only inputs that are sent to other processes need this.
             from napari_pixseg.sources.same_input_on_workers import InputEvidence
 
             found = InputEvidence.of(self.array, self.fingerprint, self.uri)
@@ -168,7 +168,7 @@ class Source:
         return kept
 
     def prove_input(self) -> None:
-        """Compare, before the first read in another process, what it sees with what was seen.
+        """Before the first read in another process, check that it sees the same input.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class Source:
         """
         if _UNPROVEN in self.__dict__:
             self.evidence().refuse_difference()
-            # Another thread may have been here meanwhile.
+            # Another thread may have checked meanwhile.
             self.__dict__.pop(_UNPROVEN, None)
 
     @property
@@ -186,8 +186,8 @@ class Source:
 
     @property
     def decoded_chunks(self) -> tuple[int, ...] | None:
-        """Shape of the smallest parts that are decoded on their own; None where nobody knows."""
-        # The chunks of a Dask array are results of its graph: what it decodes is out of sight.
+        """Shape of the smallest parts that are decoded on their own; None if unknown."""
+        # The chunks of a Dask array are results of its graph; what that decodes is unknown.
         if self.chunks is None or self.is_dask:
             return None
         return tuple(int(length) for length in self.chunks)
@@ -202,7 +202,7 @@ class Source:
         return int(itemsize * math.prod(self.decoded_chunks or (0,)))
 
     def refuse_absence(self) -> None:
-        """Refuse an input of which nothing exists but metadata; only zarr arrays can be so.
+        """Refuse an input that consists only of metadata, which is possible only for zarr arrays.
 
         Raises
         ------
@@ -210,11 +210,11 @@ class Source:
         """
 
     def chunk_census(self) -> ChunkCensus | None:
-        """Return what counts the chunks that exist; None where every part of the array does."""
+        """Return the counter of existing chunks; None if no part of the array can be missing."""
         return None
 
     def describe_chunk(self, index: ChunkIndex) -> str:
-        """Return what people call one of the `decoded_chunks`, such as its file."""
+        """Return a name for one of the `decoded_chunks`, such as its file."""
         return f"tile {'/'.join(map(str, index))}"
 
 
@@ -238,7 +238,7 @@ def axes_of_names(names: object, ndim: int) -> str | None:
 
 
 def is_masked(array: object) -> TypeGuard[np.ma.MaskedArray[Any, Any]]:
-    """Whether an array is masked. Most processes never import ``numpy.ma``, nor does this."""
+    """Whether an array is masked; does not import ``numpy.ma``."""
     return isinstance_if_loaded(array, "numpy.ma", "MaskedArray")
 
 
@@ -261,7 +261,7 @@ def check_source(source: Source) -> Source:
     NotAnImage
         If its samples are no numbers, if it has fewer than two dimensions, or if one is empty.
     TooLarge
-        If it promises more than can be, or what is decoded at once does not fit into memory.
+        If it claims an impossible size, or a part decoded at once does not fit into memory.
     """
     dtype = np.dtype(source.array.dtype)
     shape = tuple(source.array.shape)

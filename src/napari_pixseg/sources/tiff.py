@@ -1,6 +1,6 @@
 """TIFF files, read lazily through tifffile: OME-TIFF, BigTIFF, ImageJ, whole slides.
 
-Imported when a TIFF is opened, so tifffile does not slow down other images.
+Imported only when a TIFF is opened, so that tifffile does not slow down other images.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ from napari_pixseg.sources.tiff_unsupported import refuse_unreadable
 if TYPE_CHECKING:
     from napari_pixseg.sources.zarr_chunks import ZarrArray
 
-    # Pixels as they are stored, and the color map if it is applied.
+    # Stored pixels, and the color map if it is applied.
     _View: TypeAlias = tuple[FileView | ZarrArray, NDArray[np.uint8] | None]
 
 _LOGGER = "tifffile"
 
-# What it logs of planes that are missing, which a note of our own tells.
+# The beginning of its message about missing planes, which a note of our own replaces.
 _MISSING_PLANES = "OME series is missing"
 
-# Which image is taken unless one is asked for.
+# The image that is taken by default.
 _WHY = "largest"
 
 
@@ -71,15 +71,15 @@ def open_tiff(location: Location, wanted: Series | None = None) -> Source:
     Parameters
     ----------
     location : Location
-        Where :func:`~napari_pixseg.sources.open.is_tiff` holds.
+        A file for which :func:`~napari_pixseg.sources.open.is_tiff` is true.
     wanted : int or str, optional
         Number or name of an image; by default the largest.
 
     Returns
     -------
     Source
-        Its pixels are what other programs show: 0 may be white, color maps are applied
-        (except those of ImageJ and OME, which are for display), few bits become bytes.
+        Its pixels are as other programs show them: 0 may be white, color maps are applied (except
+        those of ImageJ and OME, which are for display), and samples of few bits become bytes.
     """
     identity = location.identity()
     try:
@@ -141,8 +141,8 @@ def _no_tiff(location: Location, error: Exception) -> NotAnImage:
 class TiffArray(FileArray["_View"]):
     """One image of a TIFF file.
 
-    `details` are its place in the file, the stored dimensions that are kept, and what is done to
-    the samples.
+    `details` are its place in the file, the stored dimensions that are kept, and how samples are
+    converted.
     """
 
     def _open_file(self) -> _View:
@@ -162,7 +162,7 @@ class TiffArray(FileArray["_View"]):
                 view = _view_series(tiff, series, self._location.shown)
                 tiff.close()
                 return view, palette
-            # Loads zarr, which a file that can be read as it is does without.
+            # Loads zarr, which an uncompressed file does not need.
             from napari_pixseg.sources.tiff_blocks import open_blocks
 
             blocks = open_blocks(series)
@@ -188,7 +188,7 @@ def _read_stored(pixels: FileView | ZarrArray, kept: tuple[int, ...], key: Key) 
     for dimension, part in zip(kept, key, strict=True):
         stored[dimension] = part
     samples = pixels[tuple(stored)]
-    # What a view returns belongs to nobody else.
+    # A view returns a fresh array, so no copy is needed.
     return np.asarray(samples) if isinstance(pixels, FileView) else np.array(samples)
 
 

@@ -1,6 +1,6 @@
-"""Tiles and strips of a TIFF file as a zarr array, with those decoded last kept.
+"""Tiles and strips of a TIFF file as a zarr array, which keeps those it decoded last.
 
-Importing this module loads zarr, so a file that can be read as it is does without it.
+Importing this module loads zarr, so it is not imported for uncompressed files.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _bound_decoder(page: TiffPage) -> None:
 class _KeptBlocks(WrapperStore[Store]):
     """A store that keeps the blocks it decoded last.
 
-    It runs in zarr's only event loop, and so needs no lock.
+    It runs in zarr's only event loop, so it needs no lock.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class _KeptBlocks(WrapperStore[Store]):
 
     @property
     def read_only(self) -> bool:
-        # tifffile's store can be written if the TIFF is uncompressed and its file writable,
-        # as uploads and files in memory are; zarr refuses to open such a store for reading.
+        # tifffile's store is writable if the TIFF is uncompressed and its file writable, as uploads
+        # and files in memory are. zarr refuses to open a writable store for reading.
         return True
 
     async def get(
@@ -100,7 +100,7 @@ class _KeptBlocks(WrapperStore[Store]):
             return await self._store.get(key, prototype, byte_range)
         found = self._kept.get(key)
         if found is None or (found.done() and (found.cancelled() or found.exception())):
-            # The future is kept, not the block: two readers wait for one decoding.
+            # The future is kept, not the block, so that two readers wait for the same decoding.
             found = asyncio.ensure_future(self._store.get(key, prototype))
             self._kept[key] = found
         self._kept.move_to_end(key)

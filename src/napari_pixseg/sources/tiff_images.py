@@ -1,4 +1,4 @@
-"""Which images a TIFF file holds, and which of them is taken."""
+"""Lists the images of a TIFF file, and chooses one of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ImagePlace:
     series, level : int
         Numbers that tifffile gives.
     page : int or None
-        Number of a page that was asked for as an image of its own.
+        Number of a page, if it was requested as an image of its own.
     """
 
     series: int = 0
@@ -37,7 +37,7 @@ class ImagePlace:
 
     @property
     def label(self) -> Series:
-        """What ``series`` has to be for this image."""
+        """The value of ``series`` that chooses this image."""
         return self.series if self.page is None else f"page {self.page}"
 
     def find_in(self, tiff: TiffFile) -> TiffPageSeries:
@@ -48,19 +48,19 @@ class ImagePlace:
 
 
 def list_series(tiff: TiffFile) -> list[TiffPageSeries]:
-    """Return what tifffile takes for the images of a file."""
+    """Return the series, or images, that tifffile finds in a file."""
     try:
         return tiff.series
     except RuntimeError:
-        # It looks at some pages only before it takes all to be alike.
+        # tifffile looks at only some pages before it assumes that all are alike.
         tiff.is_uniform = False
         return tiff.series
 
 
 def choose_place(tiff: TiffFile, wanted: Series | None, location: Location) -> ImagePlace:
-    """Return where the image is that is asked for, or else the one with the largest planes.
+    """Return the place of the requested image, or of the one with the largest planes.
 
-    Thumbnails, labels of slides and coarser levels may come before it.
+    Thumbnails, labels of slides and coarser levels may come first in the file.
 
     Raises
     ------

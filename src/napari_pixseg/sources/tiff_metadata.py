@@ -1,4 +1,4 @@
-"""What a TIFF file says of its axes, pixel sizes and color map, and of other files."""
+"""Reads the axes, pixel sizes and color map of a TIFF file, and checks the other files it needs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _UNITS = {
 
 
 def kept_dimensions(series: TiffPageSeries, location: Location) -> tuple[tuple[int, ...], str]:
-    """Return the stored dimensions to keep, and a letter for each; "?" where none is known."""
+    """Return the stored dimensions to keep, and a letter for each, or "?" if none is known."""
     axes = series.axes
     shape = series.shape
     kept = [
@@ -68,19 +68,19 @@ def kept_dimensions(series: TiffPageSeries, location: Location) -> tuple[tuple[i
 
 
 def axis_letters(series: TiffPageSeries) -> str:
-    """Return a letter for each stored dimension; "?" where it has no name."""
+    """Return a letter for each stored dimension, or "?" if it has no name."""
     return "".join(_AXIS_LETTERS.get(axis, "?") for axis in series.axes)
 
 
 def name_axes(letters: str) -> str | None:
-    """Return axis letters if each is known and there once."""
+    """Return axis letters if each one is known and occurs once."""
     return None if "?" in letters or len(set(letters)) < len(letters) else letters
 
 
 def describe_missing_planes(
     tiff: TiffFile, series: TiffPageSeries, location: Location
 ) -> tuple[str, ...]:
-    """Refuse an OME-TIFF that needs other files which cannot be read; describe other gaps.
+    """Refuse an OME-TIFF that needs other, unreadable files; describe other gaps.
 
     tifffile reads missing planes as 0 and says so only in its log.
     """
@@ -124,7 +124,7 @@ def _find_elements(xml: str, path: str) -> list[ElementTree.Element]:
 def read_calibration(
     tiff: TiffFile, place: ImagePlace, axes: str
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Return pixel sizes and their units for each axis letter, where the file gives them.
+    """Return pixel sizes and their units for each axis letter, if the file gives them.
 
     Parameters
     ----------
@@ -168,12 +168,12 @@ def _ome_sizes(tiff: TiffFile, place: ImagePlace, series: TiffPageSeries) -> Map
 def _find_pixels(
     tiff: TiffFile, place: ImagePlace, series: TiffPageSeries
 ) -> ElementTree.Element | None:
-    """Return what OME's metadata say of the pixels of an image."""
+    """Return OME's metadata about the pixels of an image."""
     xml = tiff.ome_metadata or ""
     found = _find_elements(xml, "Image/Pixels")
     if place.page is None and len(found) == len(tiff.series):
         return found[place.series]
-    # Images of which the file has no plane are described, too.
+    # Images without a plane in this file are described, too.
     images = [image for image in _find_elements(xml, "Image") if image.get("Name") == series.name]
     return images[0].find("{*}Pixels") if len(images) == 1 else None
 
@@ -194,9 +194,9 @@ def _imagej_sizes(tiff: TiffFile, series: TiffPageSeries) -> Mapping[str, Size]:
 
 
 def _tag_sizes(series: TiffPageSeries) -> Mapping[str, Size]:
-    """Return sizes of the tags of resolution, which slide scanners give in pixels per centimeter.
+    """Return pixel sizes from the resolution tags, which slide scanners give per centimeter.
 
-    Pixels per inch are left out: they are about prints and screens far more often.
+    Pixels per inch are ignored, because they usually concern prints and screens.
     """
     tags = series.keyframe.tags
     if tags.valueof("ResolutionUnit") != _CENTIMETER:

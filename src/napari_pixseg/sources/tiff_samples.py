@@ -1,6 +1,6 @@
-"""How the samples that a TIFF stores become the pixels that other programs show.
+"""Converts the stored samples of a TIFF to the pixels that other programs show.
 
-The same for samples that are read as they are, decoded block by block, or read from a server.
+It does not matter whether samples are uncompressed, decoded block by block, or read from a server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ALPHA = (_ASSOCIATED, 2)
 
 @dataclass(frozen=True)
 class SampleConversion:
-    """What has to be done to stored samples.
+    """How stored samples are converted.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class SampleConversion:
     colors : int
         How many samples are colors; the others are not inverted.
     alpha : int or None
-        Index of the sample by which colors must be divided, or that a palette is to keep.
+        Index of the alpha sample by which colors must be divided, or that a palette should keep.
     has_palette : bool
         Whether the first sample is an index of the color map; colors then come last.
     """
@@ -73,11 +73,11 @@ class SampleConversion:
         shape : tuple of int
             Shape of the pixels.
         palette : (n, 3) ndarray of uint8, optional
-            The color map, where it is applied.
+            The color map, if it is applied.
         """
         if not (self.has_palette or self._mixes_samples):
             return self._show(fetch(key))
-        # A sample needs the others of its pixel, so all of them are read.
+        # One sample depends on the others of its pixel, so all of them are read.
         box, rest = split_key(key, shape)
         axis = self.sample_axis
         channels = len(shape) - 1 if self.has_palette or axis is None else axis
@@ -146,9 +146,9 @@ def _to_bytes(alpha: Samples) -> NDArray[np.uint8]:
 
 
 def _divide(colors: Samples, alpha: Samples, high: int) -> Samples:
-    """Divide colors by the alpha that they were multiplied with; 0 where that is 0.
+    """Divide colors by the alpha that they were multiplied with; they become 0 where alpha is 0.
 
-    Integers are rounded down and cut, as Pillow does.
+    Integers are rounded down and clipped, as Pillow does.
     """
     is_float = colors.dtype.kind == "f"
     wide = colors.dtype if is_float else np.dtype("u8" if colors.dtype.itemsize < 4 else "f8")
@@ -162,16 +162,16 @@ def _divide(colors: Samples, alpha: Samples, high: int) -> Samples:
 
 @dataclass(frozen=True)
 class ShownPixels:
-    """What the pixels are that come of stored samples.
+    """Describes the pixels that stored samples become.
 
     Attributes
     ----------
     conversion : SampleConversion or None
-        None where samples are pixels as they are.
+        None if samples need no conversion.
     shape, axes, dtype
         Of the pixels, with one letter for each dimension.
     colors : tuple of int or None
-        Channels that are colors by what the file says; None where that is all of them, or unknown.
+        Channels that the file says are colors; None if that is all of them, or unknown.
     alpha_last : bool
         Whether the last channel is alpha.
     used_bits : int or None
@@ -200,7 +200,7 @@ class ShownPixels:
 def describe_pixels(
     page: TiffPage, stored: str, letters: str, shape: tuple[int, ...], *, has_palette: bool
 ) -> ShownPixels:
-    """Return what the pixels of an image are.
+    """Describe the pixels of an image.
 
     Parameters
     ----------
@@ -211,7 +211,7 @@ def describe_pixels(
     shape : tuple of int
         Their lengths.
     has_palette : bool
-        Whether its color map is to be applied.
+        Whether to apply its color map.
     """
     conversion = _choose_conversion(page, stored, has_palette)
     dtype = np.dtype(page.dtype)
@@ -269,7 +269,7 @@ def _find_extra(page: TiffPage, kinds: tuple[int, ...]) -> int | None:
 def _described_colors(
     page: TiffPage, stored: str, shape: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """Return the channels that are colors, where the file says that others are not."""
+    """Return the channels that are colors, if the file says that others are not."""
     three = (0, 1, 2)
     if "S" not in stored:
         # Channels that are pages of their own have no alpha among them.
@@ -280,7 +280,7 @@ def _described_colors(
         return None if count == 4 and extra[0] != _UNSPECIFIED else three
     if extra[-1:] != (_UNSPECIFIED,):
         return None
-    # Three of many channels of fluorescence make a color, but gray and another sample make gray.
+    # Three of many fluorescence channels make a color, but gray and one more sample make gray.
     return {2: (0,), 4: three}.get(count)
 
 
@@ -294,7 +294,7 @@ def _used_bits(page: TiffPage, dtype: SampleType) -> int | None:
 def read_palette(page: TiffPage) -> NDArray[np.uint8]:
     """Return the color map of a page, (n, 3)."""
     colors = np.asarray(page.colormap)
-    # The format wants 16 bits, but some writers store bytes.
+    # The format requires 16 bits, but some writers store bytes.
     return (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8).T
 
 

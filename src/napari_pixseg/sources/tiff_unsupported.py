@@ -1,4 +1,4 @@
-"""TIFF files that are not read here, each refused in one sentence before its pixels are read."""
+"""Refuses TIFF files that are not supported, before their pixels are read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REFUSED_COLORS = {
     32845: "LogLuv",
 }
 
-# Many files of this one lack what a decoder needs, and others are decoded to other colors.
+# Many files with this compression lack what a decoder needs, and others decode to wrong colors.
 _OLD_JPEG = 6
 
 # Compressions whose decoder turns YCbCr into RGB.
@@ -29,7 +29,7 @@ _AMBIGUOUS_BITS = 24
 
 
 def refuse_unreadable(series: TiffPageSeries, location: Location, *, has_palette: bool) -> None:
-    """Refuse an image whose colors, samples or compression are not read here.
+    """Refuse an image whose colors, samples or compression are not supported.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def refuse_unreadable(series: TiffPageSeries, location: Location, *, has_palette
     """
     page = series.keyframe
     _refuse_colors(page, location)
-    # Libraries differ in the order of the bytes of 24-bit integers.
+    # Libraries disagree on the byte order of 24-bit integers.
     if page.dtype is None or (page.dtype.kind == "u" and page.bitspersample == _AMBIGUOUS_BITS):
         raise NotAnImage(
             f"{location.shown} has samples of {page.bitspersample} bits in a format that is not "
@@ -73,7 +73,7 @@ def _refuse_colors(page: TiffPage, location: Location) -> None:
 
 def _refuse_compression(page: TiffPage, location: Location) -> None:
     try:
-        # Decoding nothing fails early where a codec is missing.
+        # Decoding nothing fails early if a codec is missing.
         page.decode(None, 0)
         if page.compression == _OLD_JPEG:
             raise ValueError("JPEG in the old way")

@@ -1,4 +1,4 @@
-"""URLs: which part of one may be shown, and how chained ones such as ``zip://a::b`` are cut."""
+"""Shows URLs without secrets, and takes chained URLs such as ``zip://a::b`` apart."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit, urlunsplit
 
-# What may stand before "::" - the name of a cache, or an archive with the path inside it.
+# Allowed before "::" - the name of a cache, or an archive with the path inside it.
 _OUTER_LINK = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]+|(zip|tar|libarchive|dir)://[^?#@\[\]]*", re.IGNORECASE
 )
 
 
-# What must follow "::" - further links, and then a URL or a path.
+# Required after "::" - further links, and then a URL or a path.
 _INNER_LINKS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*([A-Za-z][A-Za-z0-9+.-]+://|/)")
 
 
@@ -20,10 +20,10 @@ _SECRET = re.compile(r"key|token|sig|secret|pass|pwd|cred|auth|session|policy|jw
 
 
 def path_of_url(url: str) -> str:
-    """Return the local path that a ``file://`` URL means."""
+    """Return the local path of a ``file://`` URL."""
     path = urlsplit(url).path
     if os.name != "nt":
-        # As Path.as_uri() makes it: a name need not be UTF-8, nor the process's own encoding.
+        # The inverse of Path.as_uri(): a name need be neither UTF-8 nor in the process's encoding.
         return os.fsdecode(unquote_to_bytes(path))
     # This module loads Python's HTTP client, which only Windows needs here.
     from urllib.request import url2pathname
@@ -70,7 +70,7 @@ def join_url(parts: SplitResult) -> str:
 
 
 def with_absolute_path(url: str) -> str:
-    """Return a chained URL with the path that it ends in made absolute, such as zip://::a.zip."""
+    """Return a chained URL, such as zip://::a.zip, with the path at its end made absolute."""
     outer, _, path = url.rpartition("::")
     is_relative = bool(path) and "://" not in path and not os.path.isabs(path)
     if not (is_relative and _OUTER_LINK.fullmatch(outer.rpartition("::")[2])):
@@ -79,7 +79,7 @@ def with_absolute_path(url: str) -> str:
 
 
 def split_links(url: str) -> list[str]:
-    """Cut a chained URL of fsspec at its "::"; colons in addresses, passwords and queries stay."""
+    """Split a chained URL of fsspec at its "::", but not at colons in addresses or passwords."""
     links: list[str] = []
     rest = url
     while True:

@@ -1,10 +1,9 @@
-"""Chunks of local zarr arrays, read and written by the thread that asks for them.
+"""Reads and writes chunks of local zarr arrays in the calling thread.
 
-zarr goes through its event loop between finding, reading, decoding and copying a
-chunk, and threads that work on tiles wait for each other there. Where chunks are
-plain files, this module reads and writes the same bytes with the same codecs in one go.
-Everything else (remote stores, shards, filters, keys with steps, writing parts of
-chunks) is left to zarr.
+zarr goes through its event loop between finding, reading, decoding and copying a chunk, and threads
+that work on tiles wait for each other there. If chunks are plain files, this module reads and
+writes the same bytes with the same codecs in one go. Everything else (remote stores, shards,
+filters, keys with steps, writing parts of chunks) is left to zarr.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from napari_pixseg.sources.source import ChunkedArray
 ZarrArray: TypeAlias = zarr.Array[Any]
 
 
-# Data type in the files, codec, and whether the codec may also write.
+# Data type in the files, codec, and whether the codec may also be used for writing.
 _PlainFormat: TypeAlias = tuple[SampleType, numcodecs.abc.Codec | None, bool]
 
 
@@ -50,7 +49,7 @@ _DEFAULT_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _CHUNK_IS_MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
-# Codecs that decode without knowing the settings they encoded with.
+# Codecs that can decode without knowing the settings used for encoding.
 _DECODERS = {"zstd": numcodecs.Zstd, "blosc": numcodecs.Blosc, "gzip": numcodecs.GZip}
 
 
@@ -62,15 +61,15 @@ class ChunkFiles(ChunkedArray):
     ----------
     array : zarr.Array
     shape, chunks : tuple of int
-        Copies of the array's, which looks them up each time.
+        Copies of the array's attributes, which it would look up each time.
     folder : str
         The array's.
     stored : dtype
         Data type of the samples in the files.
     codec : numcodecs codec or None
-        Decodes a file; None where files are not compressed.
+        Decodes a file; None if files are not compressed.
     encodes : bool
-        Whether the codec has the settings of the array, so that it may also write.
+        Whether the codec has the array's settings, so that it may also be used for writing.
     """
 
     array: ZarrArray
@@ -83,7 +82,7 @@ class ChunkFiles(ChunkedArray):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
-            # pickle asks for such names before there is an array.
+            # pickle looks up such names before the array is set.
             raise AttributeError(name)
         return getattr(self.array, name)
 
@@ -145,7 +144,7 @@ class ChunkFiles(ChunkedArray):
         return np.frombuffer(content, self.stored).reshape(self.chunks)
 
     def _is_whole_chunks(self, box: PixelSlices, value: object) -> bool:
-        """Whether a value consists of whole chunks, all of which may be written here."""
+        """Whether a value consists of whole chunks that may all be written here."""
         return (
             self.encodes
             and not self.array.read_only
@@ -162,14 +161,14 @@ class ChunkFiles(ChunkedArray):
     def _write_chunk(self, index: ChunkIndex, block: Samples) -> None:
         chunk = np.ascontiguousarray(block, self.stored)
         if block.shape != self.chunks:
-            # Chunks at the edge are stored at full size, as zarr does.
+            # Chunks at the edge are stored at full size, as in zarr.
             chunk = np.full(self.chunks, self._fill_value, self.stored)
             chunk[tuple(slice(0, length) for length in block.shape)] = block
         content = chunk if self.codec is None else self.codec.encode(chunk)
         path = self._path_of_chunk(index)
-        # Like zarr, this writes a chunk whole or not at all. After a crash, files of this name
-        # are removed.
-        # A random name, because two workers write the same chunk if one was taken for dead.
+        # Like zarr, this writes a chunk whole or not at all. After a crash, files of this name are
+        # removed. A random name, because two workers write the same chunk if one of them was
+        # believed dead.
         partial = f"{os.path.splitext(path)[0]}.{os.urandom(16).hex()}.partial"
         try:
             try:
@@ -236,10 +235,10 @@ def _plain_format_2(metadata: ArrayV2Metadata, dtype: SampleType) -> _PlainForma
 
 @contextmanager
 def whole_chunks() -> Iterator[None]:
-    """Make arrays that are created or opened in the block write their chunks whole.
+    """Make arrays that are created or opened in the ``with`` block write their chunks whole.
 
-    Users may have set another pipeline for all of zarr. That of the package zarrs writes in
-    place, so a run that is killed would leave a partial chunk.
+    Users may have set another codec pipeline for all of zarr. The one of the package zarrs writes
+    in place, so a killed run would leave a partial chunk.
     """
     with zarr.config.set({"codec_pipeline.path": _DEFAULT_PIPELINE}):
         yield

@@ -1,4 +1,4 @@
-"""Which images an OME-Zarr holds: of bioformats2raw, plates and wells, and several multiscales."""
+"""Finds the images in an OME-Zarr: bioformats2raw, plates and wells, several multiscales."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_pixseg.errors import ParameterError
 from napari_pixseg.sources.image_choice import Series, find_series, list_names
 from napari_pixseg.sources.ome_metadata import JsonDocument
 
-# Plates may have thousands of images, and each one's metadata are a document of their own.
+# Plates may have thousands of images, each with a metadata document of its own.
 _MOST_LISTED = 100
 
 
@@ -23,13 +23,13 @@ class ImageGroup:
     Attributes
     ----------
     group : zarr.Group
-        Has the multiscale among its attributes.
+        The group with the multiscale among its attributes.
     multiscale : dict
     label : int or str
-        What chooses it: its path in the group that was opened, or its number among the
-        multiscales of one group.
+        Its name for ``series``: the path in the opened group, or the number among the multiscales
+        of one group.
     notes : tuple of str
-        What is said of other images.
+        A sentence about the other images.
     """
 
     group: zarr.Group
@@ -51,7 +51,7 @@ def multiscales_of(group: zarr.Group) -> list[JsonDocument]:
 
 
 def find_image(root: zarr.Group, wanted: Series | None, shown: str) -> ImageGroup | None:
-    """Return the image that is asked for, or else the first one; None where there is none.
+    """Return the requested image, or else the first one; None if there is none.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def find_image(root: zarr.Group, wanted: Series | None, shown: str) -> ImageGrou
 
 
 def list_images(root: zarr.Group) -> list[ImageGroup]:
-    """Return the first images of a group, and at most a hundred."""
+    """Return the images of a group, at most the first hundred."""
     own = multiscales_of(root)
     if own:
         return [ImageGroup(root, one, number) for number, one in enumerate(own)]
@@ -149,7 +149,7 @@ def _image_at(root: zarr.Group, path: str) -> ImageGroup | None:
 def _group_at(root: zarr.Group, path: str) -> zarr.Group | None:
     try:
         node = root[path]
-    # The path is the user's, and zarr refuses some.
+    # The path comes from the user, and zarr refuses some paths.
     except (KeyError, ValueError):
         return None
     return node if isinstance(node, zarr.Group) else None

@@ -49,7 +49,7 @@ _ARCHIVES = ("zip", "tar", "libarchive")
 
 @dataclass(frozen=True)
 class ZarrSource(Source):
-    """A source whose array is a zarr array, or delegates to one."""
+    """A source whose array is a zarr array, or a wrapper of one."""
 
     @property
     def decoded_chunks(self) -> tuple[int, ...]:
@@ -57,11 +57,11 @@ class ZarrSource(Source):
         return tuple(int(length) for length in self.array.chunks)
 
     def refuse_absence(self) -> None:
-        """Refuse an array of which no chunk exists."""
+        """Refuse an array without any chunk."""
         refuse_absence(self.array, self.uri or self.name)
 
     def chunk_census(self) -> ZarrCensus:
-        """Return what counts the chunks that exist."""
+        """Return the counter of existing chunks."""
         return ZarrCensus(self.array, self.uri or self.name)
 
     def describe_chunk(self, index: ChunkIndex) -> str:
@@ -83,7 +83,7 @@ def is_store(location: Location) -> bool:
             refuse_large_metadata(os.path.getsize(path), path)
         return bool(documents)
     if "?" in location.address:
-        # The name of a document, put behind the URL, would become part of its query.
+        # The name of a document, appended to such a URL, would become part of its query.
         return False
     try:
         filesystem, path = location.filesystem()
@@ -99,7 +99,7 @@ def open_store(location: Location, series: Series | None = None) -> Source:
     Parameters
     ----------
     location : Location
-        Where `is_store` holds.
+        A location for which `is_store` is true.
     series : int or str, optional
         Number, path or name of one of several images; by default the first.
 
@@ -128,7 +128,7 @@ def coarser_levels(location: Location, series: Series | None = None) -> list[Sou
     Returns
     -------
     list of Source
-        Fine to coarse, up to the first that is missing; empty where there is no pyramid.
+        Fine to coarse, up to the first missing one; empty if there is no pyramid.
     """
     sources: list[Source] = []
     with readable_metadata(location.shown, location.describe_cause):
@@ -171,7 +171,7 @@ def source_of_node(
     """
     uri = _uri_of_node(node)
     name = name or node.basename or (locate(uri).name if uri else "array")
-    # Errors of a server may quote its URL with its secrets.
+    # Errors of a server may contain its URL with secrets.
     describe = str if uri is None or uri.startswith("file:") else _name_type
     with readable_metadata(name, describe):
         if isinstance(node, zarr.Array):
@@ -190,7 +190,8 @@ def _name_type(error: Exception) -> str:
 
 def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
     try:
-        # An archive knows the size without opening the document, and a few bytes may become many.
+        # An archive knows the size without decompressing the document, whose few bytes may become
+        # many.
         if filesystem.protocol in _ARCHIVES:
             refuse_large_metadata(filesystem.info(path)["size"], path)
         return isinstance(json.loads(filesystem.cat_file(path)), dict)
@@ -200,7 +201,7 @@ def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
         # A server that fails says nothing about the document.
         if is_passing(error) and not is_unconnected(error):
             raise
-        # It is missing, forbidden, or a web page that says so.
+        # The document is missing or forbidden, or the answer is a web page that says so.
         return False
 
 
@@ -262,7 +263,7 @@ def _with_bounded_reads(array: ZarrArray) -> ZarrArray | ChunkFiles:
 
 
 def _local_fingerprint(place: StorePath) -> FileFingerprint | None:
-    # Servers list their files slowly, or not at all.
+    # Servers list their files slowly or not at all.
     if not is_plainly_local(place.store):
         return None
     return FileFingerprint(os.path.join(place.store.root, place.path))
@@ -329,7 +330,7 @@ def _join_names(names: Iterable[str]) -> str:
 
 
 def _with_metadata_of_parent(opened: Source, location: Location) -> Source:
-    """Give an array that was opened by its own path the metadata of the image around it."""
+    """Give an array that was opened by its own path the metadata of the image it belongs to."""
     parent = location.parent
     if not is_store(parent):
         return opened

@@ -27,8 +27,8 @@ class ClassTable:
         self.entries = entries
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Graphs carry the table to workers, and most of its entries are zeros.
-        # The fastest level already removes nearly all of the zeros.
+        # Graphs carry the table to workers, and most of its entries are zeros. Even the fastest
+        # level of compression removes nearly all of them.
         content = zlib.compress(self.entries.tobytes(), level=1)
         return _unpack_table, (content, self.entries.dtype)
 
@@ -39,7 +39,7 @@ def _unpack_table(content: bytes, dtype: np.dtype[Any]) -> ClassTable:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClassLookup:
-    """Gives a tile of colors its classes; a step of a :class:`TileSource`.
+    """Looks up the classes of a tile of colors; a step of a :class:`TileSource`.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ def look_up_classes(tile: Tile, table: ClassTable) -> NDArray[Any]:
     classes = np.empty(tile.shape, table.entries.dtype)
     if tile.byte_parts is None:
         packed = np.ascontiguousarray(tile.packed_colors())
-        # Counting zeros is free in the kernel, and most tiles have none to look at again.
+        # The kernel counts zeros at no cost, and most tiles have no zero that must be checked.
         zeros = kernels.look_up_colors(packed.reshape(-1), table.entries, classes.reshape(-1))
         is_unknown = bool(zeros and ((classes == 0) & (packed != NO_DATA)).any())
     else:
@@ -80,7 +80,7 @@ def look_up_classes(tile: Tile, table: ClassTable) -> NDArray[Any]:
 
 def _look_up_part(part: NDArray[np.uint8], table: ClassTable, result: NDArray[Any]) -> bool:
     """Look up a part of a tile; return whether it holds a color that was not counted."""
-    # A part narrower than its tile is no contiguous view, which the kernel needs.
+    # A part that is narrower than its tile is not contiguous, as the kernel requires.
     classes = result if result.flags.c_contiguous else np.empty(result.shape, result.dtype)
     rows = part.reshape(-1, part.shape[-1])
     zeros = kernels.look_up_pixels(rows, table.entries, classes.reshape(-1))

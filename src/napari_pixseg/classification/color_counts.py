@@ -54,25 +54,25 @@ class ColorCount:
     ) -> ColorTable:
         """Return the color table. The colors are counted on first use.
 
-        The observer, as in :meth:`Pixels.count`, sees the tiles only if they are counted now.
+        The observer (see :meth:`Pixels.count`) gets the tiles only if they are counted now.
         """
         with self._lock:
             if self._table is None:
                 try:
-                    # The window is measured first: samples become colors by it.
+                    # The window is measured first, because it determines how samples become colors.
                     pixels = self.pixels(monitor)
                     self._note_input()
                     table = pixels.count(monitor, observer)
                     self._end_census()
                     self._table = table
                 except BaseException:
-                    # The input may be mended before the next attempt.
+                    # The input may have been repaired before the next attempt.
                     self._pixels = None
                     raise
             return self._table
 
     def restore(self, table: ColorTable, window: tuple[Interval, ...] | None) -> None:
-        """Take a table and the intensity window it was counted with, unless there is a table."""
+        """Take a table and the intensity window used for it, unless there is a table already."""
         with self._lock:
             if self._table is None:
                 space = self._encoding_space()
@@ -83,11 +83,11 @@ class ColorCount:
 
     @property
     def input_fingerprint(self) -> str | None:
-        """Fingerprint of the input's files, taken before they were counted; None where unknown."""
+        """Fingerprint of the input's files, taken before the count; None if unknown."""
         return self._fingerprint
 
     def refuse_change(self) -> None:
-        """Refuse an input of which files were written since its colors began to be counted.
+        """Refuse an input if its files were written to since the count of its colors began.
 
         Raises
         ------
@@ -106,10 +106,11 @@ class ColorCount:
         check_workers(self.image.source, self._checked)
 
     def _note_input(self) -> None:
-        """Take the fingerprint of the files before they are read, for a window or to be counted.
+        """Take the fingerprint of the files before they are read for the window or the count.
 
-        That is not done when pixels are merely asked for: a preview of some tiles need not wait.
-        It is done once: a change between the pass for the window and the count must show.
+        This is not done for a mere read of pixels, so that a preview of some tiles need not wait.
+        It is done only once, so that a change between the pass for the window and the count is
+        noticed.
         """
         self.check_cluster()
         if not self._is_input_noted:
@@ -117,7 +118,7 @@ class ColorCount:
             self._is_input_noted = True
 
     def _begin_census(self) -> str | None:
-        """Return the fingerprint of the files; count chunks in the same walk over them."""
+        """Return the fingerprint of the files, and count chunks in the same walk."""
         fingerprint = self.image.source.fingerprint
         self._census = census = self.image.source.chunk_census()
         if census is not None:
@@ -165,7 +166,7 @@ class ColorCount:
         return TileSource.from_array(self.image.blocks(self.tiling.chunks), self.tiling)
 
     def refuse_recount(self, parameters: Parameters) -> None:
-        """Raise if other parameters cannot be answered from this table."""
+        """Raise an error if other parameters need another table."""
         check_parameters(self.image, parameters)
         space = self._encoding_space()
         if space is not None:

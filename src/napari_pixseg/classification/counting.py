@@ -1,4 +1,4 @@
-"""Pass 1: the colors of all tiles are counted."""
+"""Pass 1: counts the colors of all tiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_pixseg.parameters import ColorSpace
 
 STAGE = "colors"
 
-# Sees the packed colors of a tile, and its number, while they are counted.
+# Called with the packed colors of a tile and its number while they are counted.
 TileObserver: TypeAlias = Callable[[Packed, int], None]
 
 
@@ -49,7 +49,7 @@ def count_colors(
             tiles, _CountTile(space, observer), STAGE, monitor, ColorTable.merge
         )
     finally:
-        # In finally: a cancelled run must not keep 64 MiB for each thread.
+        # In ``finally``, because a cancelled run must not keep 64 MiB for each thread.
         release_counters()
     return table
 
@@ -65,7 +65,7 @@ class _CountTile:
         packed = tile.packed_colors()
         if self.observer is not None:
             self.observer(packed, number)
-        # The colors of a tile may be needed again; those that were packed here are not.
+        # Other code may still need the colors of a tile, but not a copy that was packed here.
         is_ours = tile.packed is None and self.observer is None
         return ColorTable.from_packed(packed, self.space, in_place=is_ours)
 

@@ -1,4 +1,4 @@
-"""Find all chunks of an image that cannot be decoded, after the first was met."""
+"""Finds all damaged chunks of an image, after a first one has been found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ChunkSet: TypeAlias = frozenset[ChunkIndex]
 
 
 def without_damage(image: Image, tiling: Tiling, monitor: RunMonitor) -> Image:
-    """Read an image once; return it without the chunks that cannot be decoded."""
+    """Read an image once, and return it with its undecodable chunks left out."""
     tiles = TileSource.from_slices(_DamageScan(image), tiling)
     return image.without(run_tiles(tiles, _pass_chunks, STAGE, monitor, _merge_chunks))
 

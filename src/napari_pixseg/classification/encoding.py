@@ -1,4 +1,4 @@
-"""How samples of any type become byte colors: window, color space, alpha."""
+"""Converts samples of any type to byte colors: window, color space, alpha."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Encoding:
     Attributes
     ----------
     window : tuple of (low, high) or None
-        Per channel, what is mapped to 0..255; None takes bytes as they are.
+        Range of samples mapped to 0..255, for each channel; None takes bytes as they are.
     space : ColorSpace or None
         16-bit samples are converted to this space before they become bytes.
     highest : int
@@ -45,17 +45,17 @@ class Encoding:
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether samples are bytes that are colors as they are."""
+        """Whether samples are bytes that need no conversion."""
         return self.space is None and self.window is None
 
     def read_tile(self, image: Image, slices: PixelSlices) -> Tile:
-        """Read a box of an image, and :meth:`encode` it unless it is colors already."""
+        """Read a box of an image, and :meth:`encode` it if necessary."""
         if not self.takes_bytes:
             return self._encode_tile(image.read(slices))
         return self._take_bytes(shape_of(slices), image.read_parts(slices))
 
     def tile_of(self, block: NDArray[Any]) -> Tile:
-        """:meth:`encode` (..., c) samples, unless they are colors already."""
+        """:meth:`encode` (..., c) samples, if necessary."""
         if not self.takes_bytes:
             return self._encode_tile(block)
         shape = block.shape[:-1]
@@ -63,7 +63,7 @@ class Encoding:
 
     def _encode_tile(self, samples: NDArray[Any]) -> Tile:
         packed = self.encode(samples)
-        # Masked samples have values that must not be averaged, so they are not passed on.
+        # Masked samples have arbitrary values that must not be averaged, so they are not passed on.
         return (
             Tile.from_packed(packed) if is_masked(samples) else Tile.from_samples(packed, samples)
         )
@@ -75,7 +75,7 @@ class Encoding:
         return Tile.from_bytes(shape, parts)
 
     def encode(self, pixels: NDArray[Any]) -> Packed:
-        """Turn (..., c) samples into (...) packed colors. Masked samples have no data."""
+        """Turn (..., c) samples into (...) packed colors. Masked samples become no data."""
         if is_masked(pixels):
             packed = self.encode(pixels.data)
             packed[np.ma.getmaskarray(pixels).any(axis=-1)] = NO_DATA
@@ -86,14 +86,14 @@ class Encoding:
         if self.window is None:
             return pack_colors(pixels)
         packed = pack_colors(_map_window(pixels, self.window))
-        # One missing channel is enough: half a color is no color.
+        # One missing channel is enough to make a pixel no data.
         if pixels.dtype.kind == "f":
             packed[np.isnan(pixels).any(axis=-1)] = NO_DATA
         return packed
 
 
 def _stretch_samples(pixels: NDArray[np.uint16], highest: int) -> NDArray[np.uint16]:
-    """Stretch 0..highest to 16 bits, rounded half up, as ImageMagick does when it reads."""
+    """Stretch 0..highest to 16 bits, rounded half up, as ImageMagick does when reading."""
     if highest == _HIGHEST:
         return pixels
     levels = np.arange(highest + 1)
@@ -116,7 +116,7 @@ def _map_window(pixels: NDArray[Any], window: tuple[Interval, ...]) -> NDArray[n
         low, high = window[channel if len(window) > 1 else 0]
         samples = pixels[..., channel]
         if samples.dtype.kind in "bu" and samples.dtype.itemsize <= 2:
-            # There are fewer possible samples than pixels, so each is mapped once.
+            # There are fewer possible values than pixels, so each value is mapped once.
             levels = np.arange(2 ** (8 * samples.dtype.itemsize))
             result[..., channel] = to_window(levels, low, high)[samples.astype(np.intp)]
         else:
@@ -126,12 +126,12 @@ def _map_window(pixels: NDArray[Any], window: tuple[Interval, ...]) -> NDArray[n
 
 def to_window(samples: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Map low..high to 0..255, rounded half up. Samples outside are clipped, NaN becomes 0."""
-    # A flat channel carries no information, and would divide by 0.
+    # A flat channel carries no information, and scaling it would divide by 0.
     if high == low:
         return np.zeros(samples.shape, np.uint8)
     clipped = np.clip(samples.astype(np.float64), low, high)
     if max(abs(low), abs(high)) > _HUGE:
-        # A power of two changes no digit.
+        # Multiplying by a power of two changes no digit.
         clipped = clipped * _SCALE
         low *= _SCALE
         high *= _SCALE

@@ -12,7 +12,7 @@ _REMEDY = (
 
 
 def input_changed() -> InputChanged:
-    """Return the error for an input that is not what was counted."""
+    """Return the error for an input that differs from what was counted."""
     return InputChanged(
         "The input has changed since its colors were counted, so the output is not finished; "
         f"{_REMEDY}."

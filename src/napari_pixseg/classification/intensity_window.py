@@ -1,4 +1,4 @@
-"""Which samples become 0 and 255, for images that are not uint8.
+"""Finds the samples that become 0 and 255, for images that are not uint8.
 
 See docs/algorithm.md, section 8, "Input that is not uint8".
 """
@@ -27,20 +27,20 @@ def resolve_window(
     tile_source: Callable[[], TileSource],
     monitor: RunMonitor | None = None,
 ) -> tuple[Interval, ...] | None:
-    """Turn what was asked for into numbers; reads pixels only where these decide.
+    """Turn the window parameter into numbers; reads pixels only if they determine the window.
 
     Parameters
     ----------
     image : Image
     window : see Parameters
     tile_source : callable
-        Makes a source of (..., c) sample blocks, anew for each pass.
+        Makes a new source of (..., c) sample blocks for each pass.
     monitor : RunMonitor, optional
 
     Returns
     -------
     tuple of (low, high) or None
-        Per channel; None for bytes taken as they are.
+        One for each channel; None for bytes taken as they are.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def _measure_extent(tile_source: Callable[[], TileSource], monitor: RunMonitor |
 def extent_window(
     tile_source: Callable[[], TileSource], monitor: RunMonitor | None
 ) -> tuple[Interval, ...]:
-    """Smallest and largest finite sample of each channel; (0, 0) where there is none."""
+    """Smallest and largest finite sample of each channel; (0, 0) if there is none."""
     extent = _measure_extent(tile_source, monitor)
     pairs = zip(extent.low, extent.high, strict=True)
     return tuple((float(a), float(b)) if a <= b else (0.0, 0.0) for a, b in pairs)
@@ -149,7 +149,7 @@ def quantile_window(
 
 @dataclass(frozen=True)
 class _Search:
-    """Where a point of the distribution lies: between low and high, ends included."""
+    """The range in which a point of the distribution lies: low to high, ends included."""
 
     low: int
     high: int
@@ -164,7 +164,7 @@ class _Search:
 
     def count(self, samples: NDArray[Any]) -> NDArray[np.int64]:
         inside = samples[(samples >= self.low) & (samples <= self.high)]
-        # Modulo 2^64 the difference is right for signed and unsigned samples alike.
+        # Modulo 2^64, the difference is correct for both signed and unsigned samples.
         offset = inside.astype(np.uint64) - np.uint64(self.low % (1 << 64))
         bins = (offset >> np.uint64(self.shift)).astype(np.intp)
         size = ((self.high - self.low) >> self.shift) + 1

@@ -14,7 +14,7 @@ def recolor_lazily(classes: da.Array, palette: NDArray[np.uint8]) -> da.Array:
     """Return ``palette[classes]`` lazily: (..., 3) uint8."""
     return classes.map_blocks(
         _recolor,
-        # One node of the graph: an array as argument would be part of every task.
+        # This is one node of the graph; an array as argument would be part of every task.
         dask.delayed(_Palette(palette), pure=False),
         dtype=np.uint8,
         chunks=(*classes.chunks, (3,)),

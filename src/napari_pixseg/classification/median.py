@@ -38,7 +38,7 @@ def _filter_plane(plane: Packed, radius: int) -> Packed:
     mask = None if not missing.any() else (~missing).astype(np.uint8)
     footprint = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     colors = unpack_colors(plane)
-    # Gray images are packed as three equal channels, so one filter does for all.
+    # Gray images are packed as three equal channels, so one of them is filtered.
     gray = bool((colors == colors[..., :1]).all())
     for channel in range(1 if gray else 3):
         colors[..., channel] = rank.median(
@@ -51,16 +51,16 @@ def _filter_plane(plane: Packed, radius: int) -> Packed:
 
 @dataclass(frozen=True)
 class Halo:
-    """What a filter needs around a box.
+    """The surroundings of a box that a filter needs.
 
     Attributes
     ----------
     radius : int
         How far the filter reaches along y and x.
     outer : tuple of slice
-        What to read: the box, and the part of its halo that lies in the image.
+        The box to read: the box itself and the part of its halo inside the image.
     margins : tuple of (before, after)
-        Pixels to add along each axis where the halo leaves the image.
+        Pixels to add along each axis because the halo extends beyond the image.
     inner : tuple of slice
         Where the box lies in the filtered pixels.
     """

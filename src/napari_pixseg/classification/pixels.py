@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # With more tiles than this, map_overlap's graph costs more than reading halos twice.
 DIRECT_TILES = 10_000
 
-# Sees the packed colors of a box while they are counted.
+# Called with the packed colors of a box while they are counted.
 Observer: TypeAlias = Callable[[PixelSlices, Packed], None]
 
 
@@ -80,8 +80,8 @@ class Pixels:
         ----------
         monitor : RunMonitor, optional
         observer : callable, optional
-            ``observer(slices, packed)`` sees every tile once it is read. It is called in this
-            process, from several threads: not for distributed schedulers.
+            ``observer(slices, packed)`` is called for every tile after it was read, in this process
+            and from several threads, so it cannot be used with distributed schedulers.
         """
         kernel_choice.expect_image(math.prod(self.tiling.shape))
         space = self.encoding.space
@@ -110,15 +110,16 @@ class Pixels:
         lookup : (2^24 + 1,) ndarray
             Class by packed color.
         keep_samples : bool
-            Whether tiles also have their samples, where that costs nothing.
+            Whether tiles also keep their samples, if that costs nothing.
         """
         if self.radius and not self.is_direct:
-            # Looked up where they are denoised, because classes are smaller than packed colors.
+            # Classes are looked up in the same task that denoises, because they are smaller than
+            # colors.
             return self._tiles_of(self.classes(lookup)).map(tile_from_classes)
         return self.color_tiles().map(ClassLookup(ClassTable(lookup), keep_samples))
 
     def directly_read_class_tiles(self, lookup: NDArray[Any]) -> TileSource:
-        """Return what :meth:`class_tiles` does, with samples; each task reads its own box."""
+        """Return the same as :meth:`class_tiles`, with samples; each task reads its own box."""
         colors = TileSource.from_slices(self.read_tile, self.tiling)
         return colors.map(ClassLookup(ClassTable(lookup), keep_samples=True))
 
@@ -126,7 +127,7 @@ class Pixels:
         """Pass 2, lazily: the class of every pixel, axes in engine order."""
         import dask
 
-        # Delayed, so that the table is one node of the graph and not a part of every task.
+        # Delayed, so that the table is one node of the graph instead of part of every task.
         table = dask.delayed(ClassTable(lookup), pure=False)
         return self._map_overlap(look_up_classes, lookup.dtype, table=table)
 
@@ -163,8 +164,8 @@ class Pixels:
     def _lazy_colors(self) -> da.Array:
         """Return colors before denoising, one block for each tile.
 
-        The blocks are packed colors if they are to be denoised, because Dask cuts and joins them,
-        else tiles.
+        The blocks are packed colors if they will be denoised, because Dask cuts and joins them;
+        otherwise they are tiles.
         """
         read = self._read_packed if self.radius else self.read_tile
         if not self.image.source.is_dask:
@@ -181,7 +182,7 @@ class Pixels:
         )
 
     def _overlap(self) -> dict[int, int]:
-        """Overlap along each axis: the radius over y and x where there is more than one tile."""
+        """Overlap along each axis: the radius along y and x where there are several tiles."""
         axes = range(len(self.tiling.shape))
         overlap = dict.fromkeys(axes, 0)
         for axis in axes[-2:]:
@@ -190,7 +191,7 @@ class Pixels:
 
 
 def reads_directly(image: Image, tiling: Tiling) -> bool:
-    """Whether tasks read their own boxes: where any box is cheap to read, or a graph is not."""
+    """Whether tasks read their own boxes: if that is cheap, or a graph would cost more."""
     if image.source.is_dask:
         return False
     is_in_memory = image.source.is_in_memory
@@ -213,7 +214,7 @@ def _apply_to_block(
     if not radius:
         return function(block, **arguments)
     if block.size:
-        # Dask brings the halo between tiles. At the image's edges it is a reflection.
+        # Dask adds the halo between tiles. At the image's edges, reflected pixels take its place.
         assert block_id is not None
         bounds = zip(block_id, starts, strict=True)
         slices = tuple(slice(ends[i], ends[i + 1]) for i, ends in bounds)
@@ -229,9 +230,10 @@ def _encode_block(
 
 
 def _refuse_other_dtype(found: np.dtype[Any], declared: np.dtype[Any]) -> None:
-    """Refuse a block that has not the declared type, if that makes a difference.
+    """Refuse a block that lacks the declared type, if that makes a difference.
 
-    Bytes are taken as they are. For other numbers the type is only how they are stored.
+    For bytes the type matters, because they are taken as they are. Other types only tell how
+    numbers are stored.
     """
     kinds = {found.kind, declared.kind}
     alike = declared != np.uint8 and (kinds == {"f"} or kinds <= {"i", "u"})

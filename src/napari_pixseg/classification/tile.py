@@ -1,4 +1,4 @@
-"""A tile, and what is known of it."""
+"""A tile: its colors, classes, samples and components, as far as they are known."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from napari_pixseg.algorithm.components import Components
 from napari_pixseg.algorithm.kernels.arrays import AnyArray, Packed
 from napari_pixseg.slices import PixelSlices, whole_box
 
-# Where a part of a tile is, and its (..., c) samples.
+# The place of a part of a tile, and its (..., c) samples.
 Part: TypeAlias = tuple[PixelSlices, AnyArray]
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A tile, and what is known of it. What is not known is None.
+    """A tile. Attributes that are not known are None.
 
     Attributes
     ----------
@@ -29,9 +29,9 @@ class Tile:
         The colors, packed.
     byte_parts : sequence of (slices, (..., c) ndarray of uint8), optional
         The colors as the bytes that were read, with one to three channels. They are counted and
-        looked up without packing them. Contiguous, and not to be written.
+        looked up without packing them. They are contiguous and must not be written to.
     samples : sequence of (slices, (..., c) ndarray), optional
-        The samples that the colors were made of, as they were read.
+        The samples that the colors were made of, unchanged.
     classes : (...) ndarray of uint8 or uint16, optional
     components : Components, optional
         The connected components of equal class.
@@ -49,12 +49,12 @@ class Tile:
 
     @classmethod
     def from_packed(cls, packed: Packed) -> Tile:
-        """Return a tile of which only the colors are known."""
+        """Return a tile with nothing but colors."""
         return cls(packed.shape, packed=packed)
 
     @classmethod
     def from_bytes(cls, shape: tuple[int, ...], parts: Sequence[Part]) -> Tile:
-        """Return a tile of bytes that are colors as they are."""
+        """Return a tile of bytes that need no conversion to colors."""
         parts = [(there, as_kernel_input(part)) for there, part in parts]
         return cls(shape, byte_parts=parts, samples=parts)
 
@@ -65,7 +65,7 @@ class Tile:
 
     @classmethod
     def from_classes(cls, classes: AnyArray) -> Tile:
-        """Return a tile of which only the classes are known."""
+        """Return a tile with nothing but classes."""
         return cls(classes.shape, classes=classes)
 
     def with_classes(self, classes: AnyArray, keep_samples: bool) -> Tile:
@@ -94,9 +94,9 @@ class Tile:
         return self.classes
 
     def __sizeof__(self) -> int:
-        """Bytes of all arrays: Dask's workers decide by it when to spill."""
+        """Bytes of all arrays; Dask's workers use it to decide when to spill."""
         arrays = [self.packed, self.classes, self.component_sums]
-        # Parts of bytes that are colors are the samples, too.
+        # Bytes that are colors are also the samples, so they count once.
         arrays += [part for _, part in self.samples or self.byte_parts or ()]
         if (found := self.components) is not None:
             arrays += [found.lines, found.sizes, found.first_runs]
@@ -118,8 +118,7 @@ def tile_from_packed(packed: Packed, _number: int) -> Tile:
 def as_kernel_input(samples: AnyArray) -> AnyArray:
     """Return contiguous, read-only samples of a type that kernels know.
 
-    Kernels have one compiled form for them. The types are native ones, with floats of 32 or 64
-    bits.
+    Kernels are compiled for these types only: native integers, and floats of 32 or 64 bits.
     """
     dtype = samples.dtype.newbyteorder("=")
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):

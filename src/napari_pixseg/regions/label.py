@@ -85,7 +85,7 @@ def label_regions(
 
 
 def open_class_map(class_map: object, axes: str | None) -> Image:
-    """Open an array of class numbers; without metadata it is yx or zyx."""
+    """Open an array of class numbers; without metadata, its axes are yx or zyx."""
     if axes is not None and "c" in axes:
         raise ParameterError(f"axes = {axes!r} names channels, but a class map has none.")
     source = open_source(class_map)
@@ -95,7 +95,8 @@ def open_class_map(class_map: object, axes: str | None) -> Image:
             f"What are the dimensions of {source.name}, shape {tuple(source.array.shape)}? "
             "Give axes with one letter of t, z, y, x for each, for example axes='tzyx'."
         )
-    # A map of the background alone may have no chunk: zarr leaves out what is the fill value.
+    # A map that is all background may have no chunk, because zarr leaves out chunks of the fill
+    # value.
     reading = ReadOptions(allow_missing=True)
     image = open_image(source, axes or source.axes or guess, options=reading)
     if image.channels is not None:
@@ -144,7 +145,7 @@ def _drop_channel(block: AnyArray) -> AnyArray:
 
 
 def _find_largest_class(tiles: TileSource) -> int:
-    """Return the class of most pixels, 0 left out; ties go to the lowest."""
+    """Return the class with the most pixels, other than 0; ties go to the lowest class."""
     counts: dict[int, int] = run_tiles(tiles, _count_classes, "class sizes", None, _add_counts)
     counts.pop(0, None)
     return min(counts, key=lambda number: (-counts[number], number), default=0)

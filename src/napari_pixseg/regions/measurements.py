@@ -51,7 +51,8 @@ def _measure_runs(
             stop[3] = x - 1 + origin[3]
             for i in range(axes.size):
                 axis = axes[i]
-                # Positions in a run are an arithmetic series; on other axes start equals stop.
+                # Positions along a run are an arithmetic series; along other axes start equals
+                # stop.
                 sums[label, i] += (x - first) * (start[axis] + stop[axis]) // 2
                 low[label, i] = min(low[label, i], start[axis])
                 high[label, i] = max(high[label, i], stop[axis])
@@ -125,7 +126,7 @@ class RegionMeasures:
 
     @property
     def columns(self) -> tuple[Longs, Longs, Longs, Longs, Longs, Longs, AnyArray]:
-        """All measures, in the order of the attributes."""
+        """All arrays, in the order of the attributes."""
         ends = (self.low, self.high)
         return (self.numbers, self.classes, self.areas, *ends, self.sums, self.totals)
 
@@ -134,7 +135,7 @@ class RegionMeasures:
         """Join the parts of each region; rows come out by number."""
         columns = zip(*(part.columns for part in parts), strict=True)
         joined = cls(*(np.concatenate(column) for column in columns))
-        # Sorted by number, the parts of a region lie together, as reduceat needs them.
+        # Sorted by number, the parts of a region are adjacent, as reduceat requires.
         rows = joined.take(np.argsort(joined.numbers, kind="stable"))
         starts = np.flatnonzero(np.diff(rows.numbers, prepend=-1))
         if not len(starts):

@@ -25,15 +25,15 @@ from napari_pixseg.regions.seams import TileSeams
 from napari_pixseg.regions.tile_components import TileComponents
 from napari_pixseg.regions.tile_layout import Layout, Longs
 
-# What the central step holds: union-find parent, provisional number, size, class, number, line and
-# rank. Besides, it needs 32 bytes for each pair that touches, and 8 to 32 for each line of the
-# image and column of tiles.
+# Bytes that the central step holds for each seam component: union-find parent, provisional number,
+# size, class, number, line and rank. It also needs 32 bytes for each pair that touches, and 8 to 32
+# for each line of the image and column of tiles.
 BYTES_PER_SEAM_COMPONENT = 80
 
 
 @dataclass(frozen=True)
 class TileNumbers:
-    """What a tile needs to give its own components their final numbers.
+    """Data with which a tile gives its own components their final numbers.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ def number_all(
     tiles: Sequence[TileSeams], matched: Sequence[Longs], layout: Layout, rules: Rules
 ) -> RegionNumbering:
     """Join the seam components and number all regions."""
-    # Where the seam components of each tile begin in the arrays of all of them.
+    # Where each tile's seam components begin in the arrays of all seam components.
     offsets = np.concatenate([[0], np.cumsum([len(tile.lines) for tile in tiles])])
     before = _count_components_before(tiles, layout)
     provisional = _number_provisionally(tiles, before, layout)

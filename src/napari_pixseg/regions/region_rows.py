@@ -1,4 +1,4 @@
-"""Rows of the region table, made of measures."""
+"""Makes the rows of the region table from measures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Columns: TypeAlias = dict[str, AnyArray]
 
 
 class Table(Protocol):
-    """A structured array, or columns by their names."""
+    """A structured array, or a mapping of columns by name."""
 
     def __getitem__(self, name: str, /) -> AnyArray:
         """Return a column."""
@@ -26,7 +26,7 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class RegionRowBuilder:
-    """Makes rows of measures; small, because it goes to every worker.
+    """Makes rows from measures; it is small, because it is sent to every worker.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class RegionRowBuilder:
 
     @property
     def axes(self) -> NDArray[np.int64]:
-        """Which of t, z, y, x the image has, by their place."""
+        """Indices in t, z, y, x of the axes that the image has."""
         return np.array([TZYX.index(axis) for axis in self.layout.axes])
 
     def make_rows(self, measures: RegionMeasures, which: NDArray[np.intp] | None = None) -> Columns:
@@ -72,7 +72,7 @@ class RegionRowBuilder:
         which = np.arange(len(measures)) if which is None else which
         axes = self.axes
         size = 1.0
-        # Area in z, y and x; a frame's duration is not part of it.
+        # The area is taken over z, y and x; the duration of a frame is not part of it.
         for axis in self.layout.axes.replace("t", ""):
             size *= self.scale.get(axis, 1.0)
         classes = np.empty(len(which), np.int32)
@@ -96,7 +96,7 @@ class RegionRowBuilder:
             reals,
             border,
         )
-        # The order of dtype, which names them.
+        # In the order of dtype.
         ordered = [integers[0], classes, integers[1], reals[0]]
         ordered += [*integers[2:], *reals[1:], border]
         return dict(zip(self.dtype.names or (), ordered, strict=True))
@@ -136,7 +136,7 @@ def _fill_rows(
             integers[2 + count + a, k] = high[i, a] + 1
             reals[1 + a, k] = np.float64(sums[i, a]) / area
             last = shape[axis] - 1
-            # Frames have no border: a region cannot go on in another.
+            # Time has no border, because a region cannot continue in another frame.
             if axis > 0 and last > 0 and (low[i, a] == 0 or high[i, a] == last):
                 border[k] = True
         for channel in range(totals.shape[1]):

@@ -27,17 +27,17 @@ from napari_pixseg.sources.image import Image, PartOf
 STAGE = "regions"
 LABEL_STAGE = "labels"
 
-# From other processes rows come in batches of this many components, or one tile if it has more.
+# Other processes send rows in batches of this many components, or of one tile if it has more.
 _BATCH_COMPONENTS = 1 << 19
 _BATCH_TILES = 64
 
-# So many parts of regions that cross seams wait until they are merged.
+# This many parts of regions that cross seams are gathered before they are merged.
 _MERGED_AT_ONCE = 32
 
-# So many rows are made and passed on at a time, where they need not travel.
+# This many rows are made and passed on at a time within one process.
 _ROWS_AT_ONCE = 1 << 16
 
-# Called with measures, and which of them are wanted, ascending by number.
+# Called with measures, and the indices of the wanted ones, ascending by number.
 PutMeasures: TypeAlias = Callable[[RegionMeasures, NDArray[np.intp]], None]
 
 
@@ -45,12 +45,12 @@ class LabelWriter(Protocol):
     """Takes the finished regions of a tile."""
 
     def __call__(self, regions: PartOf, number: int) -> None:
-        """Write them; ``regions`` gives those of any part of the tile."""
+        """Write them; ``regions`` returns the regions of any part of the tile."""
 
 
 @dataclass(frozen=True)
 class RegionMeasurer:
-    """Makes the rows of the region table, and labels.
+    """Makes the rows of the region table, and the labels.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class RegionMeasurer:
 
     @property
     def row_builder(self) -> RegionRowBuilder:
-        """What turns measures into rows."""
+        """Turns measures into rows."""
         channels = self.image.color_channels if self.image is not None else 0
         return RegionRowBuilder(self.regions.layout, channels, self.scale)
 
@@ -83,7 +83,7 @@ class RegionMeasurer:
         monitor: RunMonitor,
         write: LabelWriter | None = None,
     ) -> Columns:
-        """Measure every tile; put the regions inside of tiles, return rows of the others.
+        """Measure every tile; pass regions inside tiles to ``put``, and return rows of the others.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class RegionMeasurer:
 
 
 class _MeasureCollector:
-    """Passes regions on, and merges the parts of those that cross seams from time to time."""
+    """Passes whole regions on, and now and then merges parts of regions that cross seams."""
 
     def __init__(self, put: PutMeasures) -> None:
         self.put = put
@@ -150,7 +150,7 @@ class _MeasureCollector:
 
 @dataclass(frozen=True)
 class _MeasureHere:
-    """Measures a tile and passes it on at once, so that the rows of few tiles are in memory."""
+    """Measures a tile and passes its rows on at once, so that few tiles' rows are in memory."""
 
     step: _MeasureTile
     collector: _MeasureCollector
@@ -193,7 +193,7 @@ class _MeasureTile:
     def measure(
         self, tile: Tile, number: int
     ) -> tuple[RegionMeasures, NDArray[np.intp], RegionMeasures]:
-        """Return the measures, which of them are whole regions, and the parts of the others."""
+        """Return all measures, the indices of whole regions, and the parts of other regions."""
         relabel = self.relabels[number]
         layout = self.row_builder.layout
         slices = layout.tiling.slices(number)
@@ -206,7 +206,7 @@ class _MeasureTile:
         inner = numbers > 0
         inner[found.seam] = False
         crossing = found.seam[numbers[found.seam] > 0]
-        # Several components of a tile may be one region, joined by way of other tiles.
+        # Several components of a tile may be one region, joined through other tiles.
         return measures, np.flatnonzero(inner), RegionMeasures.merge([measures.take(crossing)])
 
     def _sum_samples(self, components: Components, tile: Tile, slices: PixelSlices) -> AnyArray:
@@ -214,14 +214,14 @@ class _MeasureTile:
             return np.zeros((len(components) + 1, 0), np.int64)
         if tile.component_sums is not None:
             return tile.component_sums
-        # The samples of denoised tiles, for example, did not come along.
+        # Denoised tiles, for example, do not carry their samples.
         parts = tile.samples or [(box_at_origin(slices), self.image.read(slices))]
         return sum_parts(components, parts, self.row_builder.layout.axes)
 
 
 @dataclass(frozen=True)
 class _LabelTile:
-    """Paints the regions of a tile, no more."""
+    """Paints the regions of a tile, and does nothing else."""
 
     layout: Layout
     relabels: dict[int, Relabel]
@@ -236,7 +236,7 @@ class _LabelTile:
 def _paint_parts(
     components: Components, numbers: Longs, dtype: DTypeLike, layout: Layout
 ) -> PartOf:
-    """Return what paints any part of a tile: the labels of all of it are its largest array."""
+    """Return a function that paints any part of a tile; all of its labels would be too large."""
     values = numbers.astype(dtype)
 
     def paint_part(part: PixelSlices) -> AnyArray:

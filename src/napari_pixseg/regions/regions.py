@@ -1,4 +1,4 @@
-"""The regions of a class map: what the region pass found."""
+"""The regions of a class map, as pass 2 found them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_UINT32 = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions of a class map, all numbered. Labels and measures are made of them and tiles.
+    """The numbered regions of a class map, from which pass 3 makes labels and measures.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Regions:
         return smallest_dtype(self.count)
 
     def relabel(self, number: int) -> Relabel:
-        """Return what turns the classes of one tile into regions; it can be sent anywhere."""
+        """Return an object, which can be pickled, that turns a tile's classes into regions."""
         sides = tuple(self.layout.seam_sides(number))
         return Relabel(self.layout.axes, sides, self.rules, self.numbering.tiles[number])
 
@@ -78,7 +78,7 @@ class Relabel:
     numbers: TileNumbers
 
     def find_numbers(self, tile: Tile) -> tuple[TileComponents, Longs]:
-        """Return the components of a tile and the region of each; known ones are not found anew."""
+        """Return the components of a tile and the region of each; known components are reused."""
         if tile.components is not None:
             found = TileComponents.from_components(tile.components, self.sides, self.rules)
         else:
@@ -99,7 +99,7 @@ def _label_block(classes: AnyArray, relabel: Relabel, dtype: np.dtype[Any]) -> A
 
 def lazy_dtype(tiling: Tiling) -> np.dtype[Any]:
     """Return the smallest type that holds a number for every pixel."""
-    # As Python's integers: the product of large images overflows 64 bits.
+    # Computed with Python's integers, because the product of large images overflows 64 bits.
     pixels = int(np.prod([int(n) for n in tiling.shape], dtype=object))
     return smallest_dtype(pixels)
 

@@ -1,4 +1,4 @@
-"""What makes a region, as asked for and as resolved to class numbers."""
+"""The rules for regions, from the parameters and resolved to class numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_pixseg.parameters import Background, Parameters
 
 @dataclass(frozen=True)
 class Rules:
-    """What makes a region.
+    """The rules for regions.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ def resolve_rules(parameters: Parameters, classes: Classes) -> Rules:
 
 
 def resolve_background(background: Background, largest: Callable[[], int]) -> tuple[int, ...]:
-    """Return the background's class numbers; ``largest`` is called only if it is asked for."""
+    """Return the background's class numbers; calls ``largest`` only if it is needed."""
     if background is None:
         return ()
     return (largest(),) if background == "largest" else tuple(background)

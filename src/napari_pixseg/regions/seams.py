@@ -1,4 +1,4 @@
-"""What crosses the sides of a tile, and which components of two tiles touch."""
+"""Summarizes the seams of a tile, and matches components of two tiles that touch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class TileSeams:
     firsts : (lines,) ndarray of int32
         Kept components that begin on each line of the tile.
     lines, ranks : (m,) ndarray of int32
-        Where each seam component begins: line, and place among those of the line.
+        Where each seam component begins: its line, and its place among the line's components.
     sizes, classes : (m,) ndarray of int64
     faces : dict of (axis, side) to ndarray of int32
         Seam components 1..m on each side, 0 for background.
     class_counts : (c,) ndarray of int64, optional
-        Pixels of each class, if the pass counts them.
+        Pixels of each class, if they are counted.
     """
 
     firsts: NDArray[np.int32]
@@ -60,7 +60,7 @@ def sum_up(
     sides: Sequence[tuple[int, int]],
     class_counts: Longs | None = None,
 ) -> TileSeams:
-    """Reduce a tile to its seams; ``classes`` are those it was made of."""
+    """Reduce a tile to a summary of its seams; ``classes`` are the tile's classes."""
     components = tile.components
     seam = tile.seam
     firsts = np.zeros(len(components.first_runs) - 1, np.int32)
@@ -90,8 +90,8 @@ def match_components(
 ) -> Longs:
     """Return the pairs (k, 2) of seam components of two tiles that touch, each once.
 
-    Every step from ``here`` to ``there`` moves along the axes of the direction. Along the other
-    axes it may move too, as far as the connectivity allows.
+    Every step from ``here`` to ``there`` moves along the axes of the direction. It may also move
+    along other axes, as far as the connectivity allows.
     """
     face = _take_edge(here, direction, 1)
     other = _take_edge(there, direction, -1)
@@ -137,6 +137,6 @@ def _find_touching(
     ours = ours[both]
     theirs = theirs[both]
     same = classes[ours - 1] == other_classes[theirs - 1]
-    # One number for each pair is sorted faster than two.
+    # Sorting one number for each pair is faster than sorting two.
     touching: Longs = ours[same].astype(np.int64) << 32 | theirs[same]
     return touching

@@ -25,7 +25,7 @@ class TileComponents:
     seam : (m,) ndarray of intp
         Components that touch a seam, ascending.
     large_enough : (n + 1,) ndarray of bool
-        False for components that are too small, whatever other tiles hold.
+        False for components that are too small, no matter what other tiles contain.
     """
 
     components: Components
@@ -44,7 +44,7 @@ class TileComponents:
     def from_components(
         cls, components: Components, sides: Sequence[tuple[int, int]], rules: Rules
     ) -> TileComponents:
-        """Find out which components of a tile touch a seam."""
+        """Find the components of a tile that touch a seam."""
         touches = np.zeros(len(components) + 1, np.bool_)
         for axis, side in sides:
             touches[components.face(axis, side)] = True

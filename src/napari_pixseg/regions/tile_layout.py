@@ -24,7 +24,7 @@ Longs = NDArray[np.int64]
 
 
 def to_tzyx(values: Sequence[int], axes: str, fill: int) -> tuple[int, int, int, int]:
-    """Lay values of some axes out over t, z, y, x; ``fill`` stands for the other axes."""
+    """Spread values of some axes over t, z, y, x; ``fill`` stands for missing axes."""
     known = dict(zip(axes, values, strict=True))
     t, z, y, x = (int(known.get(axis, fill)) for axis in TZYX)
     return t, z, y, x
@@ -63,7 +63,7 @@ class Layout:
         return self.expand_slices(self.tiling.slices(number))
 
     def expand_slices(self, slices: PixelSlices) -> PixelSlices:
-        """Lay slices of the image's axes out over t, z, y, x."""
+        """Spread slices of the image's axes over t, z, y, x."""
         known = dict(zip(self.axes, slices, strict=True))
         return tuple(known.get(axis, slice(0, 1)) for axis in TZYX)
 
@@ -82,7 +82,7 @@ class Layout:
                 yield direction, self.number(there)
 
     def seam_sides(self, number: int) -> list[tuple[int, int]]:
-        """Sides (axis, 0 or 1 for first or last) at which another tile lies; not along t."""
+        """Sides (axis, 0 or 1 for first or last) that border on another tile; never along t."""
         position = self.position(number)
         firsts = [(axis, 0) for axis in (1, 2, 3) if position[axis] > 0]
         lasts = [(axis, 1) for axis in (1, 2, 3) if position[axis] < self.grid[axis] - 1]
@@ -92,6 +92,6 @@ class Layout:
 @cache
 def _forward_directions(connectivity: int) -> list[Direction]:
     ends = (-1, 0, 1)
-    # Only later tiles, so each pair of neighbors is compared once.
+    # Only later tiles, so that each pair of neighbors is compared once.
     steps = ((z, y, x) for z in ends for y in ends for x in ends if (z, y, x) > (0, 0, 0))
     return [step for step in steps if sum(map(abs, step)) <= connectivity]

@@ -11,7 +11,7 @@ from napari_pixseg.regions.tile_layout import to_tzyx
 
 
 def label_whole_map(classes: AnyArray, axes: str, rules: Rules) -> AnyArray:
-    """Return the region of every pixel, as the tiles of a large image give them.
+    """Return the region of every pixel, equal to those of a large image cut into tiles.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def label_whole_map(classes: AnyArray, axes: str, rules: Rules) -> AnyArray:
         The shape of `classes`; 1..N in raster order of first pixels, 0 = none.
     """
     found = TileComponents.find(classes.reshape(to_tzyx(classes.shape, axes, 1)), (), rules)
-    # Components are in raster order, so those that are kept only move together.
+    # Components are in raster order, so the kept ones are numbered in the same order.
     numbers = np.cumsum(found.large_enough, dtype=np.int32)
     numbers[~found.large_enough] = 0
     return found.components.paint(numbers).reshape(classes.shape)

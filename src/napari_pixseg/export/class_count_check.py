@@ -1,4 +1,4 @@
-"""What was written has as many pixels of each class as were decided on."""
+"""Checks that as many pixels of each class were written as were counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def count_classes(classes: NDArray[np.integer], length: int) -> NDArray[np.int64
 
 
 def refuse_other_counts(counts: NDArray[np.int64], classes: Classes) -> None:
-    """Raise if what was written is not what was decided on, before it is committed.
+    """Before the commit, raise an error if the written pixels differ from the counted ones.
 
     Raises
     ------

@@ -14,16 +14,17 @@ from napari_pixseg.export.manifest_details import counted_details
 from napari_pixseg.export.output_location import COLORS_NAME, OutputLocation
 from napari_pixseg.parameters import ColorSpace
 
-# Stands in the file for "counted as sRGB, no color space applied".
+# Means in the file: "counted as sRGB, no color space applied".
 _NO_SPACE = -1
 
 
 def save_colors(color_count: ColorCount, location: OutputLocation) -> None:
-    """Write the color table into an unfinished store, completely or not at all."""
+    """Write the color table into an unfinished store, whole or not at all."""
     table = color_count.table()
     space = _NO_SPACE if table.space is None else int(table.space)
     with location.child(COLORS_NAME).new_file() as partial, open(partial, "wb") as file:
-        # NumPy hides a full disk if it recognizes a real file, so it is given only write().
+        # NumPy hides a full disk if it recognizes a real file, so it gets an object with only
+        # write().
         plain = SimpleNamespace(write=file.write)
         for column in (table.packed, table.counts, np.int64(space)):
             np.save(plain, column)
@@ -61,5 +62,5 @@ def _load_table(location: OutputLocation) -> ColorTable | None:
         packed, counts, space = (np.load(file, allow_pickle=False) for _ in range(3))
         return ColorTable(packed, counts, None if space == _NO_SPACE else ColorSpace(int(space)))
     except Exception:  # noqa: BLE001 - NumPy raises anything where a header is damaged
-        # A damaged file only means that the colors are counted again.
+        # If the file is damaged, the colors are counted again.
         return None

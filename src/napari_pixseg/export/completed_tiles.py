@@ -1,7 +1,7 @@
-"""Which tiles an earlier run finished: those whose chunks are all there.
+"""Finds the tiles that an earlier run finished: those that have all their chunks.
 
-No journal is needed, because chunks are written whole, empty ones as well, and each chunk
-belongs to one tile.
+No journal is needed, because chunks, even empty ones, are written whole, and each chunk belongs to
+one tile.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ def find_done_tiles(
     tiling : Tiling
         Tiles over the other axes.
     """
-    # A shard is one file with many chunks. The store is listed once, not asked for each chunk.
+    # A shard is one file with many chunks. The store is listed once, instead of a request for each
+    # chunk.
     chunks = array.shards or array.chunks
     grid = tuple(math.ceil(n / size) for n, size in zip(array.shape, chunks, strict=True))
     present = find_present_chunks(location.child(array.path), grid)
     channel = axes.find("c")
     if channel >= 0:
-        # A pixel is there when all its channels are.
+        # A pixel exists if all its channels do.
         present = np.all(present, axis=(channel,))
         chunks = chunks[:channel] + chunks[channel + 1 :]
     return frozenset(

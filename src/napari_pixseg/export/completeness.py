@@ -1,4 +1,4 @@
-"""What an output must hold before it counts as finished: looked up in listings, never assumed."""
+"""Checks, by listing its files, that an output has everything a finished output needs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _METADATA = "zarr.json"
 
 @dataclass(frozen=True)
 class StoreContents:
-    """What a finished store holds.
+    """The content of a finished store.
 
-    Chunks of the fill value are written like all others, so every chunk must be there.
+    Chunks of the fill value are written like all others, so every chunk must exist.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class StoreContents:
     regions: int | None
 
     def refuse_gaps(self) -> None:
-        """Refuse a store that is not whole, before it is finished.
+        """Refuse to finish a store that is not whole.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class StoreContents:
     def _find_gap_of_table(self) -> str | None:
         if self.regions is None:
             return None
-        # Outputs without regions do without pyarrow.
+        # Outputs without regions do not need pyarrow.
         from napari_pixseg.export.parquet import count_rows
 
         rows = count_rows(self.location.child(TABLE_NAME))

@@ -1,9 +1,9 @@
-"""Components of tiles, kept from the pass that finds them to the pass that writes them.
+"""Keeps the components of tiles from pass 2, which finds them, to pass 3, which needs them again.
 
-As runs they take a few bytes for each hundred pixels: less than the class map and the image, which
-would have to be read to find and measure them again. They lie in the unfinished store, where every
-worker finds them, and are removed before it is finished. A tile that is not in the cache is found
-again.
+As runs, components take a few bytes for each hundred pixels: less than the class map and the image,
+which would have to be read to find and measure them again. They are kept in the unfinished store,
+which every worker sees, and are removed before it is finished. Components that are not in the cache
+are found again.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from napari_pixseg.algorithm.kernels.arrays import AnyArray
 from napari_pixseg.classification.tile import Tile
 from napari_pixseg.export.output_location import COMPONENTS_NAME, OutputLocation
 
-# In the order of the file. The sums, if there are any, come last.
+# In their order in the file. The sums, if there are any, come last.
 _COLUMNS = ("shape", "lines", "sizes", "first_runs", "starts", "numbers", "values")
 
-# Components whose runs are shorter than this many pixels are cheaper to find again.
+# If runs are shorter than this many pixels, finding the components again is cheaper.
 _SHORT = 4
 
 # Sums below this fit 32 bits.
 _LARGEST = 1 << 32
 
-# A quarter of the size, in less time than the disk would take for the rest.
+# Reduces the size to a quarter, in less time than the disk would take for the rest.
 _CODEC = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
 
 
 @dataclass(frozen=True)
 class ComponentCache:
-    """The components of each tile in a file of its own.
+    """Keeps the components of each tile in a file of its own.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class ComponentCache:
     location: OutputLocation
 
     def save(self, tile: Tile, number: int) -> None:
-        """Write the components of a tile, whole or not at all, if that is worth it."""
+        """Write the components of a tile, whole or not at all, if that saves work."""
         components = tile.components
         assert components is not None
         # Noise has about as many runs as pixels, and its runs take more bytes than its classes.
@@ -60,15 +60,15 @@ class ComponentCache:
                 _save_array(file, column)
 
     def numbers(self) -> frozenset[int]:
-        """Return the numbers of the tiles that are there."""
+        """Return the numbers of the tiles in the cache."""
         names = self.location.child(COMPONENTS_NAME).list_names()
         return frozenset(int(name) for name in names if name.isdecimal())
 
     def load(self, number: int) -> Tile:
-        """Return a tile that is there."""
+        """Return a tile that is in the cache."""
         with open(self._file(number).local_path, "rb") as file:
             shape, *columns = (_load_array(file) for _ in _COLUMNS)
-            # Whether sums were saved is seen by whether the file goes on.
+            # If the file goes on, sums were saved.
             sums = _load_array(file) if file.peek(1) else None
         if sums is not None and sums.dtype == np.uint32:
             sums = sums.astype(np.int64)
@@ -77,7 +77,7 @@ class ComponentCache:
         return Tile(components.shape, components=components, component_sums=sums)
 
     def begin(self) -> None:
-        """Make the folder, empty: tiles that a killed run has left need not be whole."""
+        """Create an empty folder; tiles that a killed run has left may be incomplete."""
         self.clear()
         self.location.child(COMPONENTS_NAME).local_path.mkdir()
 

@@ -1,8 +1,8 @@
-"""What was written is on the disk, not only in memory: a machine may lose power at any moment.
+"""Makes sure that output is on the disk, not only in memory, in case the machine loses power.
 
 Chunks are not synchronized one by one, which would take longer than writing them. An unfinished
-store needs none of it: a resumed run checks the chunks that are there. But nobody checks a finished
-one, so all of it is on the disk before its manifest is.
+store needs no synchronization, because a resumed run checks its chunks. But nobody checks a
+finished store, so all of it must be on the disk before its manifest is.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ def flush_disk(location: OutputLocation) -> None:
     Raises
     ------
     OSError
-        If the disk did not take it.
+        If the disk could not store it.
     """
     if not location.is_local or not hasattr(os, "sync"):
         return
     if sys.platform != "linux":
         os.sync()
         return
-    # Of this file system only: others may be slow, and are none of our business.
+    # Synchronize this file system only: others may be slow, and they do not matter here.
     folder = os.open(location.local_path, os.O_RDONLY)
     try:
         if _syncfs(folder) != 0:

@@ -19,7 +19,7 @@ Reduce = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def nearest(block: NDArray[Any]) -> NDArray[Any]:
-    """Halve y and x by taking every other pixel. For labels, whose mean would mean nothing."""
+    """Halve y and x by taking every other pixel; for labels, which have no meaningful average."""
     return block[..., ::2, ::2]
 
 
@@ -41,12 +41,12 @@ def halve_slices(slices: PixelSlices) -> PixelSlices:
 
 
 class TileHalf:
-    """A tile's part of the next level, put together from reduced parts of the tile."""
+    """A tile's part of the next level, assembled from reduced parts of the tile."""
 
     def __init__(self, slices: PixelSlices, reduce: Reduce) -> None:
         self.slices = slices
         self._reduce = reduce
-        # Allocated with the first part, which shows the data type and the channels.
+        # Allocated with the first part, which determines the data type and the channels.
         self.block: NDArray[Any] = np.empty(0)
 
     def add(self, inner: PixelSlices, block: NDArray[Any]) -> None:
@@ -76,10 +76,10 @@ class _Chunk:
 
 
 class Gathering:
-    """Puts together chunks that several tiles have a part in, in the process that has all tiles.
+    """Assembles chunks that belong to several tiles, in the one process that has all tiles.
 
-    No level is then read again to make the next one. Complete chunks are handed on. With tiles in
-    the order of :meth:`Tiling.nested_order` few chunks wait at a time, however large the image.
+    This way, no level is read again to make the next one. Complete chunks are passed on. If tiles
+    come in :meth:`Tiling.nested_order`, few chunks wait at a time, however large the image.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Gathering:
         ----------
         level : int
         slices : tuple of slice
-            Where the part lies. No pixel may be given twice.
+            The place of the part. No pixel may be given twice.
         block : ndarray
             Pixels of the part, with further axes first if there are any.
         chunks, shape : tuple of int
@@ -120,11 +120,11 @@ class Gathering:
                     chunk = _Chunk(np.empty((*outer, *sizes), block.dtype), math.prod(sizes))
                     self._waiting[level, index] = chunk
                 chunk.block[put] = block[taken]
-                # Counting is enough to know a chunk complete, as no pixel comes twice.
+                # Counting pixels shows when a chunk is complete, because no pixel comes twice.
                 chunk.missing -= math.prod(piece.stop - piece.start for piece in inside)
                 complete = not chunk.missing
                 if complete:
                     del self._waiting[level, index]
-            # Outside the lock: whoever takes the chunk writes it before asking for the next.
+            # Outside the lock, because the caller writes the chunk before it asks for the next.
             if complete:
                 yield tuple(slice(*bound) for bound in bounds), chunk.block

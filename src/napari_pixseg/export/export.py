@@ -1,8 +1,7 @@
 """Write a segmentation to disk so that an unfinished output never looks finished.
 
-Everything is written at its final path together with a run record. The manifest
-comes last. An output without a manifest is unfinished, and a later run may
-finish it.
+Everything is written at its final path, together with a run record. The manifest comes last. An
+output without a manifest is unfinished, and a later run may finish it.
 """
 
 from __future__ import annotations
@@ -66,7 +65,8 @@ def export_segmentation(
         try:
             return _export_once(segmentation, location, manifest, request)
         except CorruptInput:
-            # If the user may have seen the colors already, they must not change unasked.
+            # The user may have seen the colors already, so they must not change without being asked
+            # for.
             if request.on_error == "raise" or (was_counted and not request.policy.resume):
                 raise
         if (load_record(location) or {}).get("id") == manifest.id:
@@ -114,7 +114,7 @@ def _export_once(
     """Write an output under its lock."""
     is_store = location.suffix not in PICTURES
     with _answering(location, manifest):
-        # Workers are looked at before anything is written.
+        # Workers are checked before anything is written.
         segmentation.color_count.check_cluster()
         with only_writer(location, is_store, request.policy.break_lock) as lock:
             # Another run may have ended between the check and the lock.
@@ -144,7 +144,7 @@ def _find_finished(
     manifest: Manifest,
     request: ExportRequest,
 ) -> Manifest | None:
-    """Return the manifest of an output that is finished already, if that is what was asked for."""
+    """Return the manifest of an already finished output, if the request allows that."""
 
     def find_gap(details: JsonObject) -> str | None:
         return _begin_transaction(segmentation, location, manifest, request).find_gap(details)
@@ -166,7 +166,7 @@ def _answering(location: OutputLocation, manifest: Manifest) -> Iterator[None]:
 
 @contextmanager
 def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
-    """Turn errors about the place of the output into one sentence."""
+    """Turn errors about the output's location into one sentence."""
     try:
         yield
     except PixsegError:
@@ -179,7 +179,7 @@ def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
     except Exception as error:
         if location.is_local or not _is_of_file_system(error):
             raise
-        # The text of the error may quote a URL with its secrets.
+        # The text of the error may contain a URL with secrets.
         raise NoSpace(
             f"{location.uri} cannot be written ({type(error).__name__}): see to the address, the "
             "credentials and whether it may be written, or choose another path."
@@ -187,7 +187,7 @@ def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
 
 
 def _describe_os_error(error: OSError, location: OutputLocation) -> PixsegError | None:
-    """Return what an error means for the output; None if it is about something else."""
+    """Explain an error as one of the output; return None if it is about something else."""
     if (limit := out_of_files(error)) is not None:
         return limit
     if error.errno in _FULL:
@@ -224,7 +224,7 @@ def _is_of_output(error: OSError, location: OutputLocation) -> bool:
 
 
 def _is_of_file_system(error: Exception) -> bool:
-    """Whether a library that talks to a server raised an error, or one for what it cannot do."""
+    """Whether an error comes from a library that talks to a server, or from a missing feature."""
     library = type(error).__module__.partition(".")[0]
     return library in _FILE_SYSTEMS or isinstance(error, NotImplementedError)
 
@@ -242,7 +242,7 @@ def _export_picture(
     table = color_count.table()
     pixels = color_count.pixels()
     with location.new_file() as partial, ThreadPoolExecutor(1) as beside:
-        # One thread compresses the picture, so another has time for the hash in the manifest.
+        # While one thread compresses the picture, another computes the hash for the manifest.
         beside.submit(table.hash)
         lookup = classes.lookup(table)
         counts = write_picture(
@@ -256,7 +256,7 @@ def _export_picture(
             lambda: pixels.classes(lookup),
         )
         color_count.refuse_change()
-        # A change that no file tells of, as in memory, shows in the numbers of pixels.
+        # A change that files do not reveal, for example in memory, shows in the numbers of pixels.
         refuse_other_counts(counts, classes)
         picture = describe_picture(partial)
         lock.refuse_loss(location)

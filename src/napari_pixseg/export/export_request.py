@@ -1,4 +1,4 @@
-"""What an export is asked for, and what it needs to know of a segmentation."""
+"""The request for an export, and the interface of a segmentation that an export uses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_pixseg.sources.image import Image
 
 @dataclass(frozen=True, eq=False)
 class ExportRequest:
-    """What the caller wants written, and how.
+    """The outputs that a caller wants, and how to write them.
 
     Attributes
     ----------
@@ -49,15 +49,15 @@ class ExportableSegmentation(Protocol):
 
     @property
     def color_count(self) -> ColorCount:
-        """The counts of its colors; they may not have been made yet."""
+        """The counts of its colors, which may not have been made yet."""
 
     @property
     def parameters(self) -> Parameters:
-        """What was asked for."""
+        """The parameters of the segmentation."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know; needs the classes."""
+        """Warnings for the user; computes the classes."""
 
     def decide(self, monitor: RunMonitor | None = None) -> Classes:
         """Return the classes; counts the colors first if necessary."""

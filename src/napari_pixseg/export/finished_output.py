@@ -1,6 +1,7 @@
-"""An output that is finished already: made from the same as this run's, and whole.
+"""Recognizes an output that is already finished, whole, and made from the same input.
 
-Asked to resume it, a run has nothing to do. So a scheduler may submit the same line again.
+A run that resumes such an output has nothing to do, so a batch system may submit the same command
+again.
 """
 
 from __future__ import annotations
@@ -33,30 +34,31 @@ def find_finished(
     request: ExportRequest,
     find_gap: Callable[[JsonObject], str | None],
 ) -> Manifest | None:
-    """Return the manifest of a finished output that a run would only make again.
+    """Return the manifest of a finished output that this run would only make again.
 
-    Nothing is written. An input without an identity, as in memory, is counted.
+    Nothing is written. An input without an identity, such as an array in memory, is counted.
 
     Parameters
     ----------
     segmentation : ExportableSegmentation
     location : OutputLocation
     details : dict
-        What is known of this run before it begins.
+        Details that are known before the run begins.
     request : ExportRequest
     find_gap : callable
-        Returns what a store lacks that has these details.
+        Says what a store with these details lacks.
 
     Returns
     -------
     Manifest or None
-        None where nothing is finished, resuming was not asked for, or a part of a store is missing,
-        which is to be written again.
+        None if nothing is finished, if ``resume`` is not set, or if a part of a store is missing
+        and must be written again.
 
     Raises
     ------
     OutputConflict
-        If it was made of something else, or the picture is not the one of its manifest.
+        If it was made from another input, or the picture is not the one that its manifest
+        describes.
     """
     finished = load_finished(location) if request.policy.resume else None
     if finished is None:
@@ -77,10 +79,11 @@ def _refuse_other_origin(
     request: ExportRequest,
 ) -> None:
     if location.suffix in PICTURES:
-        # Whatever was asked for, a picture holds this.
+        # A picture holds this, whatever outputs were requested.
         here = {**here, "outputs": ["recolored"]}
     if request.on_error == "skip" and "skipped" in there:
-        # Which chunks they are is known when all are read; the same files have the same.
+        # The damaged chunks are known only when all chunks are read; the same files have the same
+        # ones.
         here = {**here, "skipped": there["skipped"]}
     refuse_other_run(location, there, here)
     source = segmentation.image.source
@@ -92,7 +95,7 @@ def _refuse_other_origin(
 
 
 def describe_picture(path: Path) -> JsonObject:
-    """Return size and checksum of a picture's file, once all of it is on the disk."""
+    """Return size and checksum of a picture's file, after all of it is on the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         return _measure_file(file)
@@ -109,7 +112,7 @@ def _refuse_other_picture(location: OutputLocation, there: object) -> None:
 
 
 def _measure_file(file: IO[bytes]) -> JsonObject:
-    # A hash would load OpenSSL; this shows what a crash or a full disk has cut as well.
+    # A hash would load OpenSSL. This checksum also reveals files cut off by a crash or a full disk.
     size, checksum = 0, 0
     while part := file.read(_PART):
         size += len(part)

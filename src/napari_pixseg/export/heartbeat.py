@@ -1,8 +1,8 @@
-"""Whether a writer still lives: how long it has been silent, by the clock of its output's store.
+"""Finds out whether a writer still lives, by how long it has been silent.
 
-The clocks of two machines may differ by minutes, so they are never compared. A file that a living
-writer touches at regular intervals is compared with one that is written now at the same place.
-Where a store tells no times, the file is watched for a while.
+The clocks of two machines may differ by minutes, so they are never compared. A living writer
+touches a file at regular intervals, and the time of that file is compared with the time of a file
+that is written now at the same place. If a store tells no times, the file is watched for a while.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from napari_pixseg.export.manifest import utc_now
 from napari_pixseg.export.output_location import OutputLocation
 
-# A writer tells this often that it lives.
+# A writer gives a sign of life this often.
 BEAT_SECONDS = 15.0
-# Silent for so long, it counts as dead.
+# A writer that has been silent for this long counts as dead.
 DEAD_SECONDS = 4 * BEAT_SECONDS
-# Silent for so long, its lock may be broken on request.
+# The lock of a writer that has been silent for this long may be broken on request.
 BREAK_SECONDS = 2 * BEAT_SECONDS
 
 _LOOK_SECONDS = 1.0
@@ -28,7 +28,7 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes an output.
+    """The process that writes an output.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Writer:
 
     @property
     def is_of_this_machine(self) -> bool:
-        """Whether it ran here, as far as names tell."""
+        """Whether it ran on this machine, judging by the host's name."""
         return self.host == platform.node()
 
     @property
@@ -93,12 +93,12 @@ def measure_silence(file: OutputLocation, probe: OutputLocation) -> float | None
     ----------
     file : OutputLocation
     probe : OutputLocation
-        Where a file may be written in the same folder; it is removed again.
+        A temporary file in the same folder; it is written and removed again.
 
     Returns
     -------
     float or None
-        None where the store tells no times, or the file is gone.
+        None if the store tells no times, or the file is gone.
     """
     written = file.modified()
     if written is None:
@@ -112,12 +112,12 @@ def measure_silence(file: OutputLocation, probe: OutputLocation) -> float | None
 
 
 def watch_silence(look: Callable[[], object], seconds: float, check: Callable[[], None]) -> float:
-    """Watch for a beat; return for how many seconds none was seen, at most as many as asked for.
+    """Watch for a beat; return for how many seconds there was none, at most ``seconds``.
 
     Parameters
     ----------
     look : callable
-        Returns something that differs after a beat.
+        Returns a value that is different after a beat.
     seconds : float
     check : callable
         Called about once a second; may raise.
@@ -132,7 +132,7 @@ def watch_silence(look: Callable[[], object], seconds: float, check: Callable[[]
 
 
 def describe_writer(writer: Writer | None, silence: float | None) -> str:
-    """Return who writes an output and when it was last heard of, in brackets."""
+    """Return, in brackets, who writes an output and when it gave its last sign of life."""
     known = [] if writer is None else [str(writer)]
     if silence is not None:
         known.append(f"last heard of {silence:.0f} s ago")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from napari_pixseg.sources.urls import path_of_url
 
-# The rule by which fsspec tells a URL from a path; :: chains several URLs.
+# fsspec's rule to tell a URL from a path; :: chains several URLs.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|.*::")
 
 
@@ -25,7 +25,7 @@ class LocalFiles:
 
     @staticmethod
     def path_of(target: str) -> str | None:
-        """Return the absolute path that a user's text means; None for URLs of other kinds."""
+        """Return the absolute path of a user's path or file URL; None for other URLs."""
         if target.lower().startswith("file://"):
             target = path_of_url(target)
         return None if _URL.match(target) else Path(target).absolute().as_posix()
@@ -61,7 +61,7 @@ class LocalFiles:
 
     def modified(self, path: str) -> datetime:
         """Return when a file was last written, by the clock of its disk."""
-        # Only what is opened is looked up anew on a network drive.
+        # A network drive looks up the current time only for a file that is opened.
         with open(path, "rb") as file:
             return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
 

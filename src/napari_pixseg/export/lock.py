@@ -22,12 +22,12 @@ from napari_pixseg.export import heartbeat
 from napari_pixseg.export.heartbeat import Writer, describe_writer, measure_silence
 from napari_pixseg.export.output_location import LOCK_NAME, TOKEN_PREFIX, OutputLocation
 
-# Short runs do without a first beat.
+# Short runs end before the first beat.
 _FIRST_BEAT_SECONDS = 1.0
 
 
 class Lock:
-    """A lock that is held until it is released; see :func:`only_writer`."""
+    """The lock of an output, held until it is released; see :func:`only_writer`."""
 
     def __init__(self, path: Path | None, file: IO[bytes] | None, made_folder: bool) -> None:
         self._path = path
@@ -57,7 +57,7 @@ class Lock:
         self._ended.set()
         assert self._thread is not None
         self._thread.join()
-        # Removed while it is still held. Afterward it might be the lock of another run.
+        # Removed while the lock is still held; afterward the file might belong to another run.
         with suppress(OSError):
             if _is_there(self._file, self._path):
                 self._path.unlink(missing_ok=True)
@@ -76,11 +76,11 @@ class Lock:
         if self._ended.wait(min(_FIRST_BEAT_SECONDS, heartbeat.BEAT_SECONDS)):
             return
         with suppress(OSError):
-            # Other machines are to see who holds it.
+            # Makes the holder visible to other machines.
             os.fsync(file.fileno())
         while not self._ended.wait(heartbeat.BEAT_SECONDS):
-            # By its descriptor, because another file may be at its path. Without a time, the
-            # server of a shared disk takes its own.
+            # By the file's descriptor, because another file may be at its path. Without an explicit
+            # time, the server of a shared disk uses its own clock.
             with suppress(OSError):
                 os.utime(file.fileno() if os.utime in os.supports_fd else file.name)
 
@@ -91,8 +91,9 @@ def only_writer(
 ) -> Iterator[Lock]:
     """Hold the lock of an output while it is written.
 
-    The kernel releases it with the process, even with a killed one. Where a file system has no
-    locks, the file that says who writes takes their place. On object stores the run record does.
+    The kernel releases the lock when the process ends, even if it is killed. On a file system
+    without locks, the file that names the writer takes the place of a lock; on object stores, the
+    run record does.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ def only_writer(
 
 
 def has_left_lock(location: OutputLocation) -> bool:
-    """Whether a run that was killed left its lock of a picture, which it had begun to write."""
+    """Whether a killed run left the lock of a picture that it had begun to write."""
     if not location.is_local:
         return False
     try:
@@ -128,11 +129,11 @@ def has_left_lock(location: OutputLocation) -> bool:
 
 
 class _Hold(Enum):
-    """What trying to lock a file gave."""
+    """The result of trying to lock a file."""
 
     OURS = "ours"
     OTHERS = "others"
-    # The file system has no locks, which is true of some network drives.
+    # The file system has no locks, like some network drives.
     UNKNOWN = "unknown"
 
 
@@ -146,7 +147,7 @@ def _take_lock(location: OutputLocation, is_store: bool, break_lock: bool) -> Lo
     made_folder = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
-        # Opening a pipe or a device would not make it a lock.
+        # A pipe or a device cannot serve as a lock.
         raise OutputConflict(
             f"{location.uri} cannot be locked, because {path} is no file; remove it, or choose "
             "another path."
@@ -157,11 +158,11 @@ def _take_lock(location: OutputLocation, is_store: bool, break_lock: bool) -> Lo
         try:
             hold = _try_lock(file)
             if hold is _Hold.OURS and not _is_there(file, path):
-                # Its last holder removed it between open and lock.
+                # The last holder removed the file between opening and locking.
                 file.close()
                 continue
             if _must_break_lock(location, path, file, hold, break_lock):
-                # Whoever has it open goes on with a file that nobody sees.
+                # A process that has it open continues with a file that nobody else sees.
                 path.unlink(missing_ok=True)
                 file.close()
                 continue
@@ -190,7 +191,7 @@ def _must_break_lock(
     probe = OutputLocation(str(path.with_name(f"{TOKEN_PREFIX}{os.urandom(8).hex()}")))
     silence = measure_silence(OutputLocation(str(path)), probe)
     if silence is None:
-        # It was removed at this moment, so the next try finds out more.
+        # The file was removed at this moment, so the next attempt will find out more.
         return True
     is_here = hold is _Hold.OTHERS and writer is not None and writer.is_running_here
     if hold is not _Hold.OTHERS and silence >= heartbeat.DEAD_SECONDS:
@@ -248,7 +249,7 @@ def _is_there(file: IO[bytes], path: Path) -> bool:
 if sys.platform == "win32":
     import msvcrt
 
-    # Locked bytes cannot be read on Windows, so one is locked that does not exist.
+    # On Windows, locked bytes cannot be read, so a byte beyond the end is locked.
     _LOCKED_BYTE = 1 << 30
 
     def _try_lock(file: IO[bytes]) -> _Hold:

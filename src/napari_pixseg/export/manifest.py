@@ -1,4 +1,4 @@
-"""The manifest: what a run made, from what, and how to make it again."""
+"""The manifest: the outputs of a run, its input, and how to make them again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_pixseg.errors import InputNotFound, ParameterError
 from napari_pixseg.export.output_location import MANIFEST_NAME, PICTURES, OutputLocation
 from napari_pixseg.parameters import Parameters
 
-# A JSON object, whose values only a schema could type; see docs/manifest.schema.json.
+# A JSON object; docs/manifest.schema.json describes the types of its values.
 JsonObject: TypeAlias = dict[str, Any]
 
 _SOFTWARE = ("napari-pixseg", "numpy", "dask", "zarr", "numba")
@@ -66,7 +66,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, shown: str = "This") -> Manifest:
-        """Parse the text that :meth:`to_json` made; an error calls it by ``shown``.
+        """Parse the text that :meth:`to_json` made; errors name it ``shown``.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class Manifest:
             RecursionError,
             OverflowError,
         ) as error:
-            # The other errors would speak of Python's types, not of the text.
+            # Other errors would mention Python's types instead of the text.
             reason = f" ({error})" if isinstance(error, json.JSONDecodeError) else ""
             raise ParameterError(
                 f"{shown} is not a manifest of napari-pixseg: it must be JSON with at least "
@@ -148,16 +148,16 @@ class Manifest:
 
 
 def attach_manifest(error: Exception, manifest: Manifest) -> None:
-    """Let an error carry the answer of the export that it ended.
+    """Attach the manifest of a failed export to the error that ended it.
 
-    :class:`~napari_pixseg.errors.PixsegError` declares the attribute. Other exceptions get it
-    too, because a report of a fault of ours should name the parameters and the input.
+    :class:`~napari_pixseg.errors.PixsegError` declares the attribute. Other exceptions get it too,
+    because a bug report should name the parameters and the input.
     """
     vars(error)["manifest"] = manifest
 
 
 def attached_manifest(error: BaseException) -> Manifest | None:
-    """Return the answer that an error carries; None if no export had begun."""
+    """Return the manifest attached to an error; None if no export had begun."""
     manifest = getattr(error, "manifest", None)
     return manifest if isinstance(manifest, Manifest) else None
 
@@ -173,7 +173,7 @@ def utc_now() -> str:
 
 
 def software_versions() -> dict[str, str]:
-    """Return the versions of everything a result may depend on."""
+    """Return the versions of all software a result may depend on."""
     versions = {"python": platform.python_version()}
     return {**versions, **{name: _installed_version(name) for name in _SOFTWARE}}
 

@@ -15,7 +15,7 @@ from napari_pixseg.sources.image import Image
 
 
 def initial_details(image: Image, parameters: Parameters, outputs: tuple[str, ...]) -> JsonObject:
-    """Return the details that are known before anything is read."""
+    """Return the details that are known before any pixel is read."""
     return {
         "parameters": parameters.to_dict(),
         "semantics": parameters.semantics,
@@ -28,7 +28,7 @@ def initial_details(image: Image, parameters: Parameters, outputs: tuple[str, ..
 
 
 def skipped_details(image: Image) -> JsonObject:
-    """Return which chunks are left out, in the input's own axes, and how many pixels they hold."""
+    """Return the left-out chunks, in the input's own axes, and how many pixels they hold."""
     if not image.missing:
         return {}
     chunks = []
@@ -39,9 +39,9 @@ def skipped_details(image: Image) -> JsonObject:
         stop = [bounds.stop for bounds in part]
         chunks.append({"name": name, "start": start, "stop": stop})
         bounds = dict(zip(image.axes, zip(start, stop, strict=True), strict=True))
-        # What is left of the bounds is the box of pixels, without channels.
+        # The remaining bounds are the box of pixels, without channels.
         first, end = bounds.pop("c", (0, 1))
-        # Colors are still complete if a chunk holds nothing but alpha.
+        # If a chunk holds nothing but alpha, colors are still complete.
         if any(first <= member < end for member in image.channels or (0,)):
             boxes.add(tuple(bounds.values()))
     pixels = sum(math.prod(b - a for a, b in box) for box in boxes)

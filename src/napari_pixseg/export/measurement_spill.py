@@ -1,7 +1,7 @@
-"""Measures of regions on disk, until the rows of the table can be made in order.
+"""Keeps the measures of regions on disk until the rows of the table can be made in order.
 
-Measures take half the bytes of rows: they are integers, of four bytes where they fit, and positions
-are counted from where a region begins.
+Measures take half as many bytes as rows: they are integers, of four bytes if they fit, and
+positions are relative to the beginning of a region.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from napari_pixseg.regions.measurements import RegionMeasures
 from napari_pixseg.regions.region_rows import Columns, RegionRowBuilder
 from napari_pixseg.regions.tile_layout import Longs
 
-# Integers and reals of the regions of a file.
+# The integers and reals of the regions in a file.
 _Content: TypeAlias = tuple[AnyArray, NDArray[np.float64]]
 
-# So many rows are made at a time, so that they stay in the processor's cache.
+# This many rows are made at a time, so that they stay in the processor's cache.
 _AT_ONCE = 1 << 15
 
 _NARROW = np.dtype(np.uint32)
@@ -37,7 +37,7 @@ _WIDE = np.dtype(np.int64)
 
 @dataclass(frozen=True)
 class _Part:
-    """A file: the integers of ``count`` regions, then their sums that are not integers."""
+    """A file with the integers of ``count`` regions, followed by their non-integer sums."""
 
     path: Path
     count: int
@@ -54,30 +54,30 @@ class _Part:
         reals: NDArray[np.float64] = np.ndarray(
             (self.count, self.reals), np.float64, content, integers.nbytes
         )
-        # Copied, because pages of files that stay mapped count as memory of this process.
+        # Copied, because the pages of mapped files count as memory of this process.
         rows = _find_rows(integers, start, stop)
         return integers[rows].copy(), reals[rows].copy()
 
 
 class RowFiles:
-    """Rows of the region table as measures on disk, part by part as they come.
+    """Rows of the region table as measures on disk, written part by part.
 
     Parameters
     ----------
     folder : Path
     row_builder : RegionRowBuilder
-        Makes rows of the measures.
+        Makes rows from the measures.
     """
 
     def __init__(self, folder: Path, row_builder: RegionRowBuilder) -> None:
         self.row_builder = row_builder
         self._folder = folder
-        # next() of a count is atomic, so threads get different names without a lock.
+        # next() on itertools.count is atomic, so threads get different names without a lock.
         self._names = itertools.count()
         self._parts: dict[int, _Part] = {}
 
     def put(self, measures: RegionMeasures, which: NDArray[np.intp]) -> None:
-        """Write regions, ascending by number. Several threads share nothing but the disk."""
+        """Write regions, ascending by number. Several threads may call this at a time."""
         if not len(which):
             return
         exact = measures.totals.dtype != np.float64
@@ -99,7 +99,7 @@ class RowFiles:
         )
 
     def read_group(self, start: int, stop: int) -> Columns:
-        """Return rows start <= number < stop in order; those that were not put are undefined."""
+        """Return rows start <= number < stop in order; rows that were not put are undefined."""
         found = [part for part in self._parts.values() if part.first < stop and part.last >= start]
         parts = [part.read(start, stop) for part in found]
         dtype = self.row_builder.dtype
@@ -114,7 +114,7 @@ class RowFiles:
         count = stop - start
         axes = len(self.row_builder.axes)
         real_channels = parts[0][1].shape[1] if parts else 0
-        # Means are taken of missing regions, too, so no area may be 0.
+        # Means are computed for missing regions as well, so no area may be 0.
         measures = RegionMeasures(
             numbers=np.ones(count, np.int64),
             classes=np.ones(count, np.int64),
@@ -134,13 +134,13 @@ class RowFiles:
 
 
 def _find_rows(integers: AnyArray, start: int, stop: int) -> slice:
-    """Return where the regions start <= number < stop are: numbers ascend."""
+    """Return the slice of the regions start <= number < stop; numbers ascend."""
     numbers = integers[:, 0]
     return slice(bisect_left(numbers, start), bisect_left(numbers, stop))
 
 
 def _pack_integers(measures: RegionMeasures, sums: Longs, which: NDArray[np.intp]) -> AnyArray:
-    """Return (n, 3 + 3 a + c) integers of some regions, as narrow as they fit."""
+    """Return (n, 3 + 3 a + c) integers of some regions, in the narrowest type that fits."""
     width = 3 + 3 * measures.low.shape[1] + sums.shape[1]
     columns = replace(measures, totals=sums).columns
     narrow = np.empty((len(which), width), _NARROW)
@@ -164,9 +164,9 @@ def _pack_measures(
     totals: Longs,
     packed: AnyArray,
 ) -> int:
-    """Write measures of regions next to each other; return the bits that any of them has."""
+    """Write measures of regions next to each other; return the OR of their bits."""
     axes = low.shape[1]
-    # OR of all values: negative if any is negative, and wide if any is wide.
+    # The OR of all values is negative if one value is, and as wide as the widest one.
     bits = np.int64(0)
     for row in range(which.size):
         i = which[row]
@@ -176,8 +176,8 @@ def _pack_measures(
         measures[2] = areas[i]
         bits |= numbers[i]
         for a in range(axes):
-            # Positions are counted from where the region begins: in the image they would not fit
-            # where the region is far from its corner.
+            # Positions are relative to the beginning of the region; absolute ones would not fit if
+            # the region is far from the image's corner.
             inside = sums[i, a] - low[i, a] * areas[i]
             at = 3 + 3 * a
             measures[at] = low[i, a]
@@ -204,7 +204,7 @@ def _unpack_measures(
     totals: Longs,
     real_totals: NDArray[np.float64],
 ) -> None:
-    """Write the measures of regions where their numbers say; the region ``start`` is row 0."""
+    """Write the measures of regions to the rows of their numbers; the region ``start`` is row 0."""
     axes = low.shape[1]
     for row in range(packed.shape[0]):
         number = np.int64(packed[row, 0])
@@ -225,22 +225,22 @@ def _unpack_measures(
 
 @contextmanager
 def temporary_rows(row_builder: RegionRowBuilder, location: OutputLocation) -> Iterator[RowFiles]:
-    """Give a place on disk for rows, which are removed afterwards.
+    """Yield a place on disk for rows, which are removed afterwards.
 
-    They lie in the unfinished store if that is on a disk: fifty bytes for each region may be too
-    much for the system's temporary files.
+    The files are in the unfinished store if that is on a disk, because fifty bytes for each region
+    may be too much for the system's temporary folder.
     """
     folder = location.child(ROWS_NAME)
     if not location.is_local:
         with tempfile.TemporaryDirectory(prefix="pixseg-") as elsewhere:
             yield RowFiles(Path(elsewhere), row_builder)
         return
-    # A run that was killed may have left some.
+    # A killed run may have left some files.
     folder.remove()
     folder.local_path.mkdir()
     try:
         yield RowFiles(folder.local_path, row_builder)
     finally:
-        # What cannot be removed now is removed by the commit.
+        # The commit removes whatever cannot be removed now.
         with suppress(OSError):
             folder.remove()

@@ -17,7 +17,7 @@ _CHANNEL_COLORS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 
 
 def with_channels(axes: str) -> str:
-    """Insert the channel axis where OME-Zarr wants it."""
+    """Insert the channel axis where OME-Zarr requires it."""
     return "".join(axis for axis in AXES if axis in axes or axis == "c")
 
 

@@ -24,7 +24,7 @@ from napari_pixseg.parameters import Parameters
 
 @dataclass(frozen=True)
 class StoreWriter:
-    """Writes everything of an OME-Zarr but its manifest.
+    """Writes everything in an OME-Zarr except its manifest.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class StoreWriter:
     location : OutputLocation
     monitor : RunMonitor
     resumes : bool
-        Whether a part of it may be there already, made by a run that was the same.
+        Whether an identical run may have written a part of the store already.
     reached : callable
-        Hears how far it got.
+        Called with the name of each stage that is reached.
     """
 
     color_count: ColorCount
@@ -48,7 +48,7 @@ class StoreWriter:
     reached: Callable[[str], None]
 
     def write(self, outputs: Sequence[str]) -> dict[str, Any]:
-        """Write the outputs; return what the manifest is to say of them."""
+        """Write the outputs; return the details about them for the manifest."""
         arrays = StoreArrays(
             self.location, self.color_count, self.classes, self.resumes, self.monitor
         )
@@ -69,7 +69,7 @@ class StoreWriter:
         lookup = self.classes.lookup(self.color_count.table())
         self.reached("classes")
         if "regions" in outputs:
-            # Loads pyarrow and the compiled kernels of regions, which other outputs do without.
+            # Loads pyarrow and the compiled kernels of regions, which other outputs do not need.
             from napari_pixseg.export.region_export import RegionExport
 
             export = RegionExport(arrays, self.parameters, self.monitor, self.reached)

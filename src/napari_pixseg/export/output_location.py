@@ -1,7 +1,6 @@
-"""Where an output goes: a path or a URL, and the small files written there.
+"""The location of an output, a path or a URL, and the small files written there.
 
-Object stores cannot rename, so only the replacement of a local file relies on
-renaming.
+Object stores cannot rename, so only the replacement of a local file relies on it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ COMPONENTS_NAME = "pixseg-components"
 ROWS_NAME = "pixseg-rows"
 TABLE_NAME = "regions.parquet"
 LOCK_NAME = "pixseg-run.lock"
-# How names begin of files by which processes of a cluster prove that they see the same output.
+# Prefix of files with which the processes of a cluster prove that they see the same output.
 TOKEN_PREFIX = "pixseg-check-"
 # How long wait_for_writers() waits at most; a chunk takes much less.
 _SETTLE_SECONDS = 5.0
@@ -67,7 +66,7 @@ class OutputLocation:
             ) from None
         if local is not None:
             return LocalFiles(), local.rstrip("/") or "/"
-        # Only URLs need it, and it is slow to import.
+        # Only URLs need fsspec, which is slow to import.
         import fsspec
 
         try:
@@ -110,7 +109,7 @@ class OutputLocation:
 
     @property
     def title(self) -> str:
-        """The name for metadata, which are UTF-8 whatever the process takes file names for."""
+        """The name for metadata, which must be UTF-8 even if file names have another encoding."""
         return os.fsencode(self.name).decode("utf-8", "replace") if self.is_local else self.name
 
     @property
@@ -196,7 +195,7 @@ class OutputLocation:
         ]
 
     def wait_for_writers(self) -> None:
-        """Wait until zarr writes nothing more; when one chunk fails, others are still in flight."""
+        """Wait until zarr stops writing: when one chunk fails, others are still being written."""
         end = time.monotonic() + _SETTLE_SECONDS
         while self.is_local and time.monotonic() < end and self._partial_files():
             time.sleep(_SETTLE_SECONDS / 100)
@@ -214,13 +213,13 @@ class OutputLocation:
     def modified(self) -> float | None:
         """Return when the file was last written, by the clock of its store, in seconds.
 
-        None if there is no file, or if the store does not tell.
+        None if there is no file, or if the store does not tell the time.
         """
         filesystem, path = self._filesystem_and_path
         filesystem.invalidate_cache()
         try:
             return float(filesystem.modified(path).timestamp())
-        # Stores answer in many ways that they do not know.
+        # Stores report an unknown time in many ways.
         except (FileNotFoundError, NotImplementedError, KeyError, TypeError, AttributeError):
             return None
 
@@ -233,7 +232,7 @@ class OutputLocation:
         return file
 
     def write_bytes(self, content: bytes) -> None:
-        """Write a file completely or not at all, into a folder that is there."""
+        """Write a file, whole or not at all, into an existing folder."""
         filesystem, path = self._filesystem_and_path
         if not self.is_local:
             filesystem.pipe_file(path, content)
@@ -247,13 +246,13 @@ class OutputLocation:
     def new_file(self) -> Iterator[Path]:
         """Yield a local path to write to; when it is complete, it becomes this file.
 
-        Its folder must be there. Where it was moved away, making it anew would hide that.
+        Its folder must exist. If the folder was moved away, creating it again would hide that.
         """
         filesystem, path = self._filesystem_and_path
         if self.is_local:
             partial = self.partial_path()
         else:
-            # Local outputs do without the import.
+            # Local outputs do not need the import.
             import tempfile
 
             partial = Path(tempfile.gettempdir()) / f"{os.urandom(16).hex()}{self.suffix}"

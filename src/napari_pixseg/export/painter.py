@@ -1,4 +1,4 @@
-"""Turn classes into the recolored picture: gray or color, and alpha if the input has it."""
+"""Paints the recolored picture of classes: gray or color, with alpha if the input has it."""
 
 from __future__ import annotations
 

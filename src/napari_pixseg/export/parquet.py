@@ -16,7 +16,7 @@ from napari_pixseg.export.measurement_spill import RowFiles
 from napari_pixseg.export.output_location import OutputLocation
 from napari_pixseg.regions.region_rows import Columns, put_rows
 
-# Some 20 MiB of rows, of which two groups are in memory at a time.
+# About 20 MiB of rows; two groups are in memory at a time.
 _ROWS_PER_GROUP = 1 << 17
 _INTEGERS = "DELTA_BINARY_PACKED"
 _REALS = "BYTE_STREAM_SPLIT"
@@ -31,7 +31,7 @@ def write_parquet(
     ----------
     path : Path
     rows : RowFiles
-        Most of the rows, in files.
+        Files with most of the rows.
     more : dict of str to ndarray
         The other rows, ascending by ``number``.
     count : int
@@ -40,13 +40,13 @@ def write_parquet(
     """
     dtype = rows.row_builder.dtype
     kinds = {name: pa.from_numpy_dtype(dtype[name]) for name in dtype.names or ()}
-    # Parquet would give up its dictionaries after half the work, because few values repeat.
-    # Deltas suit numbers and coordinates, which change little from row to row. Splitting by
-    # bytes suits means, whose first bytes are alike.
+    # Few values repeat, so Parquet would abandon its dictionaries halfway. Delta encoding suits
+    # numbers and coordinates, which change little from row to row. Byte-stream splitting suits
+    # means, whose first bytes are alike.
     encodings = {pa.int32(): _INTEGERS, pa.int64(): _INTEGERS, pa.float64(): _REALS}
     options: dict[str, Any] = {"compression": "zstd", "use_dictionary": False}
     options["write_batch_size"] = _ROWS_PER_GROUP
-    # A crash of the machine may cut a file, which a resumed run notices by them.
+    # If a crash of the machine cuts a file off, a resumed run notices it by these checksums.
     options["write_page_checksum"] = True
     options["column_encoding"] = {
         name: encodings[kind] for name, kind in kinds.items() if kind in encodings
@@ -56,13 +56,13 @@ def write_parquet(
     def order_rows(start: int) -> Columns:
         stop = min(start + _ROWS_PER_GROUP, count + 1)
         group = rows.read_group(start, stop)
-        # Regions that cross seams are known only at the end, so they come beside the files.
+        # Regions that cross seams are known only at the end, so they are not in the files.
         late = slice(*np.searchsorted(more["number"], [start, stop]))
         put_rows(group, {name: column[late] for name, column in more.items()}, start)
         return group
 
     with pq.ParquetWriter(path, pa.schema(list(kinds.items())), **options) as writer:
-        # One group is put in order while the one before it is compressed.
+        # One group is sorted while the previous one is compressed.
         for group in _make_one_ahead(order_rows, starts):
             check()
             columns = [_arrow_array(group[name], kind) for name, kind in kinds.items()]
@@ -70,7 +70,7 @@ def write_parquet(
 
 
 def count_rows(location: OutputLocation) -> int | None:
-    """Return how many rows a table has by its own account; None if there is none to be read."""
+    """Return how many rows a table says it has; None if it cannot be read."""
     try:
         with location.open() as file:
             return int(pq.read_metadata(file).num_rows)
@@ -79,7 +79,7 @@ def count_rows(location: OutputLocation) -> int | None:
 
 
 def is_whole(location: OutputLocation) -> bool:
-    """Whether a table is there and agrees with its checksums, which means to read all of it."""
+    """Whether a table exists and agrees with its checksums; reads all of it."""
     try:
         with location.open() as file:
             table = pq.ParquetFile(file, page_checksum_verification=True)

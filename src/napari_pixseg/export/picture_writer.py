@@ -39,11 +39,11 @@ _PNG: dict[str, Any] = {"compress_level": 1, "compress_type": 3}
 _Paint: TypeAlias = Callable[[NDArray[np.integer], int], NDArray[np.uint8]]
 
 
-# The longest side that libjpeg takes.
+# The longest side that libjpeg accepts.
 _JPEG_SIDE = 65_500
 # A larger picture is not painted in memory.
 _LARGEST = 1 << 32
-# Pixels that workers send at a time.
+# How many pixels workers send at a time.
 _PIXELS_AT_ONCE = 1 << 26
 _TIFF_TILE = 512
 _OME_UNITS = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}
@@ -95,7 +95,7 @@ def write_picture(
     suffix : str
         In lower case, with its dot; it decides the format.
     is_ome : bool
-        Whether a TIFF is to be an OME-TIFF.
+        Whether to write a TIFF as an OME-TIFF.
     monitor : RunMonitor
     lazy : callable
         Returns the class map as a Dask array, for TIFF, which is written in order.
@@ -114,7 +114,7 @@ def write_picture(
 
 
 def _has_palette(painter: Painter) -> bool:
-    """Whether a PNG can hold one byte a pixel and name the colors once in a palette."""
+    """Whether a PNG can hold one byte for each pixel and list the colors once, in a palette."""
     colored = color_channels(painter.image) == painter.channels == 3
     return colored and len(painter.palette) <= _PALETTE
 
@@ -129,7 +129,7 @@ def _paint_in_memory(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the picture, and how many pixels the classes 0..counted - 1 have, unless it is None.
 
-    A picture of indices is counted faster when it is there.
+    A picture of indices is counted faster once it is complete.
     """
     picture = np.empty((*tiling.shape, channels), np.uint8)
     counts = np.zeros(counted or 0, np.int64)
@@ -147,7 +147,7 @@ def _paint_in_memory(
         for found in run_tiles(tile_source, fill_tile, STAGE, monitor):
             counts += found
     else:
-        # What other processes fill would be a copy of their own, so their tiles are sent here.
+        # Other processes would fill copies of the picture, so they send their tiles here.
         for batch in _ranges_of_tiles(tiling):
             part = monitor.part(batch.start, len(tiling))
             painted = run_tiles(tile_source.only(batch), paint_tile, STAGE, part)
@@ -158,7 +158,7 @@ def _paint_in_memory(
 
 
 def _ranges_of_tiles(tiling: Tiling) -> Iterator[range]:
-    """Yield the numbers of so many tiles as may be in memory besides the picture."""
+    """Yield numbers of tiles in groups that fit in memory besides the picture."""
     size = max(_PIXELS_AT_ONCE // tiling.tile_pixels, 1)
     for start in range(0, len(tiling), size):
         yield range(start, min(start + size, len(tiling)))
@@ -199,7 +199,7 @@ def _save_plane(
     palette: NDArray[np.uint8] | None = None,
 ) -> list[int]:
     """Write a plane; return how many pixels have each index of the palette, if there is one."""
-    # Stores are written without Pillow.
+    # Stores do not need Pillow.
     from PIL import Image as PillowImage
 
     picture = PillowImage.fromarray(plane)
@@ -257,7 +257,7 @@ def _write_tiff(
     monitor: RunMonitor,
     is_ome: bool,
 ) -> NDArray[np.int64]:
-    # Only TIFF needs it.
+    # Only TIFF needs tifffile.
     import tifffile
 
     # Strips are computed one after the other, so no TIFF tile may lie in two of them.
@@ -283,7 +283,7 @@ def _write_tiff(
         metadata={"axes": axes + "S" * len(samples), **_pixel_size(painter, is_ome)},
         **_tiff_resolution(painter),
     )
-    # tifffile takes no more tiles than there are, so the iterator never gets behind its last one.
+    # tifffile takes exactly as many tiles as there are, so the iterator never runs out.
     monitor.tell(STAGE, tiles.count_strips(), tiles.count_strips())
     return counts
 

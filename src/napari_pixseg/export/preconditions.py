@@ -1,4 +1,4 @@
-"""Checks before an export begins. They refuse, and they change nothing."""
+"""Checks before an export begins. They may refuse it, but they change nothing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OnError: TypeAlias = Literal["raise", "skip"]
 
 
 OUTPUTS = ("classes", "recolored", "regions")
-# Extensions of other formats that are not letters alone.
+# Extensions of other formats that do not consist of letters alone.
 _WITH_DIGITS = (".jp2", ".h5", ".hdf5", ".bz2", ".nd2")
 
 
 @dataclass(frozen=True)
 class ExistingOutputPolicy:
-    """What may happen to an output that exists.
+    """What may be done to an existing output.
 
     Attributes
     ----------
@@ -85,13 +85,13 @@ def check_target(
         refuse_existing(location, policy)
     except OutputConflict:
         if is_unfinished(location):
-            # If a run is writing it, saying so helps more than saying that it exists.
+            # If a run is writing the output, that is more helpful to know than that it exists.
             _refuse_second_writer(location, policy)
         raise
 
 
 def _check_format(location: OutputLocation, blob: bool) -> None:
-    # A folder may be called out.v2. Letters alone after the last dot mean some file format.
+    # A folder may have a name such as out.v2. Only letters after the last dot mean a file format.
     letters = location.suffix[1:].isalpha() or location.suffix in _WITH_DIGITS
     if letters and location.suffix not in (".zarr", *PICTURES):
         raise ParameterError(
@@ -111,7 +111,7 @@ def _check_format(location: OutputLocation, blob: bool) -> None:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether a path is UTF-8 on the disk, whatever the process takes its bytes for."""
+    """Whether a path is UTF-8 on the disk, whatever encoding this process uses."""
     try:
         os.fsencode(text).decode("utf-8")
     except UnicodeError:
@@ -128,7 +128,7 @@ def check_outputs(outputs: tuple[str, ...]) -> None:
 
 
 def check_on_error(on_error: str, image: Image) -> None:
-    """Refuse an unknown ``on_error``, and ``skip`` where chunks are not known."""
+    """Refuse an unknown ``on_error``, and ``skip`` for an input whose chunks are unknown."""
     if on_error not in get_args(OnError):
         raise ParameterError(f"on_error = {on_error!r}; choose 'raise' or 'skip'.")
     if on_error == "skip" and image.source.is_dask:
@@ -139,7 +139,7 @@ def check_on_error(on_error: str, image: Image) -> None:
 
 
 def _refuse_input_as_output(image: Image, location: OutputLocation) -> None:
-    """Refuse to overwrite the input or to write inside it, because nothing could restore it."""
+    """Refuse to overwrite the input or to write inside it, which could not be undone."""
     if image.source.uri is None:
         return
     source = OutputLocation(image.source.uri).real_uri.rstrip("/") + "/"
@@ -152,7 +152,7 @@ def _refuse_input_as_output(image: Image, location: OutputLocation) -> None:
 
 
 def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> None:
-    """Refuse what exists, unless it is an output of this program and may be replaced or finished.
+    """Refuse an existing output, unless this program made it and may replace or finish it.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> N
     if location.exists() and not location.is_folder():
         raise OutputConflict(_foreign_sentence(location, policy))
     names = list_contents(location)
-    # A run that never began left nothing worth protecting.
+    # A run that never began has left nothing to protect.
     if not names or (_never_began(location, names) and not policy.resume):
         return
     # Only this program writes a run record, or a manifest that names its own software.
@@ -173,7 +173,7 @@ def refuse_existing(location: OutputLocation, policy: ExistingOutputPolicy) -> N
         raise OutputConflict(_not_ours_sentence(location))
     if not (ours and (policy.overwrite or policy.resume)):
         raise OutputConflict(_exists_sentence(location, policy))
-    # What is finished may be without a record.
+    # A finished output may have no record.
     if policy.resume and load_record(location) is None and load_finished(location) is None:
         raise unreadable_record(location)
 

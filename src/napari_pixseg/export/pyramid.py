@@ -1,6 +1,6 @@
 """The groups and arrays of an OME-Zarr 0.5, and the levels of its pyramids.
 
-The specification is at ngff.openmicroscopy.org. The metadata are few and plain, so they are
+The specification is at ngff.openmicroscopy.org. The metadata are short and simple, so they are
 written without another package; the tests read them with ome-zarr-py and ome-zarr-models.
 """
 
@@ -32,12 +32,13 @@ from napari_pixseg.slices import PixelSlices, box_at_origin, cut_along_chunks, m
 from napari_pixseg.sources.image import PartOf
 from napari_pixseg.sources.zarr_chunks import whole_chunks, with_fast_local_io
 
-# Pixels. A pyramid ends where a level fits a screen.
+# In pixels. A pyramid ends with a level that fits on a screen.
 COARSEST_SIDE = 512
 
 
-# Spelled out, because users may have set other defaults for all of zarr. With the checksum a chunk
-# that a crash of the machine left incomplete cannot be decoded; without it, one in three can.
+# Spelled out, because users may have set other defaults for all of zarr. If a crash of the machine
+# leaves a chunk incomplete, the checksum reveals it; without one, every third such chunk can be
+# decoded.
 _FORMAT: dict[str, Any] = {
     "zarr_format": 3,
     "filters": (),
@@ -56,13 +57,13 @@ class Pyramid:
     levels : tuple of zarr.Array or ChunkFiles
         Finest first. Each level is half as large in y and x as the one before.
     axes : str
-        Axes of the arrays, with c where they have channels.
+        Axes of the arrays, with c if they have channels.
     tiling : Tiling
         Tiles of the finest level, without the channel axis.
     made_along : frozenset of int
-        Tiles whose part of the second level is there already.
+        Tiles whose part of the second level exists already.
     gathering : Gathering, optional
-        Makes the levels beyond the second, where one process writes all tiles.
+        Makes the levels beyond the second, if one process writes all tiles.
     """
 
     levels: tuple[Any, ...]
@@ -108,20 +109,21 @@ class Pyramid:
             return with_fast_local_io(made)
 
         shapes = level_shapes(tiling.shape)
-        # open_array() takes these two settings from zarr's configuration only.
+        # open_array() reads these two settings only from zarr's configuration.
         with (
             whole_chunks(),
             zarr.config.set({"array.write_empty_chunks": True}),
-            # Creating an array mostly waits for the store, so all levels are created at once.
+            # Creating an array mostly means waiting for the store, so all levels are created at
+            # once.
             ThreadPoolExecutor(len(shapes)) as pool,
         ):
             levels = list(pool.map(level, range(len(shapes)), shapes))
         return cls(tuple(levels), axes, tiling)
 
     def write_tile(self, number: int, part: PartOf, reduce: Reduce) -> None:
-        """Write a tile of the finest level, and its part of the next where that is whole chunks.
+        """Write a tile of the finest level, and its part of the next level if that is whole chunks.
 
-        ``part`` gives a part of the tile, channels first where there are any. It is asked for one
+        ``part`` returns a part of the tile, channels first if there are any. It is called for one
         chunk at a time, so that a chunk stays in the processor's cache until it is compressed.
         """
         slices = self.tiling.slices(number)
@@ -132,8 +134,8 @@ class Pyramid:
             block = part(inner)
             if coarser is not None:
                 coarser.add(inner, block)
-                # Written before the tile's last chunk: where a tile of the finest level is
-                # complete, so is its part of the second. Resuming relies on it.
+                # Written before the tile's last chunk: if a tile of the finest level is complete,
+                # its part of the second level is, too. Resuming relies on this.
                 if inner is last:
                     self.write(1, coarser.slices, coarser.block)
             self.write(0, move_box(inner, slices), block)
@@ -153,7 +155,7 @@ class Pyramid:
                 self.write(level, there, whole)
 
     def _cut_tile(self, slices: PixelSlices) -> list[PixelSlices]:
-        """Cut a tile into chunks, or not at all where half a chunk would not be whole pixels."""
+        """Cut a tile into chunks, or not at all if half a chunk would not be whole pixels."""
         chunk = self.tiling.write_chunk
         if any(size % 2 for size in chunk[-2:]):
             return [box_at_origin(slices)]
@@ -180,13 +182,13 @@ class Pyramid:
         )
 
     def write(self, level: int, slices: PixelSlices, block: NDArray[Any]) -> None:
-        """Write a block, channels first where there are any, to a box of a level."""
+        """Write a block, channels first if there are any, to a box of a level."""
         if "c" in self.axes:
             block = np.moveaxis(block, 0, self.axes.index("c"))
         self.levels[level][self._array_index(slices)] = block
 
     def read(self, level: int, slices: PixelSlices) -> NDArray[Any]:
-        """Read what :meth:`write` wrote."""
+        """Read a box that :meth:`write` has written."""
         block = np.asarray(self.levels[level][self._array_index(slices)])
         return np.moveaxis(block, self.axes.index("c"), 0) if "c" in self.axes else block
 
@@ -202,7 +204,7 @@ class Pyramid:
     ) -> None:
         """Fill the coarser levels, each from the one before.
 
-        ``done`` returns the tiles of a level that need not be made again.
+        ``done`` returns the tiles of a level that exist already.
         """
         for level in range(1, len(self.levels)):
             tiling = self.level_tiling(level)
@@ -215,7 +217,7 @@ class Pyramid:
                 run_tiles(tile_source, step, f"{stage} level {level}", part)
 
     def level_tiling(self, level: int) -> Tiling:
-        """Return the tiles of a level, at half size for coarser levels if these are whole chunks.
+        """Return the tiles of a level, at half size for coarser levels if that gives whole chunks.
 
         A tile of a coarser level is made from a box of twice its sides. At full size, that would
         be four times the memory of a tile of the finest level, for each thread.
@@ -237,7 +239,8 @@ def _create_array(store: Store, path: str, resumes: bool, **described: Any) -> z
     """Create an array, or open the one that a run left unfinished."""
     described |= _FORMAT
     if resumes:
-        # zarr completes the metadata when it makes an array, so one is made for comparison.
+        # zarr completes the metadata when it creates an array, so an array is created for
+        # comparison.
         wanted = zarr.create_array(zarr.storage.MemoryStore(), name=path, **described)
         with suppress(FileNotFoundError), _comparable_metadata(path):
             found = zarr.open_array(store, path=path, mode="r+", zarr_format=3)
@@ -255,11 +258,11 @@ def _refuse_other(path: str, found: object, wanted: object) -> None:
 
 @contextmanager
 def _comparable_metadata(path: str) -> Iterator[None]:
-    """Refuse what zarr cannot read as an array or a group; it has many ways to say so."""
+    """Turn zarr's various errors about an unreadable array or group into one of ours."""
     try:
         yield
     except (PixsegError, FileNotFoundError):
-        # What is not there is made; zarr's error for that is an error of values, too.
+        # A missing array is created; zarr's error for it is a ValueError as well.
         raise
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         raise _other_metadata(path) from error
@@ -326,7 +329,7 @@ def create_group(store: Store, path: str, ome: dict[str, Any], resumes: bool = F
     if resumes:
         with suppress(FileNotFoundError), _comparable_metadata(path):
             found = zarr.open_group(store, path=path, mode="r+", zarr_format=3).attrs.asdict()
-            # Through JSON, which turns tuples into lists, as the stored attributes have them.
+            # Converted through JSON, which turns tuples into lists, as in the stored attributes.
             _refuse_other(path, found, json.loads(json.dumps(attributes)))
             return
     zarr.create_group(store, path=path, attributes=attributes, zarr_format=3)

@@ -45,9 +45,9 @@ class SecondTiles:
     Attributes
     ----------
     source : TileSource
-        Components where they were kept, else classes.
+        Components if they were kept, else classes.
     are_all_kept : bool
-        Whether no components have to be found again, so that tiles are cheap to get.
+        Whether no components must be found again, so that tiles are cheap.
     """
 
     source: TileSource
@@ -75,10 +75,10 @@ class RegionExport:
     def write(
         self, writer: TileWriter, lookup: AnyArray, build_pyramids: Callable[[], None]
     ) -> dict[str, Any]:
-        """Write all tiles and the regions; return what the manifest is to say of the regions."""
+        """Write all tiles and the regions; return the details about regions for the manifest."""
         cache = self._component_cache()
         if cache is not None:
-            # Whatever an earlier run cached may be incomplete; finding components again is safe.
+            # The cache of an earlier run may be incomplete; finding components again is safe.
             cache.begin()
         regions, tiles = self._find_regions(writer, lookup, cache)
         self.reached("regions")
@@ -88,26 +88,26 @@ class RegionExport:
         return details
 
     def _component_cache(self) -> ComponentCache | None:
-        """Return where components are kept. From afar they would cost more than they spare."""
+        """Return the cache of components; None where it would cost more than it saves."""
         location = self.arrays.location
         return ComponentCache(location) if location.is_local else None
 
     def _find_regions(
         self, writer: TileWriter, lookup: AnyArray, cache: ComponentCache | None
     ) -> tuple[Regions, SecondTiles]:
-        """Phase one: write all tiles, and find their components in the same pass."""
+        """Pass 2: write all tiles, and find their components at the same time."""
         pixels = self._color_count.pixels()
         written = None
         tiles = pixels.class_tiles(lookup, keep_samples=True)
         if writer.labels is not None:
-            # The classes that were written are measured: the input may have changed since another
-            # run wrote them.
+            # Only classes equal to the written ones are measured: the input may have changed since
+            # another run wrote them.
             written = _written_tiles(pixels, lookup, writer.labels)
             tiles = tiles.replaced_by(written, writer.done_labels)
         tiles = self.arrays.put_in_order(tiles)
         layout = Layout(pixels.tiling, pixels.image.label_axes)
         rules = resolve_rules(self.parameters, self._classes)
-        # The runs of the background are not known, so its pixels are counted.
+        # Runs of the background are not kept, so its pixels are counted.
         visit = _WriteTile(writer, cache, layout.axes, counts_runs=not rules.background)
         regions = RegionPass(layout, rules, visit).run(tiles, self.monitor)
         assert regions.class_counts is not None
@@ -142,7 +142,7 @@ class RegionExport:
             self.arrays.build(labels, downsample.nearest, "regions", self.monitor)
             build_pyramids()
 
-        # The table is written whole, so it is of use only if all labels are there.
+        # The table is written as a whole, so it is usable only if all labels exist.
         if len(done) == len(labels.tiling) and self.arrays.resumes and is_whole(table):
             build()
         else:
@@ -157,22 +157,22 @@ class RegionExport:
         table: OutputLocation,
         build: Callable[[], None],
     ) -> None:
-        """Phase two, and the table and the pyramids."""
+        """Pass 3, with the table and the pyramids."""
         image = self._color_count.image
         measurer = RegionMeasurer(regions, image, image.source.scale)
-        # Tiles that are cheap to get are labelled while the table is written.
+        # Cheap tiles are labeled while the table is written.
         later = tiles.are_all_kept and runs_here()
         with temporary_rows(measurer.row_builder, self.arrays.location) as rows:
             crossing = measurer.measure(
                 tiles.source, rows.put, self.monitor, None if later else writer
             )
-            # Arrow compresses on one thread, and without the interpreter lock.
+            # Arrow compresses on one thread and releases the interpreter lock.
             with ThreadPoolExecutor(1) as beside:
                 writing = beside.submit(self._write_table, table, rows, crossing, regions.count)
                 if later:
                     measurer.label(tiles.source, writer, self.monitor)
                 build()
-                # Last, to raise what went wrong while the table was written.
+                # Comes last, to raise any error from writing the table.
                 writing.result()
 
     def _write_table(
@@ -192,7 +192,7 @@ class RegionExport:
 
 @dataclass(frozen=True)
 class _WriteTile:
-    """Writes a tile that the region pass visits, keeps its components, and counts its classes."""
+    """Writes a tile in pass 2, keeps its components, and counts its classes."""
 
     writer: TileWriter
     cache: ComponentCache | None
@@ -214,7 +214,7 @@ class _WriteTile:
 
 @dataclass(frozen=True)
 class _LabelWriter:
-    """Writes the regions of a tile, unless they are there already."""
+    """Writes the regions of a tile, unless they exist already."""
 
     pyramid: Pyramid
     done: frozenset[int]
@@ -225,7 +225,7 @@ class _LabelWriter:
 
 
 def _written_tiles(pixels: Pixels, lookup: AnyArray, labels: Pyramid) -> TileSource:
-    """Return tiles read anew from the image, whose classes must be those that were written."""
+    """Return tiles read again from the image; their classes must equal the written ones."""
     return pixels.directly_read_class_tiles(lookup).map(_RefuseOtherClasses(labels))
 
 

@@ -1,4 +1,4 @@
-"""The run record: how far a run got, why it ended, and whether another run may continue it."""
+"""The run record: how far a run has come, why it ended, and whether another may continue it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_pixseg.export.output_location import RECORD_NAME, TOKEN_PREFIX, Outp
 _INPUT = ("uri", "series", "identity", "shape", "dtype", "axes", "channels", "scale", "units")
 
 
-# Whether something may have been read where the input was away or another: nothing is kept.
+# Set if the input may have been missing or different during a read, so that nothing is kept.
 DISTRUSTED = "distrusted"
 
 
@@ -33,16 +33,16 @@ def load_record(location: OutputLocation) -> JsonObject | None:
 
 
 class RunRecord:
-    """The record of the run of this process.
+    """The run record of this process's run.
 
     Parameters
     ----------
     location : OutputLocation
         The store.
     manifest : Manifest
-        Its id and details are recorded.
+        The manifest whose id and details are recorded.
     before : dict or None
-        The record that was there when this run began.
+        The record that existed when this run began.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RunRecord:
         self._location = location.child(RECORD_NAME)
         self._values: JsonObject = {"id": manifest.id, "state": "running", "pass": "counting"}
         self._values |= {"writer": Writer.of_here().to_json(), **manifest.details}
-        # The run that is resumed or replaced may have left its own record.
+        # The run that this one resumes or replaces may have left its own record.
         self._expected = {manifest.id, (before or {}).get("id")}
         self._exists = False
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class RunRecord:
         Raises
         ------
         OutputConflict
-            If another run took the output, or it is no longer where it was.
+            If another run took the output over, or the output is no longer there.
         """
         with self._lock:
             self._values |= changes
@@ -74,9 +74,9 @@ class RunRecord:
             self._exists = True
 
     def refuse_to_share(self) -> None:
-        """Raise OutputConflict if another run took the output after this one began.
+        """Raise OutputConflict if another run has taken the output over since this one began.
 
-        OutputLost, if the record that this run wrote is not there: somebody moved the output.
+        Raise OutputLost if this run's record is missing, because somebody has moved the output.
         """
         other = (load_record(self._store) or {}).get("id")
         if other is None and self._exists:
@@ -94,7 +94,7 @@ class RunRecord:
     def record_end(self, error: BaseException) -> None:
         """Record why the run ended, unless it never wrote to the output.
 
-        A broken disk may be the reason, so a failure to write is not reported again.
+        A broken disk may be the reason, so a failure to write the record is not reported.
         """
         if not self._exists:
             return
@@ -137,9 +137,9 @@ def refuse_living_run(
     ----------
     location : OutputLocation
     break_lock : bool
-        Whether a run that has been silent for some beats counts as dead already.
+        Whether a run that has been silent for a few beats counts as dead.
     check : callable, optional
-        Called while a store that tells no times is watched; without it, nobody waits for that.
+        Called while a store without times is watched; if not given, such a store is not watched.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def _describe_holder(record: JsonObject) -> str:
 
 
 def refuse_other_run(location: OutputLocation, there: JsonObject, here: JsonObject) -> None:
-    """Refuse to continue a run with other parameters, input or outputs than it began with.
+    """Refuse to continue a run with parameters, input or outputs that differ from its own.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def refuse_other_run(location: OutputLocation, there: JsonObject, here: JsonObje
     OutputConflict
         Names everything that differs, with the values then and now.
     """
-    # As the record was read from JSON, in which tuples are lists.
+    # Converted like the record, which was read from JSON and has lists for tuples.
     here = json.loads(json.dumps(here))
     try:
         differences = [
@@ -215,7 +215,7 @@ def refuse_other_run(location: OutputLocation, there: JsonObject, here: JsonObje
 
 
 def _no_longer_skipped(there: JsonObject | None, here: JsonObject | None) -> list[str]:
-    """Return a sentence about a chunk that the earlier run skipped and this run would read."""
+    """Describe a chunk that the earlier run skipped and this run would read."""
     skipped_there = {chunk["name"] for chunk in (there or {"chunks": []})["chunks"]}
     skipped_here = {chunk["name"] for chunk in (here or {"chunks": []})["chunks"]}
     more = sorted(skipped_there - skipped_here)

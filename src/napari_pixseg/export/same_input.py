@@ -1,4 +1,4 @@
-"""Whether an output was made from the input of this run, as far as files and colors tell."""
+"""Checks that an output was made from this run's input, by files and colors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def has_identity(source: Source) -> bool:
 
 
 def known_results(before: JsonObject | None) -> JsonObject:
-    """Return what a resumed run had found out; recorded again in case this run dies too."""
+    """Return the findings of a resumed run, which are recorded again in case this run dies, too."""
     names = ("window", "color_table", "input_files")
     return {name: before[name] for name in names if before and name in before}
 
@@ -45,7 +45,7 @@ def refuse_other_colors(
 
 
 def refuse_other_files(location: OutputLocation, there: str | None, here: str | None) -> None:
-    """Refuse an input of which files were written since they were counted.
+    """Refuse an input whose files were written to since they were counted.
 
     Raises
     ------

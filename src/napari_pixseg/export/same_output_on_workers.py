@@ -1,7 +1,7 @@
-"""Nobody writes where nobody reads: workers of a cluster and the client see the same output.
+"""Checks that client and workers see the same output folder.
 
-Both write tokens, small files in the output, and look for those of the other. The client's
-token stays until the run ends, for workers that join late.
+Client and workers write tokens, which are small files in the output, and look for each other's
+tokens. The client's token stays until the run ends, for workers that join late.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from napari_pixseg.execution.late_workers import WorkerProof, note_proved, requi
 from napari_pixseg.execution.worker_checks import ask_workers, name_worker
 from napari_pixseg.export.output_location import TOKEN_PREFIX, OutputLocation
 
-# Network file systems show a new file after a while.
+# On network file systems, a new file may take a while to appear.
 _PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class SharedOutput(WorkerProof):
-    """An output, and the run whose tokens are in it.
+    """An output that all workers must see, and the run that proves it.
 
     Attributes
     ----------
@@ -45,12 +45,12 @@ class SharedOutput(WorkerProof):
         self._token().write_bytes(self.run_id.encode())
 
     def close(self) -> None:
-        """Remove all tokens of this run; it is fine if the output is out of reach."""
+        """Remove all tokens of this run; ignore an output that is out of reach."""
         with suppress(Exception):
             remove_tokens(self.location, self.run_id)
 
     def refuse_other_disks(self, client: Any) -> None:
-        """Refuse a cluster of which a worker does not see this output.
+        """Refuse a cluster if one of its workers does not see this output.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class SharedOutput(WorkerProof):
                 raise self._unfit(name_worker(address, host), reason)
 
     def leave_token(self) -> str | None:
-        """Write a worker's token where it sees the client's, and return its name."""
+        """Write a worker's token if the worker sees the client's, and return its name."""
         if not _wait_until(lambda: self._token().read_bytes() == self.run_id.encode(), 1.0):
             return None
         name = os.urandom(8).hex()
@@ -70,7 +70,7 @@ class SharedOutput(WorkerProof):
         return name
 
     def confirm(self, token: str) -> bool:
-        """Whether a worker's token is seen here; it is removed then, which the worker sees."""
+        """Whether this process sees a worker's token; removing it tells the worker so."""
         place = self._token(token)
         if place.read_bytes() != token.encode():
             return False
@@ -101,12 +101,12 @@ class SharedOutput(WorkerProof):
 
 @contextmanager
 def shared_output(location: OutputLocation, run_id: str) -> Iterator[None]:
-    """Prove that a cluster, if there is one, sees an output, now and while it is written.
+    """Check that the workers of a cluster, if any, see an output, now and while it is written.
 
     Raises
     ------
     ClusterUnfit
-        Before anything but tokens is written, and those are removed.
+        Before anything but tokens was written; the tokens are removed.
     """
     client = active_client()
     if client is None:
@@ -130,7 +130,7 @@ def remove_tokens(location: OutputLocation, run_id: str = "") -> None:
 
 
 async def _leave_token_aside(shared: SharedOutput) -> tuple[str, str | None, str]:
-    """Return the worker's host, the name of its token, and why there is none."""
+    """Return the worker's host, the name of its token, and the reason if there is none."""
     host = socket.gethostname()
     try:
         # The worker's event loop must not wait for a slow disk.

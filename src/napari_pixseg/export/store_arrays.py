@@ -1,4 +1,4 @@
-"""The groups and arrays of an OME-Zarr store, created or, when a run is resumed, opened."""
+"""Creates the groups and arrays of an OME-Zarr store, or opens them for a resumed run."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class StoreArrays:
     color_count : ColorCount
     classes : Classes
     resumes : bool
-        Whether a part of it may be there already, made by a run that was the same.
+        Whether an identical run may have written a part of the store already.
     monitor : RunMonitor
-        Hears which chunks of an earlier run are checked.
+        Reports progress while chunks of an earlier run are checked.
     """
 
     location: OutputLocation
@@ -83,17 +83,17 @@ class StoreArrays:
         return self._create_pyramid(f"labels/{name}", dtype, None, axes)
 
     def find_done(self, pyramid: ngff.Pyramid | None, level: int) -> frozenset[int]:
-        """List the tiles of a level that an earlier run wrote, or that came with finer ones."""
+        """List the tiles of a level that exist, from an earlier run or from the finer level."""
         if pyramid is None or not (self.resumes or pyramid.writes_along(level)):
             return frozenset()
         return self._list_whole_tiles(pyramid, level, pyramid.level_tiling(level))
 
     def build(self, pyramid: ngff.Pyramid, reduce: Reduce, stage: str, monitor: RunMonitor) -> None:
-        """Make the coarser levels of a pyramid that are not there yet."""
+        """Make the missing coarser levels of a pyramid."""
         pyramid.build(reduce, stage, monitor, lambda level: self.find_done(pyramid, level))
 
     def put_in_order(self, tiles: TileSource) -> TileSource:
-        """Let tiles of which one coarser tile is made come together, where that helps."""
+        """Order tiles so that those of one coarser tile come together, if that helps."""
         return tiles if self._order is None else tiles.in_order(self._order)
 
     @cached_property
@@ -102,9 +102,9 @@ class StoreArrays:
 
     @property
     def _gathers(self) -> bool:
-        """Whether coarser levels are made here of tiles that are all written here and now.
+        """Whether coarser levels are made while this process writes all tiles.
 
-        Dask knows the best order of a Dask array's own tasks.
+        For a Dask array, Dask itself knows the best order of tasks.
         """
         return not (self.resumes or self.color_count.image.source.is_dask) and runs_here()
 
@@ -127,10 +127,10 @@ class StoreArrays:
     def _list_whole_tiles(
         self, pyramid: ngff.Pyramid, level: int, tiling: Tiling
     ) -> frozenset[int]:
-        """List the tiles whose chunks are there and, where a crash may have cut them, whole.
+        """List the tiles whose chunks exist and, where a crash may have cut them off, are whole.
 
         A file system may lose the end of a file, or all of it, when the machine loses power. The
-        checksum in each chunk shows that. Object stores take an object whole or not at all.
+        checksum in each chunk reveals that. Object stores store an object whole or not at all.
         """
         done = find_done_tiles(self.location, pyramid.levels[level], pyramid.axes, tiling)
         if not (done and self.resumes and self.location.is_local):

@@ -1,4 +1,4 @@
-"""Write one OME-Zarr from the first count to its manifest: new, replaced, or resumed.
+"""Writes one OME-Zarr, from the count of colors to its manifest: new, replaced or resumed.
 
 The order makes it a transaction. The run record comes first, then the chunks,
 then the manifest. A run that dies at any point leaves either an unfinished
@@ -52,14 +52,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoreTransaction:
-    """Writes a store: a new one, one in place of another, or the rest of an unfinished one.
+    """Writes a store: a new one, a replacement, or the rest of an unfinished one.
 
     Attributes
     ----------
     segmentation : ExportableSegmentation
     location : OutputLocation
     manifest : Manifest
-        As far as it is known.
+        As far as it is known at the beginning.
     request : ExportRequest
     """
 
@@ -69,7 +69,7 @@ class StoreTransaction:
     request: ExportRequest
 
     def run(self, lock: Lock) -> Manifest:
-        """Write everything, the manifest last, seen by all workers of a cluster.
+        """Write everything, and the manifest last, after checking that all workers see the output.
 
         The lock of the store is released when only the manifest is left to write.
         """
@@ -90,7 +90,8 @@ class StoreTransaction:
             # Before anything is removed or written: tiles of two runs must never be mixed.
             refuse_other_run(self.location, resumed, self.manifest.details)
             if resumed.get(DISTRUSTED):
-                # The input may be as it was before, but not all that was read of it.
+                # The input may be unchanged again, but not everything that was read from it was
+                # right.
                 files = self.segmentation.image.source.current_fingerprint()
                 refuse_other_files(self.location, resumed.get("input_files"), files)
                 resumed = None
@@ -108,25 +109,25 @@ class StoreTransaction:
                 details = self._write_outputs(record, classes, resumed is not None)
                 saving.result()
         except BaseException as error:
-            # Nothing may be written any more once the record says that the run has failed.
+            # Once the record says that the run has failed, nothing may be written any more.
             self.location.wait_for_writers()
             record.record_end(error)
             if isinstance(error, OSError):
-                # Where the output was moved away, that says more than which file was not found.
+                # If the output was moved away, that says more than which file was not found.
                 record.refuse_to_share()
             raise
         return self._commit_manifest(record, details, lock)
 
     def find_gap(self, details: JsonObject) -> str | None:
-        """Return what a store lacks that has these details; None if it is whole."""
+        """Say what a store with these details lacks; None if it is whole."""
         return self._contents(details).find_gap()
 
     def _reopen_finished(self) -> None:
-        """Take the manifest from a store that was finished once, and lacks something by now."""
+        """Remove the manifest of a store that was once finished, but now lacks something."""
         if (finished := load_finished(self.location)) is not None:
             gap = self.find_gap(finished.details)
             _log.warning("%s was finished, but %s; it is written again.", self.location.uri, gap)
-        # One that cannot be read goes as well.
+        # An unreadable manifest is removed as well.
         self.location.child(MANIFEST_NAME).remove()
 
     def _decide_and_replace(
@@ -145,7 +146,7 @@ class StoreTransaction:
     def _decide_in_place(
         self, record: RunRecord, resumed: JsonObject | None, beside: Executor
     ) -> tuple[Classes, Future[None]]:
-        """Count, or take what the resumed run counted, and decide."""
+        """Count, or reuse the count of the resumed run, and decide."""
         # Written before anything is counted, which proves that the location is writable.
         record.write(**known_results(resumed))
         color_count = self.segmentation.color_count
@@ -166,7 +167,7 @@ class StoreTransaction:
             raise
 
     def _restore_colors(self, before: JsonObject) -> bool:
-        """Take the saved colors if the input's identity proves that they are still its own."""
+        """Take the saved colors if the input's identity proves that they still belong to it."""
         is_known = has_identity(self.segmentation.image.source)
         return is_known and restore_colors(self.segmentation.color_count, self.location, before)
 
@@ -188,19 +189,19 @@ class StoreTransaction:
             resumes,
             record_pass,
         )
-        # These end as details of the manifest, which is written when everything else is done.
+        # These become details of the manifest, which is written when everything else is done.
         written = writer.write(self.request.outputs)
         return {**self.manifest.details, **decided, **written}
 
     def _commit_manifest(self, record: RunRecord, details: JsonObject, lock: Lock) -> Manifest:
-        """Remove what only an unfinished store needs and, last of all, write the manifest."""
+        """Remove everything that only an unfinished store needs; then write the manifest."""
         manifest = replace(self.manifest, details={**details, "finished": utc_now()})
         try:
             # Tiles read before a change and tiles read after it would not make one image.
             self.segmentation.color_count.refuse_change()
             for name in (COLORS_NAME, ROWS_NAME):
                 self.location.child(name).remove()
-            # Also those that a killed client left in a store that is finished now.
+            # Includes tokens that a killed client left in a store that is finished now.
             remove_tokens(self.location)
             if active_client() is not None:
                 # A killed worker leaves the file it was writing, while the run goes on.
@@ -216,7 +217,7 @@ class StoreTransaction:
             written = self.location.child(MANIFEST_NAME)
             written.write_bytes(manifest.to_json().encode())
             try:
-                # Perhaps the output was moved away, and the manifest lies where it had been.
+                # Perhaps the output was moved away, and the manifest is now at its old place.
                 record.refuse_to_share()
             except OutputConflict:
                 written.remove()

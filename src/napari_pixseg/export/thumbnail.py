@@ -1,6 +1,6 @@
-"""A small picture of an input, to see whether it is the right one.
+"""Makes a small picture of an input, to see whether it is the right one.
 
-Imported when such a picture is asked for, so Pillow slows nothing else down.
+Imported only when such a picture is wanted, so that Pillow slows nothing else down.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def save_thumbnail(image: Image, path: str) -> None:
     ----------
     image : Image
     path : str
-        Ends in .png; nothing may be there.
+        A path that ends in .png and does not exist.
 
     Raises
     ------
     ParameterError, OutputConflict, NoSpace
-        If the file cannot be written; nothing was read then, unless the disk is full.
+        If the file cannot be written; unless the disk is full, no pixel was read then.
     """
     if not path.lower().endswith(".png"):
         raise ParameterError(f"--thumbnail {path} does not end in .png; give a name that does.")
@@ -47,7 +47,7 @@ def save_thumbnail(image: Image, path: str) -> None:
 
 
 def _sample_plane(image: Image) -> Samples:
-    """Return every so many pixels of the middle plane, (y, x, c)."""
+    """Return regularly spaced pixels of the middle plane, (y, x, c)."""
     height, width = image.shape[-2:]
     step = -(-max(height, width) // _LENGTH)
     middle = tuple(slice(length // 2, length // 2 + 1) for length in image.shape[:-2])
@@ -61,7 +61,7 @@ def _sample_plane(image: Image) -> Samples:
 
 
 def _to_bytes(samples: Samples) -> NDArray[np.uint8]:
-    """Return three channels, or one, of bytes; other samples are stretched to all of them."""
+    """Return one or three channels of bytes; other samples are stretched to 0..255."""
     samples = np.ma.filled(samples, 0)
     if samples.dtype != np.uint8:
         finite = samples[np.isfinite(samples)]

@@ -1,4 +1,4 @@
-"""Writing one tile of class map and picture."""
+"""Writes one tile of the class map and the picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_pixseg.slices import PixelSlices, move_box
 class TileWriter:
     """Writes one tile of every output. The tile's chunks belong to no other tile.
 
-    Tiles that are there already are left alone.
+    Tiles that exist already are left alone.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class TileWriter:
     picture : Pyramid, optional
     painter : Painter
     done_labels, done_picture : frozenset of int
-        The tiles that are there already.
+        The tiles that exist already.
     """
 
     labels: Pyramid | None

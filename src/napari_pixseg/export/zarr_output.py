@@ -1,4 +1,4 @@
-"""The zarr store at an output's place. This module loads zarr."""
+"""The zarr store at an output's location. This module loads zarr."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Cost:
     memory : int
         Peak memory of the process in bytes, without regions.
     workers : int
-        Number of threads that these figures assume.
+        Number of threads that these figures assume (threads, not worker processes).
     """
 
     pixels: int

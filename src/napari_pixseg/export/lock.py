@@ -176,12 +176,12 @@ def _take_lock(location: OutputLocation, is_store: bool, break_lock: bool) -> Lo
 def _must_break_lock(
     location: OutputLocation, path: Path, file: IO[bytes], hold: _Hold, break_lock: bool
 ) -> bool:
-    """Whether another run has the lock that must be broken; False if it is free.
+    """Whether to remove the lock file and try again; False if the lock is ours already.
 
     Raises
     ------
     OutputConflict
-        If that run lives, or may live and its lock is not to be broken.
+        If another run holds it and lives, or may live and ``break_lock`` is not set.
     """
     writer = _read_writer(file)
     if hold is _Hold.OURS and (writer is None or writer.is_of_this_machine):

@@ -40,7 +40,7 @@ from napari_pixseg.sources.image import PartOf
 
 @dataclass(frozen=True)
 class SecondTiles:
-    """Tiles for phase two of the region pass.
+    """Tiles for pass 3, which labels and measures regions.
 
     Attributes
     ----------

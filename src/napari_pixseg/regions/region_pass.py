@@ -1,12 +1,12 @@
-"""The region pass: one look at every tile, after which all regions have their numbers.
+"""Pass 2 for regions: find the components of every tile, then number all regions.
 
-Phase one, here, finds the components of each tile and sums the tile up in what crosses its sides:
-compact numbers of the components that touch a seam, laid out on the tile's faces, and how many
-components begin on each of its lines. Neighbors are compared face by face, and
-:mod:`napari_pixseg.regions.numbering` joins what touches. The result is :class:`Regions`.
+Each tile is reduced to a summary of its seams: compact numbers of the components that touch a seam,
+laid out on the tile's faces, and how many components begin on each of its lines. Neighboring tiles
+are compared face by face, and :mod:`napari_pixseg.regions.numbering` joins components that touch.
+The result is :class:`Regions`.
 
-Phase two takes this result and tiles of the same classes, which may come from elsewhere: it labels
-and measures, see :mod:`napari_pixseg.regions.region_table`.
+Pass 3 takes this result and tiles of the same classes, which may come from elsewhere. It labels and
+measures the regions, see :mod:`napari_pixseg.regions.region_table`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TASKS_PER_TILE = 3
 
 
 class TileVisitor(Protocol):
-    """What else is done with each tile, to spare a pass."""
+    """Other work on each tile, done in the same pass so that no further one is needed."""
 
     def __call__(self, tile: Tile, number: int) -> Longs:
         """Take a tile whose components are known; return how many pixels each class has."""
@@ -43,7 +43,7 @@ class TileVisitor(Protocol):
 
 @dataclass(frozen=True)
 class RegionPass:
-    """Phase one: finds components and seams, and numbers all regions. It holds no pixels.
+    """Pass 2 for regions: finds components and seams, and numbers all regions. It holds no pixels.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The region table and the labels: phase two, which takes numbered regions and tiles again."""
+"""Pass 3: makes the region table and the labels of regions that have been numbered."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from napari_pixseg.regions.tile_layout import Direction, Longs
 
 @dataclass(frozen=True)
 class TileSeams:
-    """What the other tiles and the central step need of a tile.
+    """The summary of one tile's seams, for its neighbors and for the central step.
 
     Attributes
     ----------

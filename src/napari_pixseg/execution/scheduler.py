@@ -325,7 +325,7 @@ def compute_array(array: da.Array, stage: str, monitor: RunMonitor) -> NDArray[A
     Raises
     ------
     Cancelled
-        If the monitor says so.
+        If the monitor asks to stop.
     """
     from napari_pixseg.execution.dask_scheduler import TileProgress
 

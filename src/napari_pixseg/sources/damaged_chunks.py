@@ -218,7 +218,7 @@ def _is_damage(source: Source, error: BaseException) -> bool:
     """Whether a codec failed, rather than the memory, the disk or the network."""
     if source.decoded_chunks is None or isinstance(error, MemoryError):
         return False
-    # Arrays in files wrap what their decoder raised.
+    # Arrays in files wrap the error of their decoder.
     if isinstance(error, NotAnImage) and error.__context__ is not None:
         return _is_damage(source, error.__context__)
     # Only gzip reports damaged content with an OSError.

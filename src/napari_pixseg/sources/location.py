@@ -240,7 +240,7 @@ def locate(path: str | os.PathLike[str], retries: int = DEFAULT_RETRIES) -> Loca
     path : str or path-like
         ``file://`` URLs become local paths; ``~`` is the user's home.
     retries : int
-        How often a read that the network spoils is tried again.
+        How often a read that fails because of the network is repeated.
     """
     text = os.fspath(path)
     if not isinstance(text, str):

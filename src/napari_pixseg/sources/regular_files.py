@@ -1,4 +1,4 @@
-"""Files of a local zarr store, and nothing else: pipes and devices are never read."""
+"""Reads only the regular files of a local zarr store, never pipes and devices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_pixseg.sources.decoding.bounded_decoding import refuse_large_value, 
 
 _SPECIAL = "it is a pipe or a device, not a file"
 _LOOP = "its links form a loop"
-# Opening a pipe would wait for somebody who writes to it.
+# Opening a pipe would wait for a process that writes to it.
 _TO_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
@@ -27,7 +27,7 @@ def open_regular(path: str, flags: int) -> int:
     Raises
     ------
     ValueError
-        If there is something else at the path; a folder is refused by :func:`open`.
+        If there is something else at the path; :func:`open` itself refuses a folder.
     """
     try:
         descriptor = os.open(path, flags | _AT_ONCE)
@@ -71,7 +71,7 @@ def read_regular(path: str, most: int) -> bytes:
 
 
 class RegularFileStore(LocalStore):
-    """A local store that reads files only; zarr would wait for pipes, and read devices for ever.
+    """A local store that reads only files; zarr would wait for pipes and read devices forever.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A zarr store on a server whose reads are tried again when the network spoils them."""
+"""A zarr store on a server whose reads are repeated if the network fails."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from napari_pixseg.sources.network_faults import (
 from napari_pixseg.sources.urls import public_uri
 from napari_pixseg.sources.zarr_chunks import ZarrArray
 
-# Keys that were looked for and not found, for each store; enough for a warning that counts them.
+# For each store, how many keys that were not found are remembered; enough for a warning.
 _missing: dict[str, set[str]] = {}
 
 
 _MOST_MISSING = 1 << 20
 
 
-# A listing of a web page would be made of its links, and a cache does not know the whole.
+# fsspec would list a web page by its links, and a cache does not know all files.
 _UNLISTED = ("http", "https", "simplecache", "filecache", "blockcache")
 
 # They know the size of a value without opening it.
@@ -38,7 +38,7 @@ _ARCHIVES = ("zip", "tar", "libarchive")
 
 
 class RetryingStore(WrapperStore[FsspecStore]):
-    """A store that answers with a value, or None where the server says that there is none.
+    """A store that returns a value, or None if the server says that there is none.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class RetryingStore(WrapperStore[FsspecStore]):
 
     @property
     def remote(self) -> FsspecStore:
-        """The store itself."""
+        """The wrapped store."""
         return self._store
 
     def uri_of(self, key: str) -> str:
@@ -72,7 +72,7 @@ class RetryingStore(WrapperStore[FsspecStore]):
 
     @property
     def is_listed(self) -> bool:
-        """Whether the server tells what there is."""
+        """Whether the server can list its files."""
         return not any(one in _UNLISTED for one in self._protocols)
 
     @property
@@ -85,7 +85,7 @@ class RetryingStore(WrapperStore[FsspecStore]):
         return getattr(self._store.fs, "sync_fs", self._store.fs)
 
     async def get_head(self, key: str) -> Buffer | None:
-        """Read the first byte of a value; None where there is none."""
+        """Read the first byte of a value; None if there is no value."""
         return await self.get(key, default_buffer_prototype(), RangeByteRequest(0, 1))
 
     async def get(
@@ -98,7 +98,7 @@ class RetryingStore(WrapperStore[FsspecStore]):
         Unavailable
             If the network failed in all attempts.
         InputNotFound
-            If the server refuses this user.
+            If the server refuses access to this user.
         OversizedChunk, TooLarge
             If an archive has more of it than it can need to be.
         """
@@ -146,7 +146,7 @@ class RetryingStore(WrapperStore[FsspecStore]):
     async def _get_many(
         self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
     ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
-        # The wrapped store would answer by itself, without another attempt.
+        # The wrapped store's own method would make only one attempt.
         async for answer in Store._get_many(self, requests):
             yield answer
 
@@ -157,12 +157,12 @@ def missing_keys(uri: str) -> frozenset[str]:
 
 
 def forget_missing_keys(uri: str) -> None:
-    """Forget what was not found in a store: it may be there now."""
+    """Forget which keys of a store were not found: they may exist now."""
     _missing.pop(uri, None)
 
 
 def with_retries(array: ZarrArray, retries: int) -> ZarrArray:
-    """Return an array with the same content whose reads from a server are tried again."""
+    """Return an array with the same content whose reads from a server are repeated on failure."""
     place = array.store_path
     store = place.store
     if isinstance(store, RetryingStore) or not isinstance(store, FsspecStore):

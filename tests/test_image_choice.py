@@ -304,6 +304,63 @@ def test_a_frame_of_an_animation_can_be_chosen(tmp_path: Path, suffix: str) -> N
         opened(path, 3)
 
 
+def write_several(folder: Path, kind: str) -> tuple[Path, list[Pillow.Image]]:
+    """A file with several pictures, and what Pillow takes for each of them."""
+    path = folder / f"a.{kind}"
+    pictures = [Pillow.fromarray(LARGE[:n, :n]) for n in (64, 32, 16)]
+    if kind in ("ico", "icns"):
+        sizes = [(picture.width, picture.height) for picture in pictures]
+        pictures[0].save(path, sizes=sizes, append_images=pictures[1:])
+    elif kind == "mpo":
+        pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    else:
+        parts = []
+        for number, picture in enumerate(pictures):
+            picture.save(folder / f"{number}.pcx")
+            parts.append((folder / f"{number}.pcx").read_bytes())
+        starts = [1024 * 4 + sum(map(len, parts[:number])) for number in range(len(parts))]
+        head = np.array([0x3ADE68B1, *starts, 0], "<u4").tobytes()
+        path.write_bytes(head.ljust(1024 * 4, b"\0") + b"".join(parts))
+    shown = []
+    for number in range(3):
+        with Pillow.open(path) as image:
+            if kind == "icns":
+                by_size = {w * scale: (w, h, scale) for w, h, scale in image.info["sizes"]}
+                image.best_size = by_size[sorted(by_size)[::-1][number]]  # type: ignore[attr-defined]
+                image.size = tuple(side * image.best_size[2] for side in image.best_size[:2])  # type: ignore
+            elif kind == "ico":
+                image.size = pictures[number].size  # type: ignore[misc]
+            else:
+                image.seek(number)
+            shown.append(image.convert("RGBA" if kind == "icns" else "RGB"))
+    return path, shown
+
+
+@pytest.mark.parametrize("kind", ["ico", "icns", "mpo", "dcx"])
+def test_one_of_several_pictures_is_taken_and_another_can_be(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, shown = write_several(tmp_path, kind)
+    source = open_source(path)
+    assert source.series == 0
+    expected = "of which the largest" if kind.startswith("ic") else "3 pictures in it, of which"
+    assert expected in source.notes[0]
+    np.testing.assert_array_equal(opened(path)[..., :3], np.asarray(shown[0])[..., :3])
+    for number, picture in enumerate(shown):
+        pixels = opened(path, number)
+        np.testing.assert_array_equal(pixels[..., :3], np.asarray(picture)[..., :3])
+        assert open_source(path, ReadOptions(series=number)).notes == ()
+    if kind.startswith("ic"):
+        size = f"{shown[1].width} x {shown[1].height}"
+        assert f"The others are {size}" in source.notes[0]
+        np.testing.assert_array_equal(opened(path, size)[..., :3], np.asarray(shown[1])[..., :3])
+    with pytest.raises(ParameterError, match="give a number from 0 to "):
+        opened(path, 99)
+    assert cli.main(["info", str(path), "--series", "1"]) == 0
+    size = f"{shown[1].height} x {shown[1].width}"
+    assert f"  1: yx, {size} (taken)\n" in capsys.readouterr().out
+
+
 def test_what_is_one_image_has_no_other(tmp_path: Path) -> None:
     Pillow.fromarray(LARGE).save(tmp_path / "a.png")
     with pytest.raises(ParameterError, match=r"series = 1 was given.* leave series out"):

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.sources.location import Location
+from napari_pixseg.sources.picture_choice import ONLY_PICTURE, PictureChoice
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -43,7 +44,7 @@ _CHANNELS_OF_MODE = {"LA": 2, "RGB": 3, "RGBA": 4}
 _DTYPE_OF_MODE = {"I": "i4", "I;16": "u2", "F": "f4"}
 
 
-_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")
 
 
 # Raw mode of PNGs that Pillow would reduce to 8 bits -> number of channels.
@@ -75,6 +76,8 @@ class PictureLayout:
         Position of the samples in the file, for "netpbm".
     frame : int
         Number of the frame to read, which is not 0 only in an animation.
+    choice : PictureChoice
+        Which picture is shown first, of a file with several.
     """
 
     shape: tuple[int, ...]
@@ -83,6 +86,7 @@ class PictureLayout:
     decoder: str = "pillow"
     offset: int = 0
     frame: int = 0
+    choice: PictureChoice = ONLY_PICTURE
 
     @property
     def frames(self) -> int | None:
@@ -126,7 +130,7 @@ def pillow_layout(image: PillowImage, shown: str) -> PictureLayout:
     palette_mode = image.palette.mode if image.palette is not None else ""
     if image.mode == "P" and ("transparency" in image.info or palette_mode == "RGBA"):
         mode = "RGBA"
-    frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED_FORMATS else 1
+    frames = getattr(image, "n_frames", 1) if image.format in ANIMATED_FORMATS else 1
     if frames > 1:
         # Frames may differ in mode: the first frame of a GIF may be gray and the next one in color.
         mode = "RGBA" if mode.endswith("A") else "RGB"

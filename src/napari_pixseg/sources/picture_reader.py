@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from napari_pixseg.errors import NotAnImage, TooLarge
 from napari_pixseg.slices import Samples
-from napari_pixseg.sources.image_choice import Series, find_series, refuse_series
+from napari_pixseg.sources.image_choice import Series, StoredImage, find_series, refuse_series
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.library_warnings import (
     gathered_warnings,
@@ -20,7 +22,13 @@ from napari_pixseg.sources.library_warnings import (
     note_remarks,
 )
 from napari_pixseg.sources.location import Location
+from napari_pixseg.sources.picture_choice import (
+    ONLY_PICTURE,
+    choose_picture,
+    describe_pictures,
+)
 from napari_pixseg.sources.picture_layouts import (
+    ANIMATED_FORMATS,
     PictureLayout,
     axes_of_layout,
     choose_layout,
@@ -61,7 +69,8 @@ def open_picture(location: Location, head: bytes, series: Series | None = None) 
     head : bytes
         Its first bytes.
     series : int or str, optional
-        Number of a frame of an animation that is taken as a still picture.
+        Number of a frame of an animation that is taken as a still picture, or of one of several
+        pictures.
 
     Returns
     -------
@@ -73,11 +82,15 @@ def open_picture(location: Location, head: bytes, series: Series | None = None) 
     remarks: list[str] = []
     with closing(location.open()) as file, _unlimited_pillow(remarks) as pillow:
         image = _open_with_pillow(pillow, file, location, head)
-        layout = choose_layout(image, file, location)
+        is_animation = image.format in ANIMATED_FORMATS
+        choice = ONLY_PICTURE if is_animation else choose_picture(image, series, location)
+        layout = replace(choose_layout(image, file, location), choice=choice)
         if image.format == "GIF" and layout.frames:
             _refuse_frames_outside(extent_of_gif(file), layout, location)
         orientation = _read_orientation(image)
-    layout, notes = _choose_frame(layout, series, location)
+    notes = choice.notes
+    if is_animation:
+        layout, notes = _choose_frame(layout, series, location)
     version = tuple(sorted(identity.items()))
     array = PictureArray(location, layout.shape, np.dtype(layout.dtype), version, (layout,))
     return Source(
@@ -86,13 +99,25 @@ def open_picture(location: Location, head: bytes, series: Series | None = None) 
         uri=location.uri,
         identity=identity,
         alpha_last=layout.shape[-1] in (2, 4) and layout.mode.endswith("A"),
-        series=None if series is None else layout.frame,
+        series=choice.number if series is None or not is_animation else layout.frame,
+        list_images=None if choice.number is None else partial(list_stored_pictures, location),
         kind="picture",
         name=location.name,
         fingerprint=location.fingerprint,
         notes=(*notes, *note_orientation(orientation), *note_remarks(remarks, "Pillow")),
         is_in_memory=True,
     )
+
+
+def list_stored_pictures(location: Location) -> list[StoredImage]:
+    """Return the pictures of a file with several, in the order of their numbers."""
+    try:
+        with closing(location.open()) as file, _unlimited_pillow() as pillow:
+            return describe_pictures(pillow.open(file))
+    except Exception as error:  # noqa: BLE001 - Pillow's readers raise anything
+        raise NotAnImage(
+            f"{location.shown} has pictures that cannot be read: {location.describe_cause(error)}."
+        ) from None
 
 
 def _choose_frame(
@@ -244,6 +269,7 @@ def _decode_picture(file: IO[bytes], layout: PictureLayout) -> Samples:
 
 
 def _convert_image(image: PillowImage, layout: PictureLayout) -> Samples:
+    layout.choice.show_in(image)
     if layout.frames is None:
         if layout.frame:
             image.seek(layout.frame)
@@ -256,6 +282,8 @@ def _convert_image(image: PillowImage, layout: PictureLayout) -> Samples:
 
 
 def _convert_frame(image: PillowImage, layout: PictureLayout) -> Samples:
+    # An icon's mode is that of the picture in it, which is known then.
+    image.load()
     # Pillow cannot convert the byte orders of I;16 into each other, but NumPy can.
     is_same = image.mode == layout.mode or layout.mode == "I;16"
     pixels = np.asarray(image if is_same else image.convert(layout.mode))

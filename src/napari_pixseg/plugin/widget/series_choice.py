@@ -31,7 +31,7 @@ class SeriesChoice:
         self._taken: Series | None = None
         self.field = ComboBox(
             name="series",
-            label="of its images",
+            label="its images (series)",
             choices=[],
             visible=False,
             tooltip="The file holds several images; the one chosen here is opened and segmented.",

@@ -1,4 +1,4 @@
-"""Work on another thread that ends with a signal, never with an exception in a window."""
+"""Runs jobs on another thread; a job ends with a signal, never with an exception in a window."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from napari_pixseg.errors import Cancelled, PixsegError
 
 
 class BackgroundJobs:
-    """Runs one job after the other on a worker; signals tell how each of them goes.
+    """Runs jobs one after the other on a worker thread, and reports on them with signals.
 
-    Signals are emitted from the worker's thread; a view brings them to its own.
+    Signals are emitted on the worker's thread; a view must bring them to its own thread.
 
     Parameters
     ----------
     executor : Executor
-        Runs the jobs; it is shut down by :meth:`close`.
+        Runs the jobs; :meth:`close` shuts it down.
 
     Attributes
     ----------
     failed : Signal of str
         A sentence for the user.
     busy : Signal of bool
-        Whether any work is being done.
+        Whether any job is running.
     running : Signal of bool
-        Whether a run, which the user has asked for, is waiting or being done.
+        Whether a run that the user started is waiting or running.
     stopped : Signal of str
         A run was cancelled; a sentence for the user.
     """
@@ -51,7 +51,7 @@ class BackgroundJobs:
         """Stop all work and take no more jobs."""
         self._closed = True
         self.cancel()
-        # Not waiting: a window that closes must not hang until a tile is done.
+        # Does not wait: closing a window must not hang until a tile is done.
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _submit_work(self, work: Callable[[], None]) -> None:
@@ -62,16 +62,16 @@ class BackgroundJobs:
         try:
             work()
         except Cancelled:
-            # Whoever cancels work that nobody asked for wants to hear nothing of it.
+            # Cancelled background work is not reported, because the user did not start it.
             pass
-        # Anything may be raised here: a file, a server or another plugin is involved.
+        # Files, servers and other plugins are involved, so any exception is possible.
         except Exception as error:  # noqa: BLE001
             self.failed.emit(describe_error(error))
         finally:
             self.busy.emit(False)
 
     def _submit_run(self, run: Callable[[threading.Event], None]) -> None:
-        """Submit what the user has asked for; a cancel is told, unlike that of other work."""
+        """Submit a run that the user started; unlike for other work, its cancelling is reported."""
         if self._closed:
             return
         cancel = self._cancel_run = threading.Event()
@@ -84,7 +84,7 @@ class BackgroundJobs:
             finally:
                 self.running.emit(False)
 
-        # Told at once, because the run may have to wait for a count.
+        # Reported at once, because the run may have to wait for a count.
         self.running.emit(True)
         self._submit_work(run_and_tell)
 

@@ -27,13 +27,13 @@ from napari_pixseg.sources.image import Image
 # The rough answer comes from a level of at most this many pixels.
 _MOST_ROUGH_PIXELS = 1_000_000
 
-# An image of at most this many tiles is counted so soon that a rough answer would be in the way.
+# An image of at most this many tiles is counted so fast that it needs no rough answer.
 _FEW_TILES = 4
 
 # A rough answer comes from this many tiles if there is no coarse level.
 _ROUGH_TILES = 4
 
-# For so long, single pixels are read for the overview before counting begins.
+# Before counting begins, single pixels are read for the overview for this long.
 _SAMPLING_SECONDS = 2.0
 
 # Given parameters, opens the levels of the chosen image, fine to coarse.
@@ -69,7 +69,7 @@ class Counting:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether counting was stopped, or is about to stop."""
+        """Whether counting has stopped or is about to."""
         return self._cancel.is_set()
 
     def open(self) -> OpenCount:
@@ -83,7 +83,7 @@ class Counting:
         """
         monitor = RunMonitor(self._on_progress, self._cancel)
         monitor.check()
-        # Compiled code is loaded here, in a worker, and not while somebody moves a slider.
+        # Compiled code is loaded here, on a worker thread, and not while the user moves a slider.
         kernel_choice.expect_repetition()
         levels = self._open_levels(self._parameters)
         check_parameters(levels[0], self._parameters)
@@ -134,14 +134,15 @@ class OpenCount:
         color_count = self.color_count
         if len(color_count.tiling) <= _FEW_TILES:
             return None
-        # The progress of a rough count would look like that of the whole.
+        # The progress of the rough count is hidden, because it would look like that of the exact
+        # one.
         monitor = RunMonitor(None, self.monitor.cancel)
         small = [level for level in self.levels[1:] if math.prod(level.shape) <= _MOST_ROUGH_PIXELS]
         if small:
-            # Any stored level has about the same shares of colors as the finest.
+            # A coarser stored level has about the same proportions of colors as the finest.
             coarse = ColorCount(small[0], plan_tiles(small[0]), self.parameters)
             return coarse.table(monitor), coarse.pixels().encoding
-        # Only bytes can be judged by some tiles: the window of other types needs all of them.
+        # A few tiles suffice only for bytes: the window of other types depends on all tiles.
         if color_count.image.dtype.kind != "u" or color_count.image.dtype.itemsize > 1:
             return None
         pixels = color_count.pixels()

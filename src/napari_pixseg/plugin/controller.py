@@ -1,7 +1,7 @@
-"""What happens when a user turns a knob: count once, decide often, never block.
+"""Reacts when the user changes a parameter: counts once, decides often, never blocks.
 
-The controller knows neither napari nor Qt, and is tested without a window.
-Signals are emitted from worker threads; a view brings them to its own.
+The controller knows neither napari nor Qt, and is tested without a window. Signals are emitted on
+worker threads; a view must bring them to its own thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from napari_pixseg.sources.source import Source
 
 
 class Controller(BackgroundJobs):
-    """Turns parameters into decisions, in the background, dropping those that are stale.
+    """Turns parameters into decisions, in the background, and drops stale ones.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ class Controller(BackgroundJobs):
     decider : Executor, optional
         Makes decisions; a thread of its own if not given.
     at_once : int
-        Tables of at most this many colors are decided before a knob's call returns, if that
-        call comes from the main thread.
+        Tables of at most this many colors are decided before the call that changes a parameter
+        returns, if that call comes from the main thread.
 
     Attributes
     ----------
     parameters : Parameters
     decision : Decision or None
-        The latest one; None while nothing is known of the image.
+        The latest decision; None while nothing is known about the image.
     """
 
     decided = Signal(Decision)
@@ -145,10 +145,11 @@ class Controller(BackgroundJobs):
         self.loaded.emit(manifest)
 
     def _is_idle(self) -> bool:
-        """Whether nothing is known and nothing on its way, as after an early cancel.
+        """Whether nothing is known and nothing is being counted, as after an early cancel.
 
-        What was known when counting was cancelled later goes on giving provisional answers.
-        Somebody who stopped the reading of a terabyte does not want a slider to restart it.
+        If counting was cancelled later, the colors counted so far continue to give provisional
+        answers. A user who has stopped the reading of a terabyte does not want a slider to restart
+        it.
         """
         with self._lock:
             return self._counting is None and self._counted is None
@@ -199,7 +200,7 @@ class Controller(BackgroundJobs):
 
     @property
     def is_counting(self) -> bool:
-        """Whether a final answer is on its way."""
+        """Whether a final answer is being computed."""
         with self._lock:
             return self._counting is not None and not self._counting.is_cancelled
 
@@ -212,7 +213,8 @@ class Controller(BackgroundJobs):
             self._request += 1
             request = self._request
             colors = len(self._counted.table)
-        # A small table is decided faster than a thread takes turns with a window that draws.
+        # Deciding a small table takes less time than handing it to a thread beside a drawing
+        # window.
         if colors <= self._at_once and threading.current_thread() is threading.main_thread():
             self._make_decision(request)
         else:
@@ -220,14 +222,14 @@ class Controller(BackgroundJobs):
 
     def _make_decision(self, request: int) -> None:
         with self._lock:
-            # A slider makes many requests while one is being answered; only the latest counts.
+            # A slider makes many requests while one is being answered; only the latest matters.
             if request != self._request or self._counted is None:
                 return
             counted = self._counted
             parameters = self.parameters
         try:
             decision = counted.decide(parameters)
-        # Nobody looks at the future of this call: an error must become a signal.
+        # Nobody checks the future of this call, so an error must become a signal.
         except Exception as error:  # noqa: BLE001
             self.failed.emit(describe_error(error))
             return
@@ -292,7 +294,7 @@ class Controller(BackgroundJobs):
         self._submit_run(run)
 
     def compute(self, outputs: Sequence[str]) -> None:
-        """Segment at full resolution in memory; ``computed`` hands the outputs over."""
+        """Segment at full resolution in memory; the signal ``computed`` carries the outputs."""
         segmentation = self._require_segmentation()
         if segmentation is None:
             return
@@ -316,14 +318,14 @@ class Controller(BackgroundJobs):
         return segmentation
 
     def cancel(self) -> None:
-        """Stop what is running before its next tile."""
+        """Stop all running work before its next tile."""
         with self._lock:
             if self._counting is not None:
                 self._counting.cancel()
         super().cancel()
 
     def close(self) -> None:
-        """Stop all work and the threads; the controller does nothing any more."""
+        """Stop all work and the threads; the controller is unusable afterwards."""
         super().close()
         # The image may hold files open, and this controller may be kept for long.
         self.forget()

@@ -1,4 +1,4 @@
-"""What is decided about an image's colors, and the counted colors that it is decided on."""
+"""The decision about an image's classes, and the counted colors that it is based on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_pixseg.sources.image import Image
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be shown.
+    """The classes to show, and how to find the class of a pixel.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class CountedColors:
     table : ColorTable
     encoding : Encoding
     image : Image
-        The finest level, also where a coarser one was counted.
+        The finest level, even if a coarser one was counted.
     overview : Overview or None
     provisional : bool
         Whether only a part of the image was counted.

@@ -33,12 +33,12 @@ def export_dialog() -> None:
 
 
 def _selected_layer(viewer: Viewer | None) -> Labels:
-    """Return the layer of the selected segmentation, or of the only one there is."""
+    """Return the layer of the selected segmentation, or of the only one."""
     layers = [] if viewer is None else list(viewer.layers)
     found = [
         layer for layer in layers if isinstance(layer.metadata.get(SEGMENTATION_KEY), Segmentation)
     ]
-    # A selected layer is meant, even if there are others.
+    # A selected layer takes precedence over others.
     active = None if viewer is None else viewer.layers.selection.active
     if active in found:
         found = [active]
@@ -67,7 +67,7 @@ def _export_in_background(path: str, data: ArrayLike, meta: LayerState) -> None:
 
 
 def _export_or_error(path: str, data: ArrayLike, meta: LayerState) -> tuple[list[str], str | None]:
-    """Return what was written, and what went wrong as a sentence.
+    """Return the written paths, and a sentence if something went wrong.
 
     napari 0.9 itself fails if a worker raises, or returns an exception.
     """

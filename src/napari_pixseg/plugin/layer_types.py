@@ -1,4 +1,4 @@
-"""Names for what napari gives and takes; napari itself comes without type information."""
+"""Type names for napari's values; napari itself has no type information."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 # Type of the values of an array.
 ValueType: TypeAlias = np.dtype[Any]
 
-# What napari passes as ``layer.data``: anything that has a shape and can be sliced.
+# The type of ``layer.data``: anything that has a shape and can be sliced.
 ArrayLike: TypeAlias = Any
 
 # A layer before it exists: its data, its attributes, and its kind ("image" or "labels").
@@ -21,8 +21,8 @@ LayerData: TypeAlias = tuple[ArrayLike, LayerOptions, str]
 LayerState: TypeAlias = Mapping[str, Any]
 Reader: TypeAlias = Callable[[str], list[LayerData]]
 
-# Keys in the metadata of layers. They tell which layers are ours, and what is behind them:
-# the Segmentation that is written when the layer is saved,
+# Keys in the metadata of layers. They show which layers are ours and where they come from: the
+# Segmentation that is written when the layer is saved,
 SEGMENTATION_KEY = "pixseg"
 # which of its outputs the layer shows, and a checksum of it as it was computed,
 OUTPUT_KEY = "pixseg_output"

@@ -1,4 +1,4 @@
-"""Whether a map of classes or regions was changed by hand since it was computed."""
+"""A checksum of a map of classes or regions, which shows whether it was changed by hand."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from napari_pixseg.plugin.layer_types import ArrayLike
 
 
 def checksum_of(pixels: ArrayLike) -> int:
-    """Return a checksum of a map, which painting on it changes."""
+    """Return a checksum of a map; painting on the map changes it."""
     return zlib.crc32(np.ascontiguousarray(pixels).data)

@@ -1,4 +1,4 @@
-"""Sentences for the user, shown by napari; napari is loaded only where there is one."""
+"""Shows sentences to the user through napari, which is loaded only if there is one to show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opens a finished output as layers, in its physical place; pixels are read when looked at."""
+"""Opens a finished output as layers in its physical place; pixels are read when shown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from napari_pixseg.plugin.notices import tell_user
 if TYPE_CHECKING:
     import pandas as pd
 
-# By the number of stored channels: those that napari shows as red, green, blue (and alpha).
+# By number of stored channels: the channels shown as red, green, blue (and alpha).
 _COLOR_MEMBERS = {1: None, 2: (0, 0, 0, 1), 3: (0, 1, 2), 4: (0, 1, 2, 3)}
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
         if _is_ours(location):
             return layers_of_output
         reason = _why_unfinished(location)
-    # Whatever a server or someone else's file makes fail: the path is not ours.
+    # Whatever error a server or a foreign file causes, the path is not ours.
     except Exception as error:  # noqa: BLE001
         _log.debug("%s was not written by napari-pixseg: %s", path, error)
         return None
@@ -73,7 +73,7 @@ def _why_unfinished(location: OutputLocation) -> str | None:
     """Return a sentence about an output without a manifest; None if we did not write it."""
     if location.child(MANIFEST_NAME).read_bytes() is not None:
         return None
-    # Our runs leave a record from their first moment on, so it tells our outputs from others.
+    # Our runs write a record first of all, which distinguishes our outputs from others.
     content = location.child(RECORD_NAME).read_bytes()
     if content is None:
         return None
@@ -97,14 +97,14 @@ def layers_of_output(path: str) -> list[LayerData]:
     Returns
     -------
     list of LayerData
-        Their pixels are read from disk when they are looked at.
+        Their pixels are read from disk when they are shown.
 
     Raises
     ------
     InputNotFound
         If there is nothing, or the output is unfinished.
     NotAnImage
-        If something else wrote what is there.
+        If the output was written by another program.
     """
     location = OutputLocation(path)
     if not _is_ours(location):
@@ -159,7 +159,7 @@ class StoredLayers(ResultLayers):
             raise InputNotFound(
                 f"{name} has lost its region table, {TABLE_NAME}; run the export again."
             )
-        # Loaded here, as napari imports this module to ask about every path that is opened.
+        # Loaded here, because napari imports this module for every path that is opened.
         import pyarrow.parquet
 
         stream = pyarrow.BufferReader(content)

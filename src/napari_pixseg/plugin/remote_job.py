@@ -23,7 +23,7 @@ from napari_pixseg.sources.image import Image
 # The parameters that an endpoint of the SEGMENT API knows.
 _REMOTE_PARAMETERS = Parameters.names_where(is_endpoint=True)
 
-# These choose what part of the image is sent, so they are applied before it is.
+# These choose the part of the image that is sent, so they are applied before sending.
 _LOCAL_PARAMETERS = ("axes", "channels")
 
 _MOST_VALUES = 50_000_000
@@ -31,7 +31,7 @@ _MOST_VALUES = 50_000_000
 
 @dataclass(frozen=True)
 class RemotePicture:
-    """A picture that an endpoint gave back.
+    """A picture that an endpoint has returned.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class RemotePicture:
 
 
 class RemoteJob(BackgroundJobs):
-    """Sends images to an endpoint, on a thread of its own; signals tell how that ended.
+    """Sends images to an endpoint, on a thread of its own; signals report the result.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class RemoteJob(BackgroundJobs):
             picture = segment_remotely(endpoint, open_image(), parameters, cancel)
             self.done.emit(RemotePicture(picture, name, placement))
 
-        # Setting the event cuts the connection, by which the endpoint knows to stop.
+        # Setting the event cuts the connection, which makes the endpoint stop.
         self._submit_run(run)
 
 
@@ -122,7 +122,7 @@ def segment_remotely(
     ParameterError
         If a parameter is set that endpoints do not know.
     TooLarge, NotAnImage, Cancelled
-        Before anything is sent. Besides, whatever :meth:`Endpoint.segment` raises.
+        Before anything is sent. Also whatever :meth:`Endpoint.segment` raises.
     """
     _refuse_unknown_parameters(parameters)
     pixels = _read_plane(image)

@@ -19,7 +19,7 @@ SLIDE_SIDE = 200_000
 
 _CHUNK = 2048
 
-# So many that the coarsest level fits a screen.
+# Enough that the coarsest level fits on a screen.
 _SLIDE_LEVELS = 10
 
 _MICROMETERS_PER_PIXEL = 0.5
@@ -30,7 +30,7 @@ _STROMA = np.array([221, 200, 198], np.float32).reshape(3, 1, 1)
 _GLAND = np.array([152, 104, 62], np.float32).reshape(3, 1, 1)
 _NUCLEUS = np.array([108, 112, 168], np.float32).reshape(3, 1, 1)
 
-# Nuclei and grain repeat after this many pixels. Nobody sees it, as they look alike everywhere.
+# Nuclei and grain repeat after this many pixels, which nobody notices.
 _TEXTURE = 1024
 
 # Noise shapes the tissue, and the glands in it: length in pixels and height of its waves.
@@ -200,7 +200,7 @@ def _paint_tissue(level: int, rows: Samples, columns: Samples) -> NDArray[np.flo
 
 
 def _blend_over(below: Samples, above: Samples, share: Samples) -> None:
-    """Lay a share of a color over another, in place."""
+    """Blend a share of a color over another, in place."""
     difference = above - below
     difference *= share
     below += difference

@@ -28,7 +28,7 @@ def write_store(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
     path : str
         A path without an ending gets ``.ome.zarr``.
     data : array-like
-        Only looked at for corrections by hand: a preview shows less than what is exported.
+        Used only to detect corrections by hand, because a preview has fewer pixels than the export.
     meta : mapping
         State of the layer. ``meta["metadata"]["pixseg"]`` is its :class:`Segmentation`.
 
@@ -66,7 +66,7 @@ def write_picture(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
 
 
 def add_ending(path: str, ending: str) -> str:
-    """Return a path with an ending; one that it has already stays."""
+    """Return a path with an ending; an existing ending is kept."""
     return path if os.path.splitext(path)[1] else path + ending
 
 
@@ -76,7 +76,7 @@ def export_layer(path: str, data: ArrayLike, meta: LayerState) -> list[str]:
     Raises
     ------
     ParameterError
-        If the layer has no segmentation, or shows what cannot be written to such a path.
+        If the layer has no segmentation, or its output cannot be written to such a path.
     """
     segmentation = segmentation_of(meta)
     is_picture = path.lower().endswith(PICTURES)
@@ -98,7 +98,7 @@ def _refuse_picture_of_regions(path: str, is_picture: bool) -> None:
 
 
 def _refuse_painted(data: ArrayLike, meta: LayerState) -> None:
-    """Refuse a layer that was painted on: what is written is computed from the image."""
+    """Refuse a layer that was painted on, because the output is computed from the image."""
     checksum = meta["metadata"].get(CHECKSUM_KEY)
     if checksum is None or checksum == checksum_of(data):
         return

@@ -1,4 +1,4 @@
-"""One level of an image whose samples are shown as they are."""
+"""One level of an image whose samples are shown unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ImageLevel(LazyLevel):
         self._seen: tuple[Overview, Encoding] | None = None
 
     def use_overview(self, overview: Overview, encoding: Encoding) -> None:
-        """Take views that are too large to read from an overview, undoing its encoding."""
+        """Take views that are too large to be read from an overview, and undo its encoding."""
         self._seen = (overview, encoding)
 
     @property
@@ -67,9 +67,9 @@ class ImageLevel(LazyLevel):
 
 
 def decode_samples(packed: Packed, encoding: Encoding, dtype: ValueType) -> Samples:
-    """Return about the samples (..., 3) that packed colors were made from.
+    """Return approximately the samples (..., 3) from which packed colors were made.
 
-    Samples that are not bytes come back in 256 steps within their window.
+    Samples that are not bytes are restored in 256 steps within their window.
     """
     colors = unpack_colors(packed)
     if encoding.window is None:

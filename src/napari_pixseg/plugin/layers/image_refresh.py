@@ -1,4 +1,4 @@
-"""Shows in the image's own layer what counting has seen, if the image has no pyramid."""
+"""Shows the pixels that counting has read in the image's own layer, if it has no pyramid."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ImageRefresh:
             level.use_overview(overview, encoding)
 
     def draw_news(self) -> None:
-        """Draw what the overview has learned since it was drawn last."""
+        """Draw the pixels that were added to the overview since the last drawing."""
         overview = self._overview
         if overview is None or not self._levels or overview.version == self._drawn_version:
             return

@@ -14,16 +14,16 @@ import numpy as np
 from napari_pixseg.plugin.layer_types import ValueType
 from napari_pixseg.slices import PixelSlices, Samples, expand_key
 
-# What a view shows of one dimension; an integer drops the dimension.
+# The selection of a view along one dimension; an integer drops the dimension.
 Part: TypeAlias = range | int
 
 
 class LazyLevel(ABC):
     """One pyramid level for the viewer, read when it is converted to a NumPy array.
 
-    napari first cuts the visible rectangle out of every plane and picks one plane afterwards.
-    Integers and slices therefore only narrow the view. A zarr array would read the whole
-    stack at the first cut, and a Dask array would fill napari's cache.
+    napari first slices the visible rectangle out of all planes and then picks one plane. Therefore
+    integers and slices only narrow the view. A zarr array would read the whole stack at the first
+    slice, and a Dask array would fill napari's cache.
 
     Parameters
     ----------
@@ -66,18 +66,18 @@ class LazyLevel(ABC):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Samples:
         values = np.asarray(self._read_parts(self._parts), dtype)
-        # napari keeps only whole levels, so no other array ever has to be renewed.
+        # napari keeps only whole levels, so no other array ever needs to be updated.
         if values.size == self._whole_size and values.flags.writeable:
             self._handed_out[:] = [(self._parts, weakref.ref(values))]
         return values
 
     def renew(self) -> None:
-        """Write the present values into the array that was handed out for the whole level.
+        """Write the current values into the array that was returned for the whole level.
 
         napari 0.9 reads the coarsest level of a plane once and keeps it forever.
         """
         for parts, reference in self._handed_out:
-            # The array may be gone, or its type too small for the class numbers of today.
+            # The array may be gone, or its type may be too small for the current class numbers.
             values = reference()
             if values is not None and values.dtype == self.dtype:
                 values[...] = self._read_parts(parts)

@@ -1,7 +1,7 @@
 """A small copy of a huge image, filled in while its colors are counted.
 
-Counting reads every tile anyway, so keeping every 2^k-th pixel of it costs no further reading.
-Until a tile is counted, single pixels from a grid stand in for it.
+Counting reads every tile anyway, so keeping every 2^k-th pixel requires no further reading. Until a
+tile is counted, single pixels from a grid stand in for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_pixseg.slices import PixelSlices
 # 64 MB of packed colors, which any machine can spare.
 _MOST_PIXELS = 1 << 24
 
-# Each sampled pixel may cost the reading of a whole chunk. This suffices for 32 x 32 cells.
+# Each sampled pixel may require reading a whole chunk. This number suffices for 32 x 32 cells.
 _MOST_SAMPLES = 1400
 
 # Marks a color that stands in for a pixel that was not counted yet.
@@ -41,7 +41,7 @@ class Overview:
     shape : sequence of int
         Pixels of the image along t, z, y, x.
     most : int
-        Most pixels to keep, which decides the stride.
+        Maximum number of pixels to keep, which determines the stride.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Overview:
             self.version += 1
 
     def sample_pixels(self, read: ReadColors, most: int = _MOST_SAMPLES) -> Iterator[None]:
-        """Fill what is unknown roughly, from single pixels in ever smaller cells.
+        """Fill unknown parts roughly, from single pixels in smaller and smaller cells.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class Overview:
 
     def _sample_cell(self, read: ReadColors, index: tuple[int, ...], cell: PixelSlices) -> None:
         part = (*(slice(i, i + 1) for i in index), *cell)
-        # Counting has been here meanwhile, and knows better.
+        # This part has been counted meanwhile, so its pixels are known exactly.
         if not (self._packed[part] & _GUESS).any():
             return
         middle = [(side.start + side.stop) // 2 * self.stride for side in cell]
@@ -122,8 +122,8 @@ class Overview:
     def read(self, region: PixelSlices, stride: int) -> Packed:
         """Return the packed colors of a region of the level with every ``stride``-th pixel.
 
-        On a level finer than the overview, a pixel has the color of the kept one before it.
-        The color is NO_DATA where nothing is known.
+        On a level finer than the overview, a pixel gets the color of the kept pixel before it.
+        Unknown pixels are NO_DATA.
         """
         *outer, rows, columns = region
         # Levels coarser than the overview are slices of it.

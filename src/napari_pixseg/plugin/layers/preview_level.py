@@ -1,7 +1,7 @@
-"""Classes for the viewer, looked up for what is on the screen only.
+"""Classes for the viewer, looked up only for pixels on the screen.
 
-All levels of a preview share one look-up table. The packed colors of the latest views are
-kept, so that another table needs no pixel again: the same colors get other classes.
+All levels of a preview share one look-up table. The packed colors of the latest views are kept, so
+that a new decision reads no pixels: the same colors just get other classes.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class PreviewPixels:
     def encode_with(
         self, encoding: Encoding, radius: int, overview: Overview | None = None
     ) -> None:
-        """Choose how samples become colors; kept views are dropped if that really changes.
+        """Set how samples become colors; kept views are dropped if this changes.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class PreviewPixels:
 
 def _read_packed(level: StridedImage, region: PixelSlices, settings: _ColorSettings) -> Packed:
     encoding = settings.encoding
-    # A pixel of a coarse level stands for many, so the filter needs fewer of them.
+    # A pixel of a coarse level stands for many, so the filter needs a smaller radius.
     radius = round(settings.radius / (level.stride * level.reduction))
     if not radius:
         return encoding.encode(level.read(region))

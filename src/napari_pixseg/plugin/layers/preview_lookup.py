@@ -52,7 +52,8 @@ class PreviewLookup:
         stale = self._learned if same else [self._counted, *self._learned]
         if dtype == self.dtype:
             for packed in stale:
-                # Only what was set is cleared: 2^24 entries at each step of a slider take long.
+                # Only entries that were set are cleared: clearing 2^24 at each step of a slider
+                # takes long.
                 self._table[packed] = 0
         else:
             self._table = np.zeros(COLORS + 1, dtype)
@@ -63,7 +64,7 @@ class PreviewLookup:
         """Return the class of each pixel; 0 means no data."""
         with self._lock:
             result = self._read_table(packed)
-            # Most views hold counted colors only, and need no second look.
+            # Most views hold only counted colors and are done here.
             if np.count_nonzero(result) == result.size:
                 return result
             unknown = (result == 0) & (packed != NO_DATA)
@@ -74,7 +75,7 @@ class PreviewLookup:
 
     def _read_table(self, packed: Packed) -> ClassNumbers:
         result = np.empty(packed.shape, self.dtype)
-        # The kernel takes no strides.
+        # The kernel needs contiguous arrays.
         flat = np.ascontiguousarray(packed).reshape(-1)
         kernels.look_up_colors(flat, self._table, result.reshape(-1))
         return result

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 class ResultLayers(ABC):
     """Makes the layers of a segmentation: picture, classes and regions, if there are any.
 
-    The layers look the same wherever the outputs are; a subclass knows how to read them.
+    The layers look the same wherever the outputs are stored; subclasses read them.
     """
 
     @abstractmethod
     def _output_names(self) -> Collection[str]:
-        """Return the names of the outputs there are."""
+        """Return the names of the existing outputs."""
 
     @abstractmethod
     def _open_output(self, output: str) -> tuple[ArrayLike, LayerOptions]:
@@ -108,7 +108,7 @@ class ComputedLayers(ResultLayers):
     name : str
         Name of the image; the names of the layers begin with it.
     placement : dict
-        Attributes that put the layers where the image is.
+        Attributes that place the layers where the image is.
     """
 
     def __init__(self, computed: ComputedOutputs, name: str, placement: LayerOptions) -> None:

@@ -1,4 +1,4 @@
-"""Pyramids on disk for napari's layers: read from the store when they are looked at."""
+"""Pyramids on disk for napari's layers, read from the store when they are shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ENDINGS = (".ome.zarr", ".zarr")
 
 @dataclass(frozen=True)
 class StoredPyramid:
-    """A stored pyramid and what its metadata say, one entry per axis of the arrays.
+    """A stored pyramid and its metadata, with one entry for each axis of the arrays.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class StoredPyramid:
         levels = [StoredLevel(array, self.axes, members) for array in self.arrays]
         if len(levels) > 1:
             return levels
-        # 64 MiB even at 4 bytes a value, which is read in a moment.
+        # At most 64 MiB with 4 bytes for each value, which is read in a moment.
         return np.asarray(levels[0]) if levels[0].size <= _READ_AT_ONCE else levels[0]
 
     def layer_options(
@@ -170,7 +170,7 @@ def _take_channels(block: Samples, position: int, members: Sequence[int], part: 
         return channel
     if not part:
         return np.moveaxis(block, position, -1)[..., :0]
-    # Graphics cards need the colors of a pixel side by side; they are put there once, here.
+    # Graphics cards need the colors of a pixel side by side, so they are rearranged once, here.
     return np.stack([block.take(members[index], position) for index in part], axis=-1)
 
 

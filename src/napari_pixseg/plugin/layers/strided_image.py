@@ -66,7 +66,7 @@ class StridedImage:
         return self.stride > 1 and area > _LARGEST_READ
 
     def is_for_overview(self, region: PixelSlices, overview: Overview) -> bool:
-        """Whether an overview shows a region as well as reading it would, or far sooner."""
+        """Whether to take a region from an overview: it is as good, or far faster than reading."""
         return self.stride >= overview.stride or self.is_too_large(region)
 
     def _covered_part(self, part: slice, axis: int) -> slice:
@@ -84,7 +84,7 @@ class StridedImage:
         return np.concatenate(lines, axis=-3)
 
     def _read_block(self, outer: PixelSlices, rows: slice, columns: slice) -> Samples:
-        """Read as many neighboring pixels as the cell has, from the middle of what it covers."""
+        """Read as many adjacent pixels as a cell shows, from the middle of the cell's area."""
         sides = []
         padding = [(0, 0)] * len(outer)
         for part, n in zip((rows, columns), self.image.shape[-2:], strict=True):
@@ -113,7 +113,7 @@ def lengths_along(axes: str, level: StridedImage) -> tuple[int, ...]:
 
 
 def virtual_levels(image: Image, reduction: float = 1.0) -> list[StridedImage]:
-    """Return an image and levels below it: strided ones where its planes are large.
+    """Return an image and coarser, strided levels if its planes are large.
 
     Parameters
     ----------

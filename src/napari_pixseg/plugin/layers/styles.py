@@ -26,7 +26,7 @@ def class_colormap(palette: NDArray[np.uint8]) -> DirectLabelColormap:
     palette : (n + 1, 3) ndarray of uint8
         Row 0 stands for "no data" and becomes transparent.
     """
-    # Outputs are described, and readers looked for, without napari.
+    # Describing outputs and looking for readers must not load napari.
     from napari.utils.colormaps import DirectLabelColormap
 
     colors: dict[int | None, NDArray[np.float64]] = {None: np.zeros(4), 0: np.zeros(4)}

@@ -1,4 +1,4 @@
-"""Shows why: three histograms, and the table of classes, linked to the picture."""
+"""Shows the reasons for a decision: three histograms and the table of classes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _BACKGROUND = 5
 
 _SWATCH_WIDTH = 26
 
-# Nobody reads more rows than this, and Qt would take its time.
+# Nobody reads more rows than this, and Qt would be slow.
 _MOST_ROWS = 500
 
 _CHECKABLE = (
@@ -52,7 +52,7 @@ _CHECKABLE = (
 
 
 class PanelEvents(SignalGroup):
-    """What the user does in the panel.
+    """Signals of the panel.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class ClassPanel(QWidget):
         self, rows: NDArray[np.void], background: tuple[int, ...], hidden: frozenset[int]
     ) -> None:
         self._filling = True
-        # Otherwise Qt would measure the columns anew after every item.
+        # Otherwise Qt would measure the columns again after every item.
         self._table.setUpdatesEnabled(False)
         try:
             before = self._table.rowCount()
@@ -191,7 +191,7 @@ class ClassPanel(QWidget):
             self._filling = False
 
     def _on_selection(self) -> None:
-        # Qt tells of changes by code as of those by the user; only the latter are meant.
+        # Qt also reports changes made by the program; only changes by the user count.
         if self._filling:
             return
         rows = self._table.selectionModel().selectedRows()

@@ -1,4 +1,4 @@
-"""Fields of several containers, aligned below each other."""
+"""Aligns the fields of several containers below each other."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_pixseg.algorithm.scale_space import ChannelScaleSpace
 
-# Intervals that are listed above a histogram; it shows the others, too.
+# How many intervals are listed above a histogram, which shows all of them.
 _MOST_INTERVALS = 6
 
 
 def describe_intervals(scale_space: ChannelScaleSpace) -> str:
-    """Say in a few words which intervals a channel has, and at which scale they were found."""
+    """Describe the intervals of a channel, and the scale at which they were found."""
     if not len(scale_space.intervals):
         return "no structure"
     intervals = scale_space.intervals[:_MOST_INTERVALS]
@@ -76,7 +76,7 @@ class HistogramView(QWidget):
         self.update()
 
     def paintEvent(self, _event: QPaintEvent) -> None:  # noqa: N802
-        """Draw the channel, as Qt asks for it."""
+        """Draw the channel; called by Qt."""
         if self._scale_space is None:
             return
         painter = QPainter(self)
@@ -88,7 +88,7 @@ class HistogramView(QWidget):
 
     def _draw_channel(self, painter: QPainter, scale_space: ChannelScaleSpace) -> None:
         step = self.width() / 256.0
-        # The centers are drawn in the space below.
+        # The centers are drawn in the space below this height.
         height = self.height() - 10.0
         text = self.palette().color(QPalette.ColorRole.WindowText)
         shade = QColor(text)

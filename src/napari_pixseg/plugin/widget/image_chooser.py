@@ -76,8 +76,7 @@ class ImageChoice:
     def update_choices(self) -> None:
         """Offer the present layers under their present names; the chosen one stays chosen.
 
-        The field itself would choose no layer after a renaming, because the text that it knew
-        is gone.
+        After a renaming, the field itself would choose no layer, because its text is gone.
         """
         with self.img.changed.blocked():
             self.img.reset_choices()

@@ -47,12 +47,12 @@ class LogNumber(Container[Any]):
 
     @property
     def number(self) -> float:
-        """The value that was set, or that the user has chosen since."""
+        """The value that was set, or the user's choice since then."""
         return self._number
 
     @number.setter
     def number(self, value: float) -> None:
-        # The box rounds to the digits that it shows, but what was set has to stay exact.
+        # The box rounds to the digits that it shows, but a value that was set must stay exact.
         self._number = float(value)
         self._box.native.setDecimals(_count_digits(value))
         with self._box.changed.blocked():
@@ -74,7 +74,7 @@ class LogNumber(Container[Any]):
 
     def _move_slider(self, value: float) -> None:
         part = math.log(max(value, self._low) / self._low) / math.log(self._high / self._low)
-        # The slider has few positions; its echo would round the number.
+        # The slider has few positions, so its echo would round the number.
         with self._slider.changed.blocked():
             self._slider.value = round(_STEPS * min(part, 1.0))
 

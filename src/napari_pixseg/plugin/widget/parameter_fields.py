@@ -1,6 +1,6 @@
 """The fields of the widget, one or two for each parameter, made from its description.
 
-There is one class of field for each kind of value, and none for a certain parameter.
+There is one class of field for each kind of value, not for each parameter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_pixseg.plugin.widget.log_slider import LogNumber
 CONTRAST_LIMITS = "contrast limits"
 _AUTOMATIC = "automatic"
 _NUMBERS = "low, high"
-# Boxes need an end even where a parameter has none; nobody needs more digits than this.
+# Boxes need an upper limit even if a parameter has none; nobody needs larger numbers.
 _HIGHEST_NUMBER = 1e9
 _HIGHEST_WHOLE_NUMBER = 2**53
 
@@ -34,7 +34,7 @@ class _Field(ABC):
     widgets : list of Widget
         The first is named like the parameter.
     value_widgets : list of ValueWidget
-        Those that tell of every change, also of one by the program.
+        The widgets that report every change, including changes by the program.
     """
 
     widgets: list[Widget]
@@ -42,11 +42,11 @@ class _Field(ABC):
 
     @abstractmethod
     def read(self, before: object, shown: tuple[Interval] | None, complete: bool) -> object:
-        """Return what the widgets say; the arguments are those of :meth:`Fields.parameters`."""
+        """Return the widgets' value; the arguments are those of :meth:`Fields.parameters`."""
 
     @abstractmethod
     def show(self, value: object) -> None:
-        """Set the widgets, if they say something else."""
+        """Set the widgets, if they show another value."""
 
     def listen(self, changed: Callable[[], None], typed: Callable[[], None]) -> None:
         """Call ``changed`` when a value was chosen, ``typed`` at every key in a text."""
@@ -72,7 +72,7 @@ class _NumberField(_Field):
             **_texts_of(name, info),
         )
         self.widgets = [self._number]
-        # The slider and its box are quiet when the program sets them.
+        # The slider and its box emit no signal when the program sets them.
         self.value_widgets = []
 
     def read(self, before: object, shown: tuple[Interval] | None, complete: bool) -> object:
@@ -87,7 +87,7 @@ class _NumberField(_Field):
 
 
 class _PlainField(_Field):
-    """A widget whose value is the parameter's."""
+    """A widget that has the parameter's value."""
 
     def __init__(self, widget: ValueWidget[Any]) -> None:
         self._widget = widget
@@ -118,7 +118,7 @@ class _TextField(_Field):
         return self._meaning()
 
     def show(self, value: object) -> None:
-        # A text that means the same is left as it is: someone may be typing.
+        # A text with the same meaning is left alone, because the user may be typing.
         if self._meaning() != value:
             self._line.value = "" if value is None else self._info.kind.format(value)
 
@@ -185,14 +185,14 @@ class _IntervalsField(_Field):
 
 
 class Fields:
-    """All parameters as widgets, and the way between them and one Parameters object.
+    """All parameters as widgets, which can be read as and set from one Parameters object.
 
     Every widget is an attribute of its own name: ``fields.ct``.
 
     Attributes
     ----------
     main : list of Widget
-        Of the parameters that the SEGMENT API has.
+        Widgets of the parameters that the SEGMENT API has.
     advanced : Container
         Of all others.
     """
@@ -223,16 +223,16 @@ class Fields:
     def parameters(
         self, before: Parameters, shown: tuple[Interval] | None, complete: bool = False
     ) -> Parameters:
-        """Return what the fields say.
+        """Return the parameters that the fields show.
 
         Parameters
         ----------
         before : Parameters
-            The source of what has no field, and of a window whose numbers are still to be typed.
+            Source of parameters without a field, and of a window whose numbers are not typed yet.
         shown : tuple of (low, high), or None
             The layer's contrast limits, if it has any.
         complete : bool
-            Whether a window of numbers that are still to be typed is refused.
+            Whether to refuse a window whose numbers are not typed yet.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class Fields:
         return before.replace(**said)
 
     def show(self, parameters: Parameters) -> None:
-        """Set the fields that say something else; listeners do not hear of it."""
+        """Set the fields that show other values; listeners are not called."""
         widgets = [widget for field in self._fields.values() for widget in field.value_widgets]
         for widget in widgets:
             widget.changed.block()

@@ -18,7 +18,7 @@ _ICONS = {
 def add_browse_buttons(
     field: LineEdit, kinds: tuple[str, ...], chosen: Callable[[], None] | None
 ) -> None:
-    """Put buttons into a text field that ask for a path.
+    """Put buttons into a text field that open dialogs for a path.
 
     Parameters
     ----------

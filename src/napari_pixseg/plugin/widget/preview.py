@@ -34,12 +34,12 @@ _FAINT = 0.12
 # Cyan, magenta, yellow: rare in tissue and in photographs.
 _HIGHLIGHTS = ((0.0, 0.9, 1.0), (1.0, 0.0, 0.9), (1.0, 0.9, 0.0))
 
-# Drawing takes time from counting, so news from counting is drawn only this often.
+# Drawing takes time away from counting, so newly counted pixels are drawn only this often.
 _REFRESH_SECONDS = 0.4
 
 
 class Preview:
-    """Shows decisions; knows which classes are hidden, and which one is selected.
+    """Shows decisions, without hidden classes and with the selected one highlighted.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Preview:
         radius = classes.parameters.denoise
         self.pixels.encode_with(decision.encoding, radius, decision.overview)
         self.pixels.lookup.set_decision(classes, decision.table)
-        # Where the number of classes differs, a number means another class than before.
+        # If the number of classes has changed, a number means another class than before.
         if self._classes is not None and len(self._classes) != len(classes):
             self._show_all_classes()
         self._decision = decision
@@ -147,7 +147,7 @@ class Preview:
             self.layer.colormap = self._make_colormap(self._classes)
 
     def draw_news(self) -> None:
-        """Draw what counting has found for the overview since, unless that was a moment ago."""
+        """Draw the pixels counted since the last drawing, unless that was only a moment ago."""
         overview = self._overview
         if self.layer is None or overview is None or not self.is_shown:
             return
@@ -184,7 +184,7 @@ class Preview:
 
     def _make_colormap(self, classes: Classes) -> DirectLabelColormap:
         colors: dict[int | None, NDArray[np.float32]] = defaultdict(lambda: np.zeros(4, np.float32))
-        # Numbers without a class, as 0 for no data, are transparent.
+        # Numbers without a class, such as 0 for no data, are transparent.
         colors[None] = np.zeros(4, np.float32)
         for number, color in enumerate(classes.palette[1:] / 255.0, start=1):
             shown = _contrasting_color(color) if number == self.selected else color
@@ -198,12 +198,12 @@ class Preview:
 
 
 def _contrasting_color(color: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return a color that stands out from a class's own, which is that of the image around."""
+    """Return a color that stands out from the class's own color."""
     return max(_HIGHLIGHTS, key=lambda one: float(np.abs(color - one).sum()))
 
 
 class _ClassPicker:
-    """Tells which class is under a click; napari calls it with every click on the layer."""
+    """Finds the class under a click; napari calls it for every click on the layer."""
 
     def __init__(self, on_pick: weakref.WeakMethod[Callable[[int], None]]) -> None:
         self._on_pick = on_pick
@@ -218,6 +218,6 @@ class _ClassPicker:
             dims_displayed=event.dims_displayed,
             world=True,
         )
-        # A multiscale layer also tells the level.
+        # A multiscale layer also returns the level.
         number = value[1] if isinstance(value, tuple) else value
         on_pick(int(number or 0))

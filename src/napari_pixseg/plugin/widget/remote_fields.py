@@ -1,4 +1,4 @@
-"""The choice where a run happens: on this machine, or at an endpoint of the SEGMENT API."""
+"""The fields that choose where to run: on this machine, or at an endpoint of the SEGMENT API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENDPOINT = "an endpoint"
 class RemoteFields(Container[Any]):
     """Where to run; the address and key of an endpoint appear when one is chosen.
 
-    The key is in its field and nowhere else: in no settings, manifest or log.
+    The key is kept only in its field, never in settings, manifests or logs.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class RemoteFields(Container[Any]):
         return bool(self.where.value == ENDPOINT)
 
     def endpoint(self) -> Endpoint:
-        """Return the endpoint that the fields name.
+        """Return the endpoint chosen by the fields.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The fields of a run: where its output goes, and what is written."""
+"""The fields of a run: the place of its output, and which outputs to write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from magicgui.widgets import CheckBox, Container, LineEdit
 
 
 class RunFields(Container[Any]):
-    """Where the full job goes, and what it writes."""
+    """The place of a run's output, and which outputs to write."""
 
     def __init__(self) -> None:
         self.path = LineEdit(
@@ -52,6 +52,6 @@ class RunFields(Container[Any]):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs that are checked."""
+        """Names of the checked outputs."""
         named = {"classes": self.classes, "regions": self.regions, "recolored": self.picture}
         return tuple(name for name, box in named.items() if box.value)

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image as NapariImage
 
-# A larger image is not segmented in memory: its result has to be written.
+# A larger image is not segmented in memory; its result must be written.
 _LARGEST_IN_MEMORY = 64_000_000
 
 
 @dataclass(frozen=True)
 class _Target:
-    """Where results in memory belong, even if the image's layer has been removed meanwhile."""
+    """Where results in memory are placed, even if the image's layer has been removed meanwhile."""
 
     name: str
     placement: LayerOptions
@@ -92,11 +92,11 @@ class RunPanel:
         self.remote.where.changed.connect(self._show_fields_of_place)
 
     def _show_fields_of_place(self) -> None:
-        # An endpoint returns a picture, which becomes a layer: nothing is written.
+        # An endpoint returns a picture, which becomes a layer; nothing is written.
         self.fields.visible = not self.remote.is_remote
 
     def set_running(self, running: bool) -> None:
-        """Allow one run at a time: the button waits until it has ended."""
+        """Allow one run at a time: disable the button until the run has ended."""
         self.is_running = running
         self.run_button.enabled = not running
 
@@ -174,7 +174,7 @@ class RunPanel:
         self._status.say("Done; the results are new layers, in memory.")
 
     def show_exported(self, manifest: Manifest) -> None:
-        """Say what was written, and add its layers unless it is a picture file."""
+        """Report the written output, and add its layers unless it is a picture file."""
         link = str(manifest.link)
         written = f"Written: {_name_before_folder(link)}"
         show_info(written)

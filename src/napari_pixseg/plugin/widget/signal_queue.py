@@ -23,7 +23,7 @@ class SignalQueue(QObject):
     parent : QObject
         Owner, with which this queue is destroyed.
     latest : frozenset of str
-        Names of signals of which only the latest waiting value is delivered.
+        Names of signals for which only the latest waiting value is delivered.
     """
 
     def __init__(self, parent: QObject, latest: frozenset[str] = frozenset()) -> None:
@@ -50,7 +50,7 @@ class SignalQueue(QObject):
             getattr(emitter, name).connect(_make_sender(self, name))
 
     def deliver(self) -> None:
-        """Call the slots with everything that is waiting."""
+        """Call the slots with all waiting values."""
         while self._waiting:
             name, value = self._waiting.popleft()
             stale = name in self._latest and any(other == name for other, _ in [*self._waiting])
@@ -59,7 +59,7 @@ class SignalQueue(QObject):
                 slot(value)
 
     def close(self) -> None:
-        """Drop what is waiting, and deliver nothing any more."""
+        """Drop all waiting values, and deliver no more."""
         self._timer.stop()
         self._slots.clear()
         self._waiting.clear()
@@ -72,7 +72,7 @@ def _make_sender(queue: SignalQueue, name: str) -> Callable[[object], None]:
 
     def send(value: object) -> None:
         waiting.append((name, value))
-        # The window sees the effect of its own actions before it does anything else.
+        # Signals emitted on the window's thread are delivered at once.
         if threading.current_thread() is threading.main_thread() and (alive := reference()):
             alive.deliver()
 

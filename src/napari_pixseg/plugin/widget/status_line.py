@@ -1,4 +1,4 @@
-"""What the widget tells its user: a line of status, notifications of errors, and progress."""
+"""Shows messages of the widget: a line of status, notifications of errors, and progress."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from napari_pixseg.plugin.decision import Decision
 
 CHOOSE_IMAGE = "Choose an image."
 
-# The same kind of error is not shown again within so many seconds.
+# The same kind of error is not shown again within this many seconds.
 _REPEAT_SECONDS = 3.0
 
-# Errors name what is typed in a script; here, the user clicks on something instead.
+# Errors mention arguments of scripts; in the widget, the user clicks on a field instead.
 _CLICKED = {
     "(overwrite=True, --overwrite)": "(check “replace an existing output”)",
     "(resume=True, --resume)": "(check “continue an unfinished output”)",
@@ -32,7 +32,7 @@ class StatusLine:
     ----------
     label : Label
     progress_bar : napari.utils.progress or None
-        None while nothing is being done.
+        None while nothing is running.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class StatusLine:
         self.say(sentence)
         kind, equals, _value = sentence.partition("=")
         now = time.monotonic()
-        # A slider that is dragged too far gives the same error for many values.
+        # A slider that is dragged too far causes the same error for many values.
         is_repeated = equals and kind == self._last_error
         is_recent = now <= self._last_error_time + _REPEAT_SECONDS
         self._last_error = kind

@@ -1,4 +1,4 @@
-"""Events of a widget as a whole: files are dropped on it, its dock is closed, it is shown."""
+"""Handles events of the whole widget: files dropped on it, its dock closed, the widget shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WindowEvents(QObject):
     closed : callable
         A method, called when the widget has been taken out of its window.
     shown : callable
-        A method, called when the widget is about to be seen.
+        A method, called when the widget is about to be shown.
     """
 
     def __init__(

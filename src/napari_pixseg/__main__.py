@@ -1,4 +1,4 @@
-"""``napari-pixseg`` and ``python -m napari_pixseg``: the command line as a process."""
+"""``napari-pixseg`` and ``python -m napari_pixseg``: runs the command line as a process."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from typing import NoReturn
 from napari_pixseg.execution.allocator import prepare_heap
 from napari_pixseg.interruption import INTERRUPTION
 
-# Modules with threads, files or connections that Python must close at the end.
+# Modules with threads, files or connections that Python must close before it exits.
 _WITH_THREADS = ("dask", "zarr", "fsspec", "numba", "uvicorn", "starlette", "coverage")
 
 
 def program() -> NoReturn:
     """Run the command line, and end the process.
 
-    If only light modules were loaded, the process ends at once. Python's own shutdown would
-    dismantle them first, which takes a tenth of the time that a picture takes.
+    If only light modules were loaded, the process ends at once. Python's own shutdown, which takes
+    the modules apart first, would take a tenth of a picture's time.
     """
-    # Before any thread begins: glibc would give it memory of its own, and later threads would
-    # share that, not what is prepared here.
+    # Must come before any thread starts: glibc would give that thread memory of its own, and later
+    # threads would share it instead of the memory prepared here.
     prepare_heap()
-    # A signal may come at any time, also while modules are loaded.
+    # A signal may come at any time, even while modules are loaded.
     INTERRUPTION.install()
-    # Imports create many objects that stay. Collecting garbage among them again and again
-    # takes 10 ms.
+    # Imports create many permanent objects. Searching them for garbage again and again takes 10 ms.
     gc.set_threshold(50_000, 20, 20)
     from napari_pixseg.cli import main
 

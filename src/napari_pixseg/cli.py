@@ -32,7 +32,7 @@ _OUTPUTS = "classes,recolored"
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors become manifests, like all others."""
+    """A parser whose errors become manifests, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         raise ParameterError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 only with status 200, else 1.
     """
-    # Only small matrices need NumPy's linear algebra, but its threads spin for a while at start.
+    # NumPy's linear algebra is needed only for small matrices, but its threads spin for a while at
+    # start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _log.handlers = [logging.StreamHandler(sys.stderr)]
     _log.setLevel(logging.INFO)
@@ -93,7 +94,7 @@ def _report_error(error: BaseException) -> int:
 
 
 def _speak_json() -> None:
-    """Let messages for people be JSON, too, so that a program can read all of standard error."""
+    """Write messages as JSON, too, so that a program can read all of standard error."""
 
     class _AsJson(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
@@ -124,7 +125,7 @@ class _OutputClosed(Exception):
 
 
 class _Version(argparse.Action):
-    """Prints the version in one way with all other answers."""
+    """Prints the version the same way as all other answers."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
         _print_answer(f"{parser.prog} {__version__}\n")
@@ -192,9 +193,9 @@ def _add_progress(parser: argparse.ArgumentParser) -> None:
 
 def _add_read_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    often = "how often to read again what a network spoils (default %(default)s)"
+    often = "how often to repeat a read that fails because of the network (default %(default)s)"
     add("--retries", type=int, default=ReadOptions.retries, metavar="N", help=often)
-    missing = "take a zarr of which no chunk exists as an image of its fill value"
+    missing = "accept a zarr without any chunk as an image of its fill value"
     add("--allow-missing", action="store_true", help=missing)
     which = "number or name of one of several images in INPUT (default: the largest or first)"
     add("--series", metavar="IMAGE", help=which)
@@ -211,7 +212,7 @@ def _parameters_of_input() -> dict[str, ParameterInfo]:
 def _add_parameters(
     parser: argparse.ArgumentParser, parameters: Mapping[str, ParameterInfo]
 ) -> None:
-    """Add an option for each parameter; one that is not given is None."""
+    """Add an option for each parameter; an option that is not given is None."""
     for name, info in parameters.items():
         words = info.kind.words if isinstance(info.kind, Choice) else None
         allowed = "" if words else f"; {info.kind.allowed_text}"
@@ -229,7 +230,7 @@ def _text_reader(kind: Kind) -> Callable[[str], object]:
         try:
             return kind.parse(text)
         except ParameterError as error:
-            # argparse shows the message of this error only.
+            # argparse shows only the message of this type of error.
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read_text
@@ -288,7 +289,7 @@ def _segment_here(options: argparse.Namespace, display: ProgressDisplay) -> Mani
 
 
 def _beyond_an_endpoint(options: argparse.Namespace) -> list[str]:
-    """Name the options that were given although an endpoint has nothing like them."""
+    """Name the given options that an endpoint does not support."""
     plain = _make_parser().parse_args(["segment", options.input, options.output])
     given = {name for name, value in vars(options).items() if value != getattr(plain, name)}
     known = {

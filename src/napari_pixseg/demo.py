@@ -63,10 +63,10 @@ def write_mosaic(path: Path, copies: tuple[int, int]) -> None:
     path : Path
         Where the array is written: zarr format 3, uint8, shape (512 rows, 512 columns, 3).
     copies : (rows, columns)
-        How many copies there are in each direction.
+        Number of copies in each direction.
     """
     picture = data.immunohistochemistry()
-    # Mirrored, so that neighboring copies meet without an edge.
+    # Mirrored, so that there is no edge between neighboring copies.
     block = np.concatenate([picture, picture[::-1]])
     block = np.concatenate([block, block[:, ::-1]], axis=1)
     height, width = (count * 512 for count in copies)

@@ -95,13 +95,13 @@ class CorruptInput(PixsegError, ValueError):
 
 
 class OversizedChunk(CorruptInput):
-    """A chunk that opens to more than its metadata say: damaged, and not decoded any further."""
+    """A damaged chunk, which would decode to more than its metadata say."""
 
     status = 413
 
 
 class RecountNeeded(ParameterError):
-    """The existing color table is not enough: the pixels must be counted again."""
+    """The existing color table is not sufficient: the pixels must be counted again."""
 
 
 class Cancelled(PixsegError):
@@ -131,7 +131,7 @@ class ClusterUnfit(Unavailable):
 
 
 class InputUnseen(ClusterUnfit):
-    """A worker that does not see the input joined late, and may have given other pixels for it."""
+    """A late worker does not see the input, and may have returned wrong pixels for it."""
 
 
 class NoSpace(PixsegError, OSError):
@@ -164,7 +164,7 @@ def is_lack_of_space(error: BaseException) -> bool:
 
 
 def error_of(status: int, sentence: str) -> PixsegError:
-    """Return the error that a code stands for, which is the inverse of :func:`status_of`.
+    """Return the error that a status code stands for; the inverse of :func:`status_of`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What ``napari-pixseg info`` prints: an input's properties, and what a run should cost."""
+"""Makes the text of ``napari-pixseg info``: an input's properties, and a run's expected cost."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def describe_input(
     reading : ReadOptions
         How a remote input is read.
     thumbnail : str, optional
-        Path of a PNG that is to be written.
+        Path of a PNG to write.
 
     Returns
     -------
     text : str
         One line for each property.
     notes : sequence of str
-        What was guessed about the input.
+        Guesses about the input.
     """
     image = open_image(path, parameters.axes, parameters.channels, reading)
     if thumbnail is not None:
@@ -70,7 +70,7 @@ def describe_input(
 
 
 def _describe_images(source: Source) -> str:
-    """Return a line for each image of a file or store; nothing where there is only one."""
+    """Return a line for each image of a file or store; nothing if there is only one."""
     images = [] if source.list_images is None else source.list_images()
     if len(images) < 2:
         return ""

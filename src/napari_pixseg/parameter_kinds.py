@@ -1,8 +1,8 @@
 """The kinds of value a parameter can have: what is allowed, and how text is read.
 
 A kind knows neither the parameter's name nor its purpose. The command line, the endpoint and the
-widget have one reader, schema or field for each kind, so that a new parameter needs none. These
-classes are not dataclasses, because making a dataclass takes a millisecond of every start.
+widget have a reader, a schema or a field for each kind, so a new parameter needs none of its own.
+These classes are not dataclasses, because creating a dataclass takes a millisecond at every start.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _Value = TypeVar("_Value")
 
 
 class Kind(ABC):
-    """What values a parameter takes."""
+    """The values that a parameter accepts."""
 
     @property
     @abstractmethod
     def allowed(self) -> str:
-        """The allowed values in words, as messages and tables show them."""
+        """The allowed values in words, for messages and tables."""
 
     @property
     def allowed_text(self) -> str:
-        """The allowed values as they are typed, for the command line's help."""
+        """The allowed values as a user types them, for the command line's help."""
         return self.allowed
 
     @abstractmethod
@@ -43,9 +43,9 @@ class Kind(ABC):
         """
 
     def parse(self, text: str) -> object:
-        """Return what text from a command line or a text field means.
+        """Return the value of a text from a command line or a text field.
 
-        Text that means nothing is returned as it is, because :meth:`check` has the better message.
+        Invalid text is returned unchanged, because :meth:`check` has the better message.
         """
         return text
 
@@ -122,7 +122,7 @@ class WholeNumber(Kind):
     remark : str
         Follows the range in messages and tables.
     names : tuple of str
-        What each number from ``low`` on means, where there are few.
+        The meaning of each number from ``low`` on, if there are only a few.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class NumberedChoice(Kind):
     members : type of IntEnum
         Numbered from 1.
     noun : str
-        What a member is called.
+        The word for a member.
     """
 
     def __init__(self, members: type[IntEnum], noun: str) -> None:
@@ -198,7 +198,7 @@ class NumberedChoice(Kind):
 
     @property
     def numbers(self) -> str:
-        """The range of numbers, for those who take no names."""
+        """The range of numbers, for interfaces that accept no names."""
         return f"1 to {len(self.members)}"
 
     @property
@@ -227,7 +227,7 @@ class NumberedChoice(Kind):
 
 
 def parse_or_keep(parse: Callable[[str], _Value], text: str) -> _Value | str:
-    """Return what text means, or the text itself where it means nothing."""
+    """Return the member that a text names, or the text itself if it names none."""
     try:
         return parse(text)
     except ValueError:

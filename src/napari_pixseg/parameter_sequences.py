@@ -1,4 +1,4 @@
-"""Kinds of value that consist of several: lists of numbers, intervals, letters of axes."""
+"""Kinds of values with several parts: lists of numbers, intervals, letters of axes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from napari_pixseg.parameter_kinds import Kind, WholeNumber, check_finite, parse
 
 
 class WholeNumbers(Kind):
-    """A few whole numbers, or a word that stands for some.
+    """A few whole numbers, or a word in place of them.
 
     Attributes
     ----------
     item : WholeNumber
-        What each number must be.
+        The kind of each number.
     wanted : str
-        All that is allowed, with an example.
+        The allowed values in words, with an example.
     fewest, most : int
-        How many numbers; a ``most`` of None means no limit.
+        Lowest and highest count of numbers; a ``most`` of None means no limit.
     word : str or None
     """
 
@@ -45,7 +45,7 @@ class WholeNumbers(Kind):
         return self.wanted
 
     def check(self, name: str, value: object) -> str | tuple[int, ...]:
-        """Return the word, or a tuple; a single number is one of a tuple."""
+        """Return the word, or a tuple; a single number becomes a tuple of one."""
         value = _unwrap_array(value)
         if isinstance(value, str) and value == self.word:
             return value
@@ -108,7 +108,7 @@ class Intervals(Kind):
         Raises
         ------
         ParameterError
-            If the text is neither. It does not name the parameter: its option is named already.
+            If the text is neither. The message does not name the parameter, because argparse does.
         """
         if text in self.words:
             return text

@@ -54,36 +54,36 @@ class ColorSpace(IntEnum):
 
 
 class ParameterInfo:
-    """What is known of one parameter.
+    """The description of one parameter.
 
     Attributes
     ----------
     default : object
-        The value of a parameter that is not given.
+        The value if the parameter is not given.
     kind : Kind
-        What values are allowed.
+        The kind of values that are allowed.
     label : str
         A few plain words: the name of the widget's field.
     help : str
-        What it means, in one clause without a full stop.
+        Its meaning, in one clause without a full stop.
     advice : str
         Sentences on how to choose a value.
     exact_kind : Kind or None
-        What is allowed with semantics ``imagemagick6``, if that differs.
+        The kind allowed with semantics ``imagemagick6``, if that differs.
     needs_pixels : bool
         Whether another value changes the counts of colors, so that the pixels are read again.
     opens_input : bool
         Whether the value is needed to open the input.
     is_endpoint : bool
-        Whether the SEGMENT API has it, and so every endpoint.
+        Whether it is in the SEGMENT API, so that every endpoint has it.
     is_extension : bool
-        Whether our own server has it although the SEGMENT API has not.
+        Whether our own server has it as an extension of the SEGMENT API.
     in_widget : bool
         Whether the widget has a field for it.
     metavar : str or None
-        How the command line's help calls the value.
+        Name of the value in the command line's help.
     when_none : str
-        What happens where the value is None.
+        What happens if the value is None.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class ParameterInfo:
 
     @property
     def default_text(self) -> str:
-        """The default as people write it."""
+        """The default as text."""
         return self.when_none if self.default is None else self.kind.format(self.default)
 
     def check(self, name: str, value: object, semantics: object) -> object:
@@ -145,7 +145,7 @@ def parameter(*arguments: Any, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Everything a caller may decide about a segmentation.
+    """Everything that a caller may choose about a segmentation.
 
     The attributes are described by :meth:`descriptions`, and on the page of the parameters.
 
@@ -193,7 +193,7 @@ class Parameters:
         "documented",
         Choice(("documented", "imagemagick6")),
         "semantics",
-        "what the parameters are documented to mean, or ImageMagick 6 bug for bug",
+        "the documented meaning of the parameters, or ImageMagick 6 bug for bug",
         advice="Leave it unless you must reproduce ImageMagick's results.",
         is_extension=True,
     )
@@ -211,8 +211,8 @@ class Parameters:
         None,
         Intervals(("dtype", "minmax")),
         "window",
-        "what is mapped to 0..255 in each channel where samples are not bytes",
-        advice="The whole range of the type, what occurs, or numbers; samples outside are clipped.",
+        "range of samples mapped to 0..255 in each channel, if samples are not bytes",
+        advice="The whole range of the type, the range that occurs, or numbers; the rest is clipped.",
         needs_pixels=True,
         metavar="LOW:HIGH",
         when_none="the 0.1 % to the 99.9 % point; for floats minimum to maximum",
@@ -221,7 +221,7 @@ class Parameters:
         None,
         AxisLetters(AXES),
         "axes",
-        "what the dimensions are, one letter for each",
+        "names of the dimensions, one letter for each",
         needs_pixels=True,
         opens_input=True,
         in_widget=False,
@@ -236,7 +236,7 @@ class Parameters:
             most=3,
         ),
         "channels",
-        "which channels are the color, in this order",
+        "channels that make up the color, in this order",
         needs_pixels=True,
         opens_input=True,
         when_none="the first three",
@@ -245,7 +245,7 @@ class Parameters:
         1,
         WholeNumber(1, 3, remark="; 1 joins over faces", names=("faces", "edges", "corners (3-D)")),
         "connectivity",
-        "along how many axes at once a step still stays in one region",
+        "along how many axes a step within a region may move at once",
         advice="At most the number of spatial axes, which joins over corners, too.",
     )
     background: Background = parameter(
@@ -265,20 +265,20 @@ class Parameters:
         WholeNumber(0, remark=" pixels; 0 keeps all regions"),
         "smallest region, pixels",
         "fewest pixels of a region; smaller ones are dropped",
-        advice="Regions are judged whole, after tiles were stitched.",
+        advice="The size is that of the whole region, after tiles are stitched.",
         is_extension=True,
         metavar="PIXELS",
     )
 
     def __post_init__(self) -> None:
-        # The others depend on it.
+        # The checks of the others depend on it.
         semantics = self.descriptions()["semantics"].check("semantics", self.semantics, None)
         for name, info in self.descriptions().items():
             object.__setattr__(self, name, info.check(name, getattr(self, name), semantics))
 
     @classmethod
     def descriptions(cls) -> dict[str, ParameterInfo]:
-        """Return what is known of each parameter, by name, in order."""
+        """Return the description of each parameter, by name, in order."""
         return {part.name: part.metadata[_INFO] for part in fields(cls)}
 
     @classmethod
@@ -294,7 +294,7 @@ class Parameters:
         )
 
     def needs_pixels_again(self, before: Parameters) -> bool:
-        """Whether colors counted with other parameters are not those of these."""
+        """Whether colors counted with other parameters cannot be used with these."""
         names = self.names_where(needs_pixels=True)
         return any(getattr(self, name) != getattr(before, name) for name in names)
 
@@ -310,7 +310,7 @@ class Parameters:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, the color space as its number."""
+        """Return plain JSON values, with the color space as its number."""
         return {name: _to_json(value) for name, value in asdict(self).items()}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Warnings about a result: what a user should know before trusting it."""
+"""Warnings about a result, which a user should read before trusting it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def result_warnings(image: Image, parameters: Parameters, classes: int) -> tuple
     Parameters
     ----------
     image : Image
-        Its notes say what was guessed about the input.
+        The image, whose notes list guesses about the input.
     parameters : Parameters
     classes : int
         How many classes were found.

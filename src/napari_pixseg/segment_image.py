@@ -1,4 +1,4 @@
-"""``segment()``: the way into the library."""
+"""``segment()``: the entry point of the library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from napari_pixseg.segmentation import Segmentation, open_segmentation
 from napari_pixseg.sources.read_options import ReadOptions
 
 
-# Written out for editors and type checkers; the defaults have one home, and a test compares names.
+# Arguments are written out for editors and type checkers; a test compares them with Parameters.
 def segment(
     source: object,
     ct: float = Parameters.ct,

@@ -1,4 +1,4 @@
-"""A segmented image: its classes and regions, lazily, and the way to disk."""
+"""A segmented image: its classes and regions, computed lazily, and its export."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def open_segmentation(
     source: object, parameters: Parameters, options: ReadOptions = DEFAULT_OPTIONS
 ) -> Segmentation:
-    """Do what :func:`napari_pixseg.segment` does, with the parameters as one object."""
+    """Do the same as :func:`napari_pixseg.segment`, with the parameters as one object."""
     image = open_image(source, parameters.axes, parameters.channels, options)
     check_parameters(image, parameters)
     return Segmentation(ColorCount(image, plan_tiles(image), parameters), parameters)
@@ -64,14 +64,14 @@ class Segmentation:
 
     color_count: ColorCount = field(repr=False)
     parameters: Parameters
-    # Two threads may ask at the same time, for example the widget and a run.
+    # Two threads may access it at the same time, for example the widget and a run.
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
     _made: dict[str, Classes] = field(default_factory=dict, repr=False, compare=False)
     _found: dict[str, Regions] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def image(self) -> Image:
-        """The opened image: axes, channels, where it came from, what was guessed."""
+        """The opened image: its axes and channels, its source, and notes about guesses."""
         return self.color_count.image
 
     @property
@@ -120,7 +120,7 @@ class Segmentation:
     @locked_cached_property
     def recolored(self) -> da.Array:
         """``palette[classes]``, lazily: (..., 3) uint8; for gray input three times the same."""
-        # Loads Dask, which a segmentation that is only decided does without.
+        # Loads Dask, which a segmentation that is only decided does not need.
         from napari_pixseg.classification.lazy_recolored import recolor_lazily
 
         return recolor_lazily(self.classes, self.palette)
@@ -146,7 +146,7 @@ class Segmentation:
         samples, per channel), ``touches_border`` (of a spatial axis longer than one
         pixel). ``pandas.DataFrame`` takes it as it is.
         """
-        # The compiled kernels of regions take a while to load, and only regions need them.
+        # The compiled kernels for regions take a while to load, and only regions need them.
         from napari_pixseg.regions.image_regions import make_region_table
 
         return make_region_table(self._find_regions(), self.color_count.pixels(), self._lookup)
@@ -167,12 +167,12 @@ class Segmentation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know before trusting the result, guesses about the input first."""
+        """Warnings to read before trusting the result; guesses about the input come first."""
         found = result_warnings(self.image, self.parameters, len(self.table))
         return self.color_count.absence + found
 
     def update(self, **changes: Any) -> Segmentation:
-        """Decide anew on the same color table; no pixel that was counted is read again.
+        """Decide again on the same color table; no counted pixel is read again.
 
         Parameters
         ----------
@@ -223,7 +223,7 @@ class Segmentation:
         Returns
         -------
         dict of str to ndarray
-            The arrays that the properties of these names give lazily.
+            The arrays that the properties of these names return lazily.
 
         Raises
         ------
@@ -259,7 +259,7 @@ class Segmentation:
             Ending in .png, .jpg, .jpeg, .tif or .tiff: the recolored picture;
             anything else: an OME-Zarr store.
         outputs : sequence of {"classes", "regions", "recolored"}
-            What an OME-Zarr is to hold.
+            The outputs that an OME-Zarr should contain.
         overwrite : bool
             Whether an existing output may be replaced.
         resume : bool
@@ -311,7 +311,7 @@ class Segmentation:
     def _check_memory(self, limit: object, regions: bool) -> None:
         if limit is None and active_client() is None:
             return
-        # Asks Dask for its settings; other runs do without it.
+        # Reads Dask's settings, which other runs do not need.
         from napari_pixseg.execution.memory_limit import name_small_workers, refuse_memory
 
         tiling = self.color_count.tiling
@@ -326,7 +326,7 @@ class Segmentation:
         Parameters
         ----------
         monitor : RunMonitor
-            Hears of every tile and may stop the search.
+            Reports every tile, and may stop the search.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: bars for people, lines for logs, JSON for programs."""
+"""Shows a run's progress on standard error: bars for people, lines for logs, JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from napari_pixseg.execution.progress import Progress
 
 PROGRESS = ("none", "bar", "lines", "json")
-# Tests shorten both.
+# Tests shorten both intervals.
 LINE_SECONDS = 30.0
 JSON_SECONDS = 1.0
 
 
 class ProgressDisplay(Protocol):
-    """Something that shows the steps of a run, while it is entered."""
+    """A context manager that shows the steps of a run."""
 
     def __enter__(self) -> ProgressDisplay: ...
 
@@ -35,7 +35,7 @@ def choose_display(how: str | None, first_stage: str) -> ProgressDisplay:
     ----------
     how : str or None
     first_stage : str
-        What is done until the first step is told.
+        The stage until the first step is reported.
     """
     if how is None:
         on_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -92,7 +92,7 @@ class ProgressBars:
 
 
 class ProgressLines:
-    """One line at regular intervals, also while no step is told: silence is progress, too.
+    """One line at regular intervals, even if no step is reported, to show that the run is alive.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class ProgressLines:
     format_line : callable
         Makes the line of a step and of the seconds since its stage began.
     with_stages : bool
-        Whether the beginning and the end of each stage are told at once.
+        Whether to write a line at once when a stage begins or ends.
     """
 
     def __init__(
@@ -124,11 +124,11 @@ class ProgressLines:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        # Nothing may be written after the answer; but standard error may be blocked for ever.
+        # Nothing may be written after the answer; but standard error may be blocked forever.
         self._thread.join(1.0)
 
     def show(self, progress: Progress) -> None:
-        """Take a step; it is written when its time comes."""
+        """Take a step; it is written at the next interval."""
         before, since, earlier = self._state
         is_new = progress.stage != before.stage
         if is_new:

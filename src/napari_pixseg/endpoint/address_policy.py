@@ -1,4 +1,4 @@
-"""Which addresses the server may fetch images from: public ones, resolved once and then kept."""
+"""Decides from which addresses the server may fetch images: public ones, resolved only once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_pixseg.errors import InputNotFound, ParameterError
 
 HostLookup: TypeAlias = Callable[[str, int], Sequence[str]]
 
-# Python calls these networks public, but what answers there is not.
+# Python calls these networks public, but their hosts are not.
 _REFUSED = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -40,17 +40,16 @@ def pin_addresses(
 ) -> list[str]:
     """Resolve a host and check every address; the caller must connect to one of these.
 
-    Looking the name up a second time would let its owner switch to a private address
-    after the check (DNS rebinding).
+    If the name were looked up a second time, its owner could switch to a private address after the
+    check (DNS rebinding).
 
     Parameters
     ----------
     host : str
-        Name or number in any notation the resolver accepts; the resolved addresses
-        are what is checked.
+        Name or number in any notation the resolver accepts; the resolved addresses are checked.
     port : int
     allowed : sequence of networks
-        Accepted even though they are not public.
+        Networks that are accepted although they are not public.
     look_up : callable
         Host and port to numeric addresses.
 
@@ -72,7 +71,7 @@ def pin_addresses(
         addresses = []
     if not addresses:
         raise InputNotFound(f"img cannot be fetched: no server is known by the name {host}.")
-    # One private address is enough to refuse: which one a connection takes is not ours to choose.
+    # One private address is enough to refuse the host, because a connection might use it.
     if not all(is_allowed(address, allowed) for address in addresses):
         raise ParameterError(
             f"img leads to {host}, which is not a public address; upload the image instead, or ask "
@@ -87,7 +86,7 @@ def is_allowed(address: str, allowed: Sequence[Network] = ()) -> bool:
     Parameters
     ----------
     address : str
-        Numeric. An IPv6 address that embeds an IPv4 address is judged by that one, too.
+        Numeric. If an IPv6 address embeds an IPv4 address, both are checked.
     allowed : sequence of networks
     """
     try:
@@ -108,7 +107,7 @@ def _is_public_or_allowed(number: IPv4Address | IPv6Address, allowed: Sequence[N
 
 
 def _reached_addresses(number: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """Return every address that a connection to this one may end at."""
+    """Return every address that a connection to this one may reach."""
     if isinstance(number, IPv4Address):
         return [number]
     if number.ipv4_mapped is not None:
@@ -117,6 +116,6 @@ def _reached_addresses(number: IPv4Address | IPv6Address) -> list[IPv4Address | 
         return [IPv4Address(int(number) & 0xFFFFFFFF)]
     reached: list[IPv4Address | IPv6Address] = [number]
     if number.sixtofour is not None:
-        # A 6to4 address is judged by both, because a relay decides where it ends.
+        # For a 6to4 address both are checked, because a relay decides where a connection ends.
         reached.append(number.sixtofour)
     return reached

@@ -1,4 +1,4 @@
-"""The server: every request gets one clear answer, whatever happens in between."""
+"""The server: every request gets one clear answer, whatever happens."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _make_route(
     path: str, handler: Callable[[Request], Awaitable[Response]], methods: set[str]
 ) -> Route:
     route = Route(path, handler, methods=sorted(methods))
-    # Starlette adds HEAD to GET; for /segment that would do all the work and throw it away.
+    # Starlette adds HEAD to GET; for /segment it would do all the work and discard the result.
     route.methods = methods
     return route
 
@@ -95,7 +95,7 @@ def _cors_middleware(settings: Settings) -> list[Middleware]:
 
 
 class _Server:
-    """The handlers of the small routes, and what all routes share."""
+    """The handlers of the small routes, and the objects that all routes share."""
 
     def __init__(self, settings: Settings, look_up: HostLookup) -> None:
         self._storage = ResultStorage(OutputLocation(settings.storage))
@@ -107,7 +107,7 @@ class _Server:
 
     @asynccontextmanager
     async def run_jobs(self, _app: Starlette) -> AsyncIterator[None]:
-        """Keep what jobs need, from the start of the server to its end."""
+        """Keep the resources of jobs from the start of the server to its end."""
         async with self.images.run_jobs():
             yield
 
@@ -136,7 +136,7 @@ class _Server:
         )
 
     async def send_metrics(self, request: Request) -> Response:
-        """Send the figures for Prometheus to who has a key, if there are keys."""
+        """Send the metrics for Prometheus; needs a key if there are keys."""
         if not self.images.keys.is_empty:
             try:
                 given = request.query_params.getlist("key")

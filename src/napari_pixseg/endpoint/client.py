@@ -227,11 +227,11 @@ class Endpoint:
         connection = connection_type(parts.hostname or "", parts.port, timeout=self.timeout)
         try:
             connection.connect()
-            # The connection forgets its socket while the response is still being read.
+            # The connection object drops its socket while the response is still being read.
             open_socket = connection.sock
             with cut_when(cancel.is_set, lambda: open_socket):
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    # A server that refuses may answer before it has read everything.
+                    # A server may refuse a request before it has read all of it.
                     connection.request(method, path, content, headers)
                 with connection.getresponse() as response:
                     body = response.read()
@@ -244,7 +244,7 @@ class Endpoint:
             ) from None
         finally:
             connection.close()
-        # A cut can look like the end of the response.
+        # A cut connection can look like the end of the response.
         if cancel.is_set():
             raise Cancelled("The job at the endpoint was cancelled.")
         return _check_response(response, body, parts.hostname or url)
@@ -270,7 +270,7 @@ def _parse_manifest(body: bytes) -> Manifest:
     except (ValueError, TypeError, AttributeError):
         raise NotAnImage("The endpoint returned neither an answer nor a picture.") from None
     if status != 200:
-        # The original API may report an error in the body of an HTTP success.
+        # The original API may report an error in the body of a successful HTTP response.
         raise error_of(status, str(sentence or f"The endpoint answers {status} without a reason."))
     return Manifest.from_json(body)
 
@@ -299,6 +299,6 @@ def _values_to_send(
         if name in common:
             values[name] = int(value) if isinstance(value, int) else value
         elif value != usual[name].default:
-            # A list of numbers is text, because a form has nothing else.
+            # A list of numbers is sent as text, because a form has only text.
             values[name] = value if isinstance(value, int) else usual[name].kind.format(value)
     return values if outputs == ANSWER_PICTURES[0] else {**values, "outputs": outputs}

@@ -1,4 +1,4 @@
-"""What ``napari-pixseg segment --endpoint`` does."""
+"""Runs ``napari-pixseg segment --endpoint``."""
 
 from __future__ import annotations
 

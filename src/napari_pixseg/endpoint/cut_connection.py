@@ -1,4 +1,4 @@
-"""Closing a connection from another thread while its reader is blocked."""
+"""Closes a connection from another thread while its reader is blocked."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def cut_when(
 ) -> Iterator[None]:
     """Shut a connection down as soon as a condition holds.
 
-    A socket's own timeout restarts with every byte, and it cannot react to a user who
-    cancels. After the cut the reader may see an error, or what looks like a regular end.
+    A socket's own timeout restarts with every byte, and it cannot react to a user who cancels.
+    After the cut, the reader may get an error or an apparently regular end.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Forms of clients: which parts are files, and how much of a stranger's form is held."""
+"""Parses forms of clients, and limits what is stored before their key is checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HAS_NAME = re.compile(rb";\s*name\s*=", re.IGNORECASE)
 
 
 class FormParser(MultiPartParser):
-    """Parses a form, and judges its key as soon as that has arrived.
+    """Parses a form, and checks its key as soon as the key has arrived.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ class FormParser(MultiPartParser):
     max_text : int
         Longest text of a field, in bytes.
     admit : callable or None
-        Receives the form's key, and raises if that is wrong; None if the request's key
-        was judged already. Until it was called, a file is held in memory only, up to
+        Receives the form's key, and raises an error if it is wrong; None if the request's key was
+        checked already. Until it is called, a file is kept only in memory, up to
         ``spool_max_size``.
     """
 
@@ -53,16 +53,16 @@ class FormParser(MultiPartParser):
 
     @property
     def waits_for_key(self) -> bool:
-        """Whether no key has come yet."""
+        """Whether no key has arrived yet."""
         return self._admit is not None
 
     async def parse(self) -> FormData:
-        """Parse the form; its temporary files are closed if that fails, as on a full disk."""
+        """Parse the form; if that fails, for example on a full disk, close its temporary files."""
         try:
             return await super().parse()
         except BaseException:
             for file in self._files_to_close_on_error:
-                # Closing writes what was not written yet, which fails once more.
+                # Closing a file writes its remaining bytes, which fails once more.
                 with suppress(OSError):
                     file.close()
             raise
@@ -81,7 +81,7 @@ class FormParser(MultiPartParser):
         super().on_headers_finished()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of a part; of a stranger's file no more than fits into memory."""
+        """Take a piece of a part; a file without a checked key must fit in memory."""
         if self._admit is not None and self._current_part.file is not None:
             self._held_bytes += end - start
             if self._held_bytes > self.spool_max_size:
@@ -94,7 +94,7 @@ class FormParser(MultiPartParser):
         super().on_part_data(data, start, end)
 
     def on_part_end(self) -> None:
-        """Finish a part; a key is judged at once."""
+        """Finish a part; a key is checked at once."""
         super().on_part_end()
         name, value = self.items[-1]
         if self._admit is None or name != "key" or not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Connections of clients: slow heads are cut, no address holds too many, idle ones give way."""
+"""Limits the connections of clients: their number for each address, and the time for a head."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ConnectionGuard:
     ----------
     settings : Settings
     most : int
-        Connections of all addresses together.
+        Limit for the connections of all addresses together.
     """
 
     def __init__(self, settings: Settings, most: int = _MOST_CONNECTIONS) -> None:
@@ -44,7 +44,7 @@ class ConnectionGuard:
         self._count = 0
 
     def take_in(self, connection: GuardedProtocol) -> None:
-        """Count a new connection; if it is one too many, an idle one is closed, or itself."""
+        """Count a new connection; if it is one too many, close an idle one or else the new one."""
         of_address = self._by_address.setdefault(connection.address, {})
         of_address[connection] = None
         self._count += 1
@@ -58,7 +58,7 @@ class ConnectionGuard:
         next(waiting, newcomer).drop()
 
     def forget(self, connection: GuardedProtocol) -> None:
-        """Take note that a connection is gone."""
+        """Remove a closed connection from the count."""
         of_address = self._by_address.get(connection.address, {})
         if connection in of_address:
             del of_address[connection]
@@ -68,10 +68,10 @@ class ConnectionGuard:
 
 
 class GuardedProtocol(H11Protocol):
-    """HTTP/1.1 of uvicorn, with limits of time and number, and with errors as JSON.
+    """uvicorn's HTTP/1.1, with limits of time and number, and with errors as JSON.
 
-    A connection is either waiting for the head of a request, which must come within some
-    seconds, or has a request, whose body has a clock of its own.
+    A connection either waits for the head of a request, which must arrive within some seconds, or
+    has a request, whose body has a time limit of its own.
     """
 
     def __init__(self, *arguments: Any, guard: ConnectionGuard, **options: Any) -> None:
@@ -96,7 +96,7 @@ class GuardedProtocol(H11Protocol):
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; the first head is due."""
+        """Begin to wait for the first head."""
         super().connection_made(transport)
         self._expect_head()
         self._guard.take_in(self)
@@ -109,7 +109,7 @@ class GuardedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the first of a further request begin its time."""
+        """Take bytes; the first bytes of a further request start its time limit."""
         before = self.cycle
         if self.is_idle and self._head_timer is None:
             self._expect_head()
@@ -118,7 +118,7 @@ class GuardedProtocol(H11Protocol):
             self._stop_head_timer()
 
     def pause_writing(self) -> None:
-        """Begin the time in which the client must read something of the answer."""
+        """Start the time limit in which the client must read part of the answer."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self._guard.seconds, self.drop)
 
@@ -141,7 +141,7 @@ class GuardedProtocol(H11Protocol):
             self._write_timer = None
 
     def _end_slow_head(self) -> None:
-        """Close a connection without a request, or with one that is refused and still coming."""
+        """Close a connection without a request, or with a refused one that is still arriving."""
         self._head_timer = None
         if not self.is_idle or self.transport.is_closing():
             return
@@ -151,7 +151,7 @@ class GuardedProtocol(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, in the form of all errors."""
+        """Refuse a request that is not HTTP, with an error in the usual form."""
         self._refuse(400, "The request is not valid HTTP/1.1; let the client's library write it.")
 
     def _refuse(self, status: int, sentence: str) -> None:
@@ -161,16 +161,16 @@ class GuardedProtocol(H11Protocol):
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         if self.cycle is not None:
-            # Nothing more may be written behind this answer.
+            # Nothing more may be written after this answer.
             self.cycle.disconnected = True
         self.transport.write(head.encode() + body)
         self.transport.close()
 
 
 def raise_file_limit() -> int:
-    """Let this process open as many files as it may; return how many connections that allows.
+    """Raise this process's limit of open files; return how many connections that allows.
 
-    Half of the files are left to pictures and their storage.
+    Half of the files are reserved for pictures and their storage.
     """
     if resource is None:
         return _MOST_CONNECTIONS

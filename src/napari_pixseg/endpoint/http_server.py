@@ -1,4 +1,4 @@
-"""The server as uvicorn runs it: its listener, its connections, its configuration."""
+"""Configures uvicorn: its listener and its connections."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class HttpServer(uvicorn.Server):
                 settings.port,
                 http=partial(GuardedProtocol, guard=guard),  # type: ignore[arg-type]
                 log_level="warning",
-                # Addresses may hold a key.
+                # URLs may contain a key.
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
@@ -54,13 +54,13 @@ class HttpServer(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no new job, let running ones finish, and end."""
+        """Accept no new job, let running jobs finish, and end."""
         self._drain()
         await super().shutdown(sockets)
 
 
 def open_listener(settings: Settings) -> socket.socket:
-    """Bind the address before uvicorn starts, for an error that names it and a known port."""
+    """Bind the address before uvicorn starts, so that errors name it and the port is known."""
     host = settings.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # By the number of the protocol asyncio knows that connections must not wait to fill packets.

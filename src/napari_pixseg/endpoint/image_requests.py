@@ -1,4 +1,4 @@
-"""Requests with an image: let in, read, fetched or uploaded, and done by a worker."""
+"""Handles requests with an image: checks keys, reads or fetches the image, and runs the job."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _log = logging.getLogger("napari_pixseg.endpoint")
 
 @dataclass
 class _Admission:
-    """One request on its way: what it holds is given back at its end.
+    """One request in progress; its resources are released at its end.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class _Admission:
     job : str
         Its id.
     folder : Path
-        Where its files are, from the time that it was let in.
+        Folder of its files, once it was accepted.
     places : ExitStack
     """
 
@@ -60,7 +60,7 @@ class _Admission:
 
     @property
     def image_file(self) -> Path:
-        """Where the image is, once it has come."""
+        """Path of the image, once it has arrived."""
         return self.folder / "image"
 
 
@@ -87,7 +87,7 @@ class ImageRequests:
 
     @asynccontextmanager
     async def run_jobs(self) -> AsyncIterator[None]:
-        """Keep a folder and workers for running requests; at the end, stop and remove all."""
+        """Provide a folder and workers for running requests; stop and remove them at the end."""
         expiry = ResultExpiry(self._storage, self._settings.keep, self._settings.keep_bytes)
         with self.work_folder:
             self.workers.start_worker()
@@ -113,7 +113,7 @@ class ImageRequests:
         self, request: Request, handle: Callable[[_Admission], Awaitable[Response]]
     ) -> Response:
         job = new_id()
-        # The log of requests names it, too.
+        # The log of requests contains it, too.
         request.scope["pixseg.job"] = job
         admission = _Admission(request, job, self.work_folder.path / job)
         try:
@@ -126,7 +126,7 @@ class ImageRequests:
             return manifest_response(manifest, retry_header(manifest.status, self._settings.rate))
 
     def _private_places(self) -> tuple[str, ...]:
-        """Return what an answer must not reveal."""
+        """Return texts that an answer must not reveal."""
         return (
             str(self.work_folder.path),
             self._settings.storage,
@@ -134,11 +134,11 @@ class ImageRequests:
         )
 
     async def _read_request(self, admission: _Admission) -> Body:
-        """Let a request in as soon as its key is known, and read it."""
+        """Accept a request as soon as its key is checked, and read it."""
         request = admission.request
 
         def admit(offered: list[str]) -> None:
-            # A wrong key takes no place, and nothing of its request is kept.
+            # A request with a wrong key takes no place in the queue, and nothing of it is kept.
             holder = self.keys.check(offered)
             self._limiter.count_request(holder or (request.client and request.client.host))
             admission.places.enter_context(self.queue.hold_place())
@@ -180,7 +180,7 @@ class ImageRequests:
         return manifest_response(answer)
 
     async def _get_image(self, admission: _Admission, url: str | None) -> None:
-        """Fetch the image at a URL; what is stored here is read and not fetched."""
+        """Fetch the image at a URL; an image stored on this server is read directly."""
         if not url:
             raise ParameterError("img is missing; give the URL of an image, or upload one.")
         name = self._storage.name_of_link(url, self._bases(admission.request))
@@ -195,7 +195,7 @@ class ImageRequests:
         await self.queue.run_fetch(get_file, lambda: _wait_for_disconnect(admission.request))
 
     def _bases(self, request: Request) -> tuple[str, ...]:
-        """Return the URLs at which this server is reached, the one for links first."""
+        """Return the URLs of this server; the one for links comes first."""
         public = self._settings.public_url
         return (*([public] if public else []), str(request.base_url))
 
@@ -224,14 +224,14 @@ class ImageRequests:
         def segment_to_file(cancel: threading.Event) -> None:
             made = self.workers.run_job(job, cancel)
             if not wanted.blob:
-                # The export gave its own id; clients know the result by the request's.
+                # The export has its own id, but clients know the result by the request's id.
                 manifest = replace(made, id=answer.id, link=answer.link)
                 self._storage.keep_file(picture, picture.name, manifest)
 
         await self._run_job(admission, segment_to_file)
         if not wanted.blob:
             return manifest_response(answer)
-        # It outlives the request's folder, until it was sent.
+        # The file outlives the request's folder until it has been sent.
         sent = picture.replace(self.work_folder.path / picture.name)
         return picture_response(sent, delete=True)
 

@@ -29,12 +29,12 @@ except ImportError:
     # Windows has no such limits.
     resource = None  # type: ignore[assignment]
 
-# Of a job that needs the most: samples of 16 bytes, the file, the color counts, the answer.
+# Memory of the largest job: samples of 16 bytes, the file, the color counts, the answer.
 _BYTES_PER_PIXEL = 48
 _LEAST_BYTES = 512 << 20
 _STACK_BYTES = 8 << 20
 _MOST_FILES = 256
-# Later jobs would be slower with it: tiles are then left to its scheduler.
+# Once Dask is loaded, its scheduler runs the tiles, which makes later jobs slower.
 _HEAVY = "dask"
 
 
@@ -46,18 +46,19 @@ def serve_jobs(max_pixels: int, seconds: float) -> None:
     max_pixels : int
         Largest image, on which the limit of memory depends.
     seconds : float
-        Longest time of a job. The server cuts it; this process ends by itself a little later,
-        in case that the server was killed.
+        Longest time of a job. The server enforces it; this process ends by itself a little later,
+        in case the server was killed.
     """
-    # Whatever a library prints must not look like an answer.
+    # Output printed by a library must not be mistaken for an answer.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     prepare_heap()
-    # What was imported stays; looking through it again and again takes longer than a picture.
+    # Imported objects are permanent; searching them for garbage again and again takes longer than a
+    # picture.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     limit_memory(_LEAST_BYTES + _BYTES_PER_PIXEL * max_pixels)
-    # The time of a job begins now.
+    # The time limit of a job starts now.
     answers.write(b"ready\n")
     answers.flush()
     for line in sys.stdin.buffer:
@@ -69,7 +70,7 @@ def serve_jobs(max_pixels: int, seconds: float) -> None:
 
 
 def limit_memory(allowance: int) -> None:
-    """Let this process take so many bytes more than it has now."""
+    """Let this process use this many bytes more than it uses now."""
     if resource is None:
         return
     threads = (os.cpu_count() or 1) * _STACK_BYTES
@@ -85,7 +86,7 @@ def limit_memory(allowance: int) -> None:
 
 
 def _data_bytes() -> int:
-    """Return the memory that counts for the limit; only Linux tells."""
+    """Return the memory that counts for the limit; known only on Linux."""
     with suppress(OSError):
         found = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
         if found:
@@ -99,12 +100,12 @@ def _set_alarm(seconds: float) -> None:
 
 
 def _answer_job(line: bytes, answers: BinaryIO) -> bool:
-    """Do a job and write what came of it; return whether this process should be replaced."""
+    """Do a job and write its result; return whether this process should be replaced."""
     is_worn = False
     try:
         said: JsonObject = {"manifest": run_image_job(ImageJob.from_json(line)).to_dict()}
     except MemoryError:
-        # What is left of the memory is in pieces.
+        # The remaining memory is fragmented.
         is_worn = True
         said = _describe_error(
             TooLarge("The image takes more memory than this server gives; send a smaller one.")

@@ -23,16 +23,16 @@ class JobQueue:
     Parameters
     ----------
     workers : int
-        Images that are segmented at a time.
+        How many images are segmented at a time.
     waiting : int
-        Further requests that may queue.
+        How many further requests may queue.
     """
 
     def __init__(self, workers: int, waiting: int) -> None:
         self._capacity = workers + waiting
         self._places_taken = 0
         self._workers = ThreadPoolExecutor(workers, "pixseg-job")
-        # Every request that was let in may fetch at once.
+        # All accepted requests may fetch at the same time.
         self._fetchers = ThreadPoolExecutor(workers + waiting, "pixseg-fetch")
         self._cancels: set[threading.Event] = set()
         self._jobs: set[Future[Any]] = set()
@@ -55,11 +55,11 @@ class JobQueue:
 
     @property
     def is_draining(self) -> bool:
-        """Whether no new job is taken, because the server is being stopped."""
+        """Whether no new job is accepted, because the server is being stopped."""
         return self._is_draining
 
     def begin_drain(self) -> None:
-        """Take no new job; those that have not begun are given up, running ones finish."""
+        """Accept no new job; drop jobs that have not begun, and let running jobs finish."""
         self._is_draining = True
         for job in tuple(self._jobs):
             job.cancel()
@@ -100,7 +100,7 @@ class JobQueue:
         work : callable
             Receives an event that is set when it should stop.
         wait_until_gone : callable
-            Its awaitable finishes once nobody waits for the result any more.
+            Its awaitable finishes when nobody waits for the result any longer.
 
         Returns
         -------
@@ -119,7 +119,7 @@ class JobQueue:
         work: Callable[[threading.Event], T],
         wait_until_gone: Callable[[], Awaitable[None]],
     ) -> T:
-        """Do work that mostly waits for the network; otherwise like :meth:`run_job`."""
+        """Do work that mostly waits for the network; otherwise the same as :meth:`run_job`."""
         return await self._run_in(self._fetchers, work, wait_until_gone)
 
     async def _run_in(

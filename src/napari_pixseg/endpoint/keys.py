@@ -1,4 +1,4 @@
-"""Access to the server: keys are read, found in requests and compared; pages are kept out."""
+"""Controls access to the server: reads and compares keys, and refuses foreign web pages."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class KeyRing:
     Parameters
     ----------
     keys : sequence of str
-        Without any, every request is let in.
+        If there are none, every request is accepted.
     path : path
-        The file they are from; empty if they cannot be read again.
+        The file of the keys; empty if they cannot be read again.
     """
 
     def __init__(self, keys: Sequence[str], path: str | os.PathLike[str] = "") -> None:
@@ -78,7 +78,7 @@ class KeyRing:
         return not self._keys
 
     def reload(self) -> bool:
-        """Read the file again; a file that cannot be used leaves the keys as they are."""
+        """Read the file again; if it is unusable, keep the present keys."""
         if not self._path:
             return False
         try:
@@ -95,7 +95,7 @@ class KeyRing:
         Returns
         -------
         bytes
-            What tells the holders of keys apart; empty without keys.
+            A digest that distinguishes holders of keys; empty without keys.
 
         Raises
         ------
@@ -139,7 +139,7 @@ def check_keys(offered: Iterable[str], keys: Sequence[str]) -> bytes:
             "A key is needed: give it as key, or in the header Authorization: Bearer or "
             "WWW-Authenticate."
         )
-    # Digests have one length, and every pair is compared, so the time taken reveals nothing.
+    # All digests have the same length and every pair is compared, so the time reveals nothing.
     pairs = [(_digest_key(one), _digest_key(key)) for one in offered for key in keys]
     matches = [key for one, key in pairs if hmac.compare_digest(one, key)]
     if not matches:
@@ -154,9 +154,9 @@ def _digest_key(text: str) -> bytes:
 def refuse_foreign_pages(headers: Mapping[str, str], welcome: Sequence[str] = ()) -> None:
     """Refuse web pages that use this machine's browser to reach a server without keys.
 
-    A page can post to a loopback address, which its Origin gives away, have its own name
-    point to one, which the Host gives away, or show such an address as a picture or a link,
-    which browsers tell in Sec-Fetch-Site.
+    A page can post to a loopback address, which the header Origin reveals. It can have its own name
+    point to a loopback address, which Host reveals. And it can show such an address as a picture or
+    a link, which Sec-Fetch-Site reveals.
 
     Parameters
     ----------

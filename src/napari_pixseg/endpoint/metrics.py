@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests, seconds, bytes and the queue, but no address and no key."""
+"""Metrics for Prometheus: requests, seconds, bytes and the queue, but no address and no key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 try:
     import prometheus_client
 except ImportError:
-    # The server works without it.
+    # The server works without this package.
     prometheus_client = None
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -60,7 +60,7 @@ class Metrics:
             prometheus_client.Gauge(name, text, **common).set_function(value)
 
     def count_request(self, exchange: Exchange) -> None:
-        """Take note of a request that was answered."""
+        """Count an answered request."""
         if not self.is_available:
             return
         path, status = exchange.path, exchange.status
@@ -79,12 +79,12 @@ class Metrics:
 
 
 class Exchange:
-    """What is known of one request and its answer.
+    """The facts about one request and its answer.
 
     Attributes
     ----------
     path : str
-        The route; "other" for what leads nowhere, since a path may hold anything.
+        The route; "other" for unknown paths, which may contain anything.
     """
 
     def __init__(self, scope: Scope, routes: Iterable[str]) -> None:
@@ -101,7 +101,7 @@ class Exchange:
         self.seconds = 0.0
 
     def finish(self, job: str | None) -> None:
-        """Take note of the end."""
+        """Note the end of the answer."""
         self.job = job
         self.seconds = time.monotonic() - self._began
 
@@ -114,7 +114,7 @@ class ObserveRequests:
     app : ASGI application
     metrics : Metrics
     routes : iterable of str
-        Paths that are told apart.
+        Paths that are counted separately.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[str]) -> None:

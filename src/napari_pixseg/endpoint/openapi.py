@@ -1,4 +1,4 @@
-"""The API described for programs: OpenAPI 3.0."""
+"""Describes the API for programs, as OpenAPI 3.0."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _describe(info: ParameterInfo) -> _Schema:
     schema = _schema_of_kind(info.kind)
     default = info.default
     if default is not None:
-        # JSON knows no enumerations.
+        # JSON has no enumerations.
         schema["default"] = int(default) if isinstance(default, int) else default
     meaning = f"{info.help[0].upper()}{info.help[1:]}"
     listing = f": {info.kind.listing}" if isinstance(info.kind, NumberedChoice) else ""
@@ -165,7 +165,7 @@ def _schema_of_kind(kind: Kind) -> _Schema:
             # Empty text counts as absent.
             return {"type": "string", "pattern": f"^$|{pattern_of(kind)}"}
         case Intervals() | AxisLetters():
-            # As on the command line, since a query has nothing but text.
+            # As on the command line, because a query consists of text.
             return {"type": "string"}
     raise TypeError(f"There is no schema for {type(kind).__name__}; add one here.")
 

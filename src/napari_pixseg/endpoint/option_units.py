@@ -1,4 +1,4 @@
-"""Options of operators that are written with units: durations, sizes, rates."""
+"""Reads options with units: durations, sizes, rates."""
 
 from __future__ import annotations
 

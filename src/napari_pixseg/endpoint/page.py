@@ -1,4 +1,4 @@
-"""The page at /: one file without foreign scripts, which tries the API in a browser."""
+"""The page at /: one file, without scripts from elsewhere, for trying the API in a browser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def send_page(_request: Request) -> Response:
 
 @cache
 def _read_page() -> tuple[str, str]:
-    """Return the page, and the policy that lets a browser run its own script and no other."""
+    """Return the page, and a policy with which a browser runs only the page's own script."""
     content = _FILE.read_text(encoding="utf-8").replace(_SPACES, _list_color_spaces())
     rules = {
         "default-src": ["'none'"],

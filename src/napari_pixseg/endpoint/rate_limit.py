@@ -17,7 +17,7 @@ _MOST_BUCKETS = 10_000
 
 @dataclass(frozen=True)
 class Rate:
-    """So many requests in so many seconds.
+    """A number of requests in a number of seconds.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class RateLimiter:
     def __init__(self, rate: Rate | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._clock = clock
-        # Of each key: how many tokens there were, and when. What was used last is at the end.
+        # For each key: how many tokens there were, and when. The key used last comes last.
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()
 
     def count_request(self, holder: object) -> None:
@@ -60,7 +60,7 @@ class RateLimiter:
         Parameters
         ----------
         holder : hashable
-            Whose request it is.
+            The key, or address, that made the request.
 
         Raises
         ------
@@ -73,7 +73,8 @@ class RateLimiter:
         tokens, before = self._buckets.get(holder, (most, now))
         tokens = min(most, tokens + (now - before) * most / self._rate.seconds)
         if tokens < 1:
-            # Who goes on asking is not forgotten, and so does not begin anew.
+            # A key that keeps making requests is not forgotten, so it does not get a full bucket
+            # again.
             self._keep_bucket(holder, tokens, now)
             raise RateExceeded(
                 f"This key may be used {self._rate.requests} times in {self._rate.seconds:g} s; "

@@ -1,4 +1,4 @@
-"""Reading requests: query, form and JSON, within limits of size and time."""
+"""Reads requests: query, form and JSON, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_pixseg.errors import NotAnImage, ParameterError
 
 _MAX_FIELDS = 32
 _MAX_TEXT_BYTES = 64 << 10
-# What a form may have in addition to its file: fields, boundaries and part headers.
+# Bytes that a form may have besides its file, for fields, boundaries and part headers.
 _FORM_OVERHEAD = 256 << 10
 _BLOCK_BYTES = 1 << 16
 
@@ -66,8 +66,8 @@ class BodyReader:
     into : Path
         Where an uploaded image is written.
     admit : callable or None
-        Receives the keys that the body offers, before its file is kept, and raises if
-        the request must not go on. None if it was let in already.
+        Receives the keys in the body before its file is stored, and raises an error if the request
+        is refused. None if the request was accepted already.
     """
 
     request: Request
@@ -78,7 +78,7 @@ class BodyReader:
 
     def __post_init__(self) -> None:
         pairs = self.request.query_params.multi_items()
-        # The key of the query was checked already; the body may repeat it.
+        # The key in the query was checked already; the body may repeat it.
         object.__setattr__(self, "query", [pair for pair in pairs if pair[0] != "key"])
 
     async def read_body(self) -> Body:
@@ -114,7 +114,7 @@ class BodyReader:
         if kind == "application/x-www-form-urlencoded":
             return list(_parse_urlencoded(await self._read_text()))
         if not kind and self.request.headers.get("content-length") == "0":
-            # Everything is in the query.
+            # All values are in the query.
             return []
         raise NotAnImage(
             "The Content-Type must be multipart/form-data, with the image as a file, or "
@@ -164,7 +164,7 @@ def _body_of_form(
     """Check a form's fields, and copy its image to a file."""
     texts = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     values: dict[str, object] = single([*query, *texts])
-    # A browser sends a field in which no file was chosen as one without name and content.
+    # If no file was chosen in a field, a browser sends it without name and content.
     uploads = [
         value
         for _, value in form.multi_items()
@@ -185,7 +185,7 @@ def _body_of_form(
 
 
 def _are_same(one: UploadFile, other: UploadFile) -> bool:
-    """Whether two uploads have the same content; both are at their beginning afterwards."""
+    """Whether two uploads have the same content; afterwards both are at their beginning."""
     if one.size != other.size:
         return False
     try:
@@ -200,7 +200,7 @@ def _are_same(one: UploadFile, other: UploadFile) -> bool:
 
 def _parse_json(content: bytes) -> dict[str, object]:
     try:
-        # The hook sees a name that is given twice, which a dict would hide.
+        # The hook sees names that are given twice, which a dict would hide.
         values = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=single)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ParameterError):

@@ -18,12 +18,12 @@ from napari_pixseg.errors import ParameterError
 _LOGGERS = ("napari_pixseg", "uvicorn")
 _log = logging.getLogger("napari_pixseg.endpoint")
 _FIELDS = ("method", "path", "status", "job", "bytes_received", "bytes_sent")
-# How often these are asked for says nothing of the work.
+# Requests of these paths say nothing about the work.
 _QUIET_PATHS = ("/health", "/metrics")
 
 
 class LoggedExchange(Protocol):
-    """What the log tells of a request."""
+    """The facts about a request in the log."""
 
     path: str
     method: str
@@ -35,7 +35,7 @@ class LoggedExchange(Protocol):
 
 
 def log_request(exchange: LoggedExchange) -> None:
-    """Log a request that was answered."""
+    """Log an answered request."""
     if exchange.path in _QUIET_PATHS:
         return
     values = {name: getattr(exchange, name) for name in _FIELDS}
@@ -58,7 +58,7 @@ class JsonLines(logging.Formatter):
 
 
 class ServerLog:
-    """Where the log goes.
+    """The destination of the log.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class ServerLog:
     def __init__(self, form: str, path: str) -> None:
         self._handler: logging.Handler
         try:
-            # It notices when the file was moved away, as by logrotate.
+            # This handler notices when the file was moved away, for example by logrotate.
             self._handler = (
                 logging.handlers.WatchedFileHandler(path, encoding="utf-8")
                 if path

@@ -1,4 +1,4 @@
-"""What a request asks for: its parameters, read strictly, each given once."""
+"""Reads the parameters of a request strictly, each given once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from napari_pixseg.parameters import Parameters
 # Spellings in a query or a form, in any case; PHP sends true and false as 1 and 0.
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
-# As much as other languages' trim() removes; Python's strip() also removes odd characters.
+# The characters that trim() removes in other languages; Python's strip() removes more.
 _SPACES = " \t\r\n"
-# float() also takes 1_000 and nan, which no other language writes.
+# float() also accepts 1_000 and nan, which other languages do not write.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 MOST_OF_COMMENT = 1000
-# Characters of a refused value that are repeated in the answer.
+# How many characters of a refused value the answer repeats.
 _MOST_SHOWN = 40
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a request asks for.
+    """The requested job.
 
     Attributes
     ----------
@@ -67,9 +67,9 @@ def single(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in pairs:
         if name not in known or (isinstance(value, str) and not value.strip(_SPACES)):
-            # A form sends a field that nobody filled in as empty text.
+            # A form sends an unfilled field as empty text.
             continue
-        # A query has the text of what may be a number in a body.
+        # A value may be text in the query and a number in the body.
         if name in values and str(values[name]) != str(value):
             raise ParameterError(
                 f"{name} is given more than once, with different values; give it once."
@@ -79,7 +79,7 @@ def single(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def understood(values: Mapping[str, Any]) -> Wanted:
-    """Return what a request's values mean; a number may be given as text.
+    """Interpret the values of a request; a number may be given as text.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def _read_value(name: str, kind: Kind, value: object) -> object:
 
 
 def pattern_of(kind: WholeNumbers) -> str:
-    """Return what a list of numbers looks like, as a regular expression."""
+    """Return a regular expression that matches a list of numbers."""
     number = "[1-9][0-9]{0,4}" if kind.item.low else "(0|[1-9][0-9]{0,4})"
     numbers = f"{number}(,{number})*"
     return f"^({kind.word}|{numbers})$" if kind.word else f"^{numbers}$"

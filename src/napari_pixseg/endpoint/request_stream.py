@@ -1,4 +1,4 @@
-"""The body of a request as a stream: bounded in size and time, unpacked, without preamble."""
+"""Streams the body of a request: limited in size and time, unpacked, without preamble."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from napari_pixseg.errors import Cancelled, NotAnImage, ParameterError, PixsegEr
 
 _BLOCK_BYTES = 1 << 16
 _GZIP_WINDOW = 31
-# Bytes a second; a slower body only holds a place.
+# In bytes a second; a slower body would only occupy a place.
 _LOWEST_RATE = 1000
-# Between the body's begin and its first boundary; mail programs wrote a sentence there.
+# Bytes before the first boundary, where mail programs used to write a sentence.
 _MAX_PREAMBLE_BYTES = 4 << 10
 
 
 class ParsingStopped(MultiPartException):
-    """Carries an error out of the form parser.
+    """Carries an error through the form parser.
 
-    Only for exceptions of this type does the parser close its temporary files.
+    The parser closes its temporary files only for exceptions of this type.
     """
 
     def __init__(self, reason: PixsegError) -> None:
@@ -38,7 +38,7 @@ async def read_within_limits(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the body, unpacked if it is gzip; stop if it is too long or too slow.
 
-    The limit holds for what arrives and for what it unpacks to.
+    The limit holds for both the received and the unpacked bytes.
     """
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
@@ -82,7 +82,7 @@ async def _receive_within_limits(
 
 
 class _Clock:
-    """How long the next bytes of a body may take: the whole has an end, and a lowest rate."""
+    """Limits the time of a body: by an end for the whole, and by a minimal rate."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -95,7 +95,7 @@ class _Clock:
         self._bytes_needed = window * _LOWEST_RATE
 
     def count_bytes(self, number: int) -> None:
-        """Take note of bytes that came; enough of them begin another window of time."""
+        """Count received bytes; enough of them start another window of time."""
         self._bytes_needed -= number
         if self._bytes_needed <= 0:
             self._begin_window()
@@ -105,7 +105,7 @@ class _Clock:
         return max(min(self._end, self._window_end) - time.monotonic(), 0.01)
 
     def complaint(self) -> TooSlow:
-        """Return the error for a body that was not in time."""
+        """Return the error for a body that was too slow."""
         if self._window_end < self._end:
             return TooSlow(
                 f"The request brought fewer than {_LOWEST_RATE} bytes a second for "
@@ -126,7 +126,7 @@ async def _unpack_gzip(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[by
             packed = chunk
             while packed:
                 if unpacker.eof:
-                    # A file of gzip may have several members, one behind the other.
+                    # A gzip file may have several members, one after the other.
                     unpacker = zlib.decompressobj(_GZIP_WINDOW)
                 is_begun = True
                 yield unpacker.decompress(packed, _BLOCK_BYTES)
@@ -149,12 +149,12 @@ def _damaged_gzip() -> ParameterError:
 async def skip_preamble(
     stream: AsyncGenerator[bytes, None], boundary: bytes
 ) -> AsyncGenerator[bytes, None]:
-    """Leave out what a form has before its first boundary, which parsers stumble over."""
+    """Skip the bytes before a form's first boundary, which parsers cannot handle."""
     opening = b"--" + boundary
     start = bytearray()
     async for chunk in stream:
         start += chunk
-        # A boundary begins a line; within a line the same letters are text.
+        # A boundary starts a line; within a line, the same letters are text.
         at = 0 if start.startswith(opening) else start.find(b"\n" + opening) + 1
         is_found = at > 0 or start.startswith(opening)
         if max(at, 0 if is_found else len(start) - len(opening)) > _MAX_PREAMBLE_BYTES:

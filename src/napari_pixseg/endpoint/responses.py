@@ -1,4 +1,4 @@
-"""What the server sends back: the documented JSON, pictures, and errors that reveal nothing."""
+"""Makes the server's answers: the documented JSON, pictures, and errors without secrets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _HTTP_ERRORS = {
     404: "There is nothing here; the API is at /segment, described at /openapi.json.",
     405: "This method is not allowed here; use GET, or POST for /segment and /store.",
 }
-# Their sentences are written for the owner of the files, not for a client.
+# The messages of these errors are written for the owner of the files, not for a client.
 _INTERNAL_STATUSES = (409, 500, 507)
 
 
 def manifest_response(manifest: Manifest, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return what the API documents: status, link and id, or status and error."""
+    """Return the documented JSON: status, link and id, or status and error."""
     names = ("status", "link", "id") if manifest.status == 200 else ("status", "error")
     content = {name: getattr(manifest, name) for name in names}
     own = {**_STATUS_HEADERS.get(manifest.status, {}), **(headers or {})}
@@ -45,7 +45,7 @@ def manifest_response(manifest: Manifest, headers: Mapping[str, str] | None = No
 
 
 def retry_header(status: int, rate: Rate | None) -> dict[str, str]:
-    """Return the header that tells a client whose key was used too often when to come again."""
+    """Return the header that tells a rate-limited client when to try again."""
     return {"Retry-After": str(rate.pause)} if status == 429 and rate is not None else {}
 
 
@@ -56,7 +56,7 @@ def picture_response(path: Path, delete: bool = False) -> FileResponse:
 
 
 def result_response(storage: ResultStorage, name: str) -> Response:
-    """Return a stored picture, which is not removed while it is sent."""
+    """Return a stored picture, which cannot be removed while it is sent."""
     path = storage.path_of(name)
     if path is None:
         return manifest_response(Manifest.of_error(404, "There is no such result."))
@@ -68,14 +68,14 @@ def result_response(storage: ResultStorage, name: str) -> Response:
 
 
 class _HeldFileResponse(FileResponse):
-    """A file of the storage, which waits with removing it."""
+    """A file in the storage, which is not removed before it was sent."""
 
     storage: ResultStorage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self.storage.hold_result(Path(self.path).name):
             if self.storage.path_of(Path(self.path).name) is None:
-                # It expired in this moment.
+                # The result expired at this moment.
                 gone = manifest_response(Manifest.of_error(404, "There is no such result."))
                 await gone(scope, receive, send)
                 return
@@ -83,7 +83,7 @@ class _HeldFileResponse(FileResponse):
 
 
 class _DeletingFileResponse(FileResponse):
-    """A file that is deleted once it was sent, or could not be sent."""
+    """A file that is deleted after it was sent, or could not be sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -95,8 +95,8 @@ class _DeletingFileResponse(FileResponse):
 class RefuseTwoLengths:
     """Refuses requests that give their length in two ways, and closes their connection.
 
-    A proxy in front may have believed the other one, and what it took for the body of this
-    request would be the next one here.
+    A proxy in front may use the other length. Then bytes that the proxy counts as part of this body
+    would be taken for the next request here.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -114,7 +114,7 @@ class RefuseTwoLengths:
 
 
 async def http_error_response(_request: Request, error: Exception) -> Response:
-    """Answer what no route accepts in the form of the API's own errors."""
+    """Answer requests that no route accepts, in the form of the API's own errors."""
     assert isinstance(error, HTTPException)
     sentence = _HTTP_ERRORS.get(error.status_code, f"{error.detail}.")
     content = {"status": error.status_code, "error": sentence}
@@ -130,7 +130,7 @@ def describe_failure(error: Exception, job: str, private: Iterable[str]) -> Mani
     job : str
         Id of the request, under which the log has the details.
     private : iterable of str
-        Places on the server; a sentence that names one is not sent.
+        Paths on the server; a message that contains one is not sent.
     """
     status = 507 if is_lack_of_space(error) else status_of(error)
     sentence = str(error)

@@ -1,4 +1,4 @@
-"""Results that expire: too old, or too many bytes; the oldest go first, none that is read."""
+"""Removes results that are too old or take too many bytes; oldest first, none while it is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_pixseg.endpoint.result_storage import RESULT_NAME, ResultStorage
 
 _log = logging.getLogger("napari_pixseg.endpoint")
 _SECONDS_BETWEEN = 60.0
-# What a server that was killed has left; another one that shares the folder may be writing.
+# Files that a killed server has left; another server that shares the folder may be writing them.
 _SECONDS_OF_WRITING = 3600.0
 _LEFTOVER = re.compile(
     r"\.[0-9a-f]{32}\.\w+(\.json)?\.[0-9a-f]{8}\.partial(\.\w+)?|\.pixseg-probe-[0-9a-f]{8}"
@@ -34,7 +34,7 @@ class _Kept:
 
 
 class ResultExpiry:
-    """Removes what has expired, and what killed servers have left, on a thread of its own.
+    """Removes expired results and leftovers of killed servers, on a thread of its own.
 
     Parameters
     ----------
@@ -63,11 +63,11 @@ class ResultExpiry:
         self._thread = threading.Thread(target=self._run, name="pixseg-expiry", daemon=True)
 
     def start(self) -> None:
-        """Begin; the first look at the folder is taken at once."""
+        """Begin; the folder is checked for the first time at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for it."""
+        """End the thread, and wait for it."""
         self._ended.set()
         self._thread.join()
 
@@ -84,7 +84,7 @@ class ResultExpiry:
                 return
 
     def remove_expired(self) -> None:
-        """Look through the storage once."""
+        """Check the storage once."""
         now = self._clock()
         total = 0
         left: list[_Kept] = []
@@ -110,7 +110,7 @@ class ResultExpiry:
             for entry in entries:
                 if self._ended.is_set():
                     return []
-                # It may be gone by now.
+                # The file may be gone by now.
                 with suppress(FileNotFoundError):
                     state = entry.stat(follow_symlinks=False)
                     sizes[entry.name] = (state.st_mtime, state.st_size)

@@ -16,7 +16,7 @@ from napari_pixseg.errors import InputNotFound, ParameterError
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import OutputLocation
 
-# Endings by which images are kept, and the types that they are served as.
+# Endings of stored images, and the content types with which they are served.
 MEDIA_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -29,9 +29,9 @@ RESULT_NAME = re.compile(r"[0-9a-f]{32}\.(png|jpg|gif|bmp|webp|tif)")
 
 
 class ResultStorage:
-    """Where results are kept.
+    """The place where results are kept.
 
-    No request looks through the folder, which may hold millions of results.
+    No request lists the folder, which may contain millions of results.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class ResultStorage:
             probe.write_bytes(b"")
             probe.remove()
         except Exception as error:  # noqa: BLE001 - each kind of storage has errors of its own
-            # The text of others may quote an address with its secrets.
+            # Other errors may quote a URL with secrets.
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise ParameterError(
                 f"The storage {self.location.uri} cannot be written ({reason}); make it, and let "
@@ -81,7 +81,7 @@ class ResultStorage:
 
     @contextmanager
     def hold_result(self, name: str) -> Iterator[None]:
-        """Keep a result from being removed while it is read."""
+        """Protect a result from removal while it is read."""
         with self._lock:
             self._readers[name] += 1
         try:
@@ -97,7 +97,7 @@ class ResultStorage:
         with self._lock:
             if self._readers[path.name]:
                 return False
-            # Without its manifest it is not served, so nobody begins to read it.
+            # A result without its manifest is not served, so nobody begins to read it.
             path.with_name(f"{path.name}.json").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             return True
@@ -117,10 +117,10 @@ class ResultStorage:
         return self.location.child(name).uri
 
     def name_of_link(self, link: str, bases: Sequence[str]) -> str | None:
-        """Return the name of a result that a link of this very server leads to.
+        """Return the name of a result from a link of this very server.
 
-        Nothing is fetched from such a link, so a client that makes up the server's name gets
-        no more than it gets at /results/.
+        Nothing is fetched from such a link, so a client that forges the server's name gets no more
+        than at /results/.
 
         Parameters
         ----------
@@ -186,6 +186,6 @@ def _is_same_url(one: str, other: str) -> bool:
         ]
     except ValueError:
         return False
-    # A user, a query or a fragment belongs to no link of ours.
+    # Our links have no user, query or fragment.
     plain = not (parts[0].query or parts[0].fragment or "@" in parts[0].netloc)
     return plain and addresses[0] == addresses[1] and parts[0].path == parts[1].path

@@ -1,6 +1,6 @@
-"""What a job does with an image: check it, segment it, write the answer's picture.
+"""Runs a job on an image: checks it, segments it, and writes the answer's picture.
 
-Jobs run in processes of their own, so what they are asked for and what they say is JSON.
+Jobs run in processes of their own, so requests and results are JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from napari_pixseg.sources.source import Source
 
 # As many numbers as a PNG of 16 bits can hold.
 _MOST_NUMBERS = (1 << 16) - 1
-# Samples that are decoded at once; the limit of memory leaves room for them.
+# Samples that are decoded at once; the memory limit leaves room for them.
 _BYTES_PER_PIXEL = 16
 
 

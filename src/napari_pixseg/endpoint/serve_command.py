@@ -1,4 +1,4 @@
-"""What ``napari-pixseg serve`` does: check the options, listen, and run uvicorn.
+"""Runs ``napari-pixseg serve``: checks the options, listens, and runs uvicorn.
 
 This module needs the packages of the extra ``server``.
 """
@@ -40,7 +40,7 @@ def run_server(options: argparse.Namespace) -> None:
     _log.info(
         "Listening at http://%s:%s/segment; results go to %s", shown_host, port, settings.storage
     )
-    # uvicorn has its own way to end.
+    # uvicorn handles signals itself.
     INTERRUPTION.hand_over()
     try:
         _reload_on_hangup(app.state.keys, log)

@@ -1,6 +1,6 @@
-"""``napari-pixseg serve``, and ``segment --endpoint``: the endpoint's options on the command line.
+"""The options of ``napari-pixseg serve`` and ``segment --endpoint`` on the command line.
 
-Every command builds this parser, so what the two commands do is imported when they run.
+Every command builds this parser, so the code of the two commands is imported only when they run.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set for a server.
+    """All settings of a server.
 
     Attributes
     ----------
@@ -46,8 +46,8 @@ class Settings:
     seconds : float
         Longest time that an upload may take, and the fetching of ``img``.
     header_seconds : float
-        Longest time that the head of a request may take, and the time in which a body must
-        bring some bytes.
+        Longest time for the head of a request, and the time in which some bytes of a body must
+        arrive.
     connections : int
         Connections that one address may hold; 0 stands for 256, or more if more requests
         may wait.
@@ -56,9 +56,9 @@ class Settings:
     allowed : tuple of networks
         Networks that ``img`` may be in even though they are not public.
     public_url : str
-        What links begin with. If empty, it is the address that the client used.
+        The beginning of links. If empty, it is the address that the client used.
     root_path : str
-        What a proxy takes away from the beginning of each path.
+        The beginning of each path that a proxy removes.
     cors : tuple of str
         Origins of web pages that may call.
     rate : Rate or None
@@ -68,7 +68,7 @@ class Settings:
     keep : float
         Seconds after which results are removed; 0 keeps them.
     keep_bytes : int
-        Bytes that results may take, of which the oldest are removed; 0 sets no limit.
+        Bytes that all results may take; the oldest are removed beyond that. 0 sets no limit.
 
     Raises
     ------
@@ -151,7 +151,7 @@ class Settings:
 
     @property
     def connections_of_address(self) -> int:
-        """Connections that one address may hold; every request that may wait needs one."""
+        """Connections that one address may have; every waiting request needs one."""
         return self.connections or max(_USUAL_CONNECTIONS, 2 * self.capacity)
 
 

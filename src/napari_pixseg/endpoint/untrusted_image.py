@@ -1,4 +1,4 @@
-"""An image from a client: its first bytes and header are checked before it is opened."""
+"""Opens an image from a client after checking its first bytes and its header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_pixseg.sources.open import is_tiff
 from napari_pixseg.sources.source import Source, check_source
 
 _NAME = "the-image"
-# Formats that state their size in the header, and whose decoders keep to it.
+# Formats that state their size in the header, with decoders that respect it.
 _PICTURE_SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": ".png",
     b"\xff\xd8\xff": ".jpg",
@@ -42,12 +42,12 @@ class Received(Location):
 
     @property
     def local_path(self) -> None:
-        """None: a TIFF may refer to files beside itself, so no library is given the path."""
+        """None: a TIFF may refer to files beside itself, so no library gets the path."""
         return None
 
     @property
     def is_confidential(self) -> bool:
-        """True: an error that is quoted could hold the path."""
+        """True, because a quoted error could contain the path."""
         return True
 
     @property
@@ -142,7 +142,7 @@ def _open_accepted(location: Received, head: bytes, max_pixels: int) -> Source:
 
 
 def _without_advice(sentence: str) -> str:
-    """Return a sentence whose remedy a client of HTTP can follow.
+    """Return a sentence whose remedy makes sense to a client of HTTP.
 
     A user of the library may name axes and channels, or give an array.
     """
@@ -166,7 +166,7 @@ def _refuse_large(image: Image, max_pixels: int) -> None:
 
 
 def _refuse_tiff(location: Received, max_pixels: int) -> None:
-    """Refuse TIFFs of other files, codecs with a size of their own, and huge tiles or strips."""
+    """Refuse TIFFs with other files, codecs that store their own size, and huge tiles or strips."""
     try:
         with location.open() as file, tifffile.TiffFile(file, name=location.name) as opened:
             pages = [page for page, _ in zip(opened.pages, range(_MAX_PAGES + 1), strict=False)]
@@ -190,7 +190,7 @@ def _refuse_tiff(location: Received, max_pixels: int) -> None:
 
 
 def _decoded_pixels(page: tifffile.TiffPage | tifffile.TiffFrame) -> int:
-    """Return how many pixels the tiles or strips of a page have, also beyond its sides."""
+    """Return how many pixels the tiles or strips of a page have, even beyond its edges."""
     page = page.aspage()
     samples = math.prod(page.chunked) * math.prod(page.chunks)
     return samples // max(page.samplesperpixel, 1)

@@ -1,4 +1,4 @@
-"""Fetching ``img``: from public addresses only, within limits of size, time and redirects."""
+"""Fetches ``img``, only from public addresses, within limits of size, time and redirects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from napari_pixseg.errors import (
 
 _BLOCK_BYTES = 1 << 16
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
-# Left as they are in a path or query; "%" because a URL may be quoted already.
+# Characters that stay unquoted in a path or query; "%" because a URL may be quoted already.
 _UNQUOTED = "/%:@!$&'()*+,;=~-._?"
 _HEADERS = {
     "Accept": "image/*",
@@ -54,7 +54,7 @@ class Fetcher:
     look_up: HostLookup = resolve_host
 
     def fetch(self, url: str, into: BinaryIO, cancel: threading.Event) -> None:
-        """Write what is at a URL to a file.
+        """Write the content of a URL to a file.
 
         No proxy, cookie or password is used, and every redirect is checked like the first URL.
 
@@ -117,7 +117,7 @@ class Fetcher:
             try:
                 into.write(block)
             except OSError as error:
-                # Not the network's fault, as all other errors of the system are here.
+                # Unlike all other system errors here, this one is not the network's fault.
                 raise NoSpace(f"The image cannot be kept: {error.strerror}.") from error
         if response.length:
             raise InputNotFound("img cannot be fetched: the connection broke in the middle.")
@@ -144,7 +144,7 @@ def parse_url(url: str) -> SplitResult:
     """
     try:
         target = urlsplit(url)
-        # A bad port raises only when it is asked for.
+        # A bad port raises an error only when it is accessed.
         _port_of(target)
         host = _host_of(target)
     except (ValueError, UnicodeError):
@@ -181,7 +181,7 @@ def _port_of(target: SplitResult) -> int:
 
 
 class _PinnedConnection(HTTPConnection):
-    """Connects to addresses that were checked, without resolving the name again."""
+    """Connects to checked addresses, without resolving the name again."""
 
     def __init__(self, host: str, port: int, addresses: Sequence[str], deadline: float) -> None:
         super().__init__(host, port)
@@ -213,12 +213,12 @@ class _PinnedConnection(HTTPConnection):
 
 
 class _PinnedTlsConnection(_PinnedConnection, HTTPSConnection):
-    """The same over TLS; the certificate must be that of the name."""
+    """The same over TLS; the certificate must match the name."""
 
     def connect(self) -> None:
         """Connect, and check the certificate."""
         super().connect()
-        # The handshake comes after the socket is known, so that it can be cut as well.
+        # The handshake begins after the socket is known, so that it can be cut as well.
         encrypted = ssl.create_default_context().wrap_socket(
             self.sock, server_hostname=self.host, do_handshake_on_connect=False
         )
@@ -231,7 +231,7 @@ class _PinnedTlsConnection(_PinnedConnection, HTTPSConnection):
 def _guard_connection(
     connection: _PinnedConnection, cancel: threading.Event, deadline: float
 ) -> Iterator[None]:
-    """Cut a connection when its time is over or nobody waits for it; name what went wrong."""
+    """Cut a connection when its time is over or nobody waits for it, and explain the error."""
     failure: Exception | None = None
 
     def is_over() -> bool:
@@ -244,7 +244,7 @@ def _guard_connection(
         failure = error
     finally:
         connection.close()
-    # A connection that was cut may look like one that ended regularly, so these come first.
+    # A cut connection may look like a regular end, so these checks come first.
     if cancel.is_set():
         raise Cancelled("The client went away.")
     if isinstance(failure, TimeoutError) or time.monotonic() > deadline:

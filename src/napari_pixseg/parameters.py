@@ -212,7 +212,7 @@ class Parameters:
         Intervals(("dtype", "minmax")),
         "window",
         "range of samples mapped to 0..255 in each channel, if samples are not bytes",
-        advice="The whole range of the type, the range that occurs, or numbers; the rest is clipped.",
+        advice="The range of the type, the range that occurs, or numbers; the rest is clipped.",
         needs_pixels=True,
         metavar="LOW:HIGH",
         when_none="the 0.1 % to the 99.9 % point; for floats minimum to maximum",

@@ -1,1 +1,1 @@
-"""The algorithm: NumPy in, NumPy out; it knows no Dask, no zarr, no file and no window."""
+"""The algorithm: NumPy in, NumPy out, without Dask, zarr, files or windows."""

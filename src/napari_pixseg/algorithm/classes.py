@@ -29,7 +29,7 @@ from napari_pixseg.algorithm.scale_space import BINS, ChannelScaleSpace, analyze
 from napari_pixseg.errors import ClassError, RecountNeeded
 from napari_pixseg.parameters import ColorSpace, Parameters
 
-# Counts are scaled to so many pixels, so that ``st`` means the same for images of any size.
+# Counts are scaled to this many pixels, so that ``st`` means the same for images of any size.
 REFERENCE_PIXELS = 1 << 20
 
 CLASS_FIELDS = np.dtype(
@@ -48,14 +48,14 @@ CLASS_FIELDS = np.dtype(
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The classes of an image, decided.
+    """The classes of an image.
 
     Attributes
     ----------
     parameters : Parameters
-        What was asked for.
+        The parameters of the decision.
     scale_spaces : tuple of three ChannelScaleSpace
-        What the intervals of each channel were decided on.
+        The scale space of each channel, which determined its intervals.
     partition : Partition
     table : (n,) structured ndarray
         One row for each class: ``number`` (from 1), ``box`` (3, 2), ``center`` (bytes of the
@@ -65,7 +65,7 @@ class Classes:
     palette : (n + 1, 3) ndarray of uint8
         Color of each class; row 0 (no data) is black.
     palette16 : (n + 1, 3) ndarray of uint16
-        The same before the reduction to bytes.
+        The same colors in 16 bits, before the reduction to bytes.
     color_classes : (m,) ndarray of uint16
         Class of each color of the color table.
     """
@@ -132,7 +132,8 @@ def decide(table: ColorTable, parameters: Parameters, *, gray: bool = False) -> 
     RecountNeeded
         If the table was counted for another color space or semantics.
     """
-    # First of all: the bytes of a foreign table would pass for sRGB colors without an error.
+    # Checked first, because the bytes of a foreign table would pass for sRGB colors without an
+    # error.
     refuse_foreign(table, parameters)
     if not len(table):
         raise ClassError("No pixel has data, so there is nothing to segment; check the input.")
@@ -149,7 +150,7 @@ def decide(table: ColorTable, parameters: Parameters, *, gray: bool = False) -> 
 
 
 def refuse_foreign(table: ColorTable, parameters: Parameters) -> None:
-    """Raise RecountNeeded if a table cannot answer for these parameters."""
+    """Raise RecountNeeded if a table cannot be used for these parameters."""
     if table.space is None:
         return
     if parameters.semantics != "imagemagick6" or parameters.cs != table.space:
@@ -169,7 +170,7 @@ def _analyze_channels(
     if parameters.semantics == "documented":
         threshold = parameters.st * table.pixels / REFERENCE_PIXELS
     else:
-        # The reference takes 0 for "not given".
+        # The reference treats 0 as "not given".
         threshold = parameters.st or 1.0
     first, second, third = (analyze_histogram(histogram, threshold) for histogram in counts)
     return first, second, third

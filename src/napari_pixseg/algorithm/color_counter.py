@@ -1,8 +1,8 @@
-"""Counting the colors of many tiles of one process into one table.
+"""Counts the colors of many tiles of one process into one table.
 
 Threads take turns with a few sets of counters, and the sets become a table once, at the end.
-:func:`shares_counters` says when this is the way to count. Otherwise every tile gets a
-:class:`ColorTable` of its own, and the tables are merged.
+:func:`shares_counters` says when to count this way. Otherwise every tile gets a :class:`ColorTable`
+of its own, and the tables are merged.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from napari_pixseg.algorithm.kernels.dispatch import compiled
 from napari_pixseg.algorithm.kernels.threads import parallel_slices, thread_slices
 from napari_pixseg.parameters import ColorSpace
 
-# Neighboring counters that are looked at in one step.
+# How many neighboring counters are checked in one step.
 _LOOKED_AT = 16
 
-# Merging the tables of so few tiles is quicker than looking at all 2^24 counters.
+# For up to this many tiles, merging tables is faster than searching all 2^24 counters.
 _FEW_TILES = 8
 
 
@@ -69,7 +69,7 @@ class ColorCounter:
             _count_pixels(rows, counters.counts)
 
     def table(self) -> ColorTable:
-        """Return what was counted, and begin anew."""
+        """Return the counts, and start again from zero."""
         with self._lock:
             idle = self._idle
             full = self._full
@@ -91,7 +91,7 @@ class ColorCounter:
                 counters = _CounterSet()
                 with self._lock:
                     self._full.append(table)
-            # Outside the lock: counting takes long, and each thread has a set of its own.
+            # Outside the lock, because counting takes long and each thread has a set of its own.
             yield counters
             # Not in a finally clause: interrupted counters hold an unknown part of the pixels.
             counters.pixels += size

@@ -1,7 +1,7 @@
 """The color table: how many pixels have each byte color.
 
-The algorithm needs nothing else of an image. Counts are integers and tables merge by addition, so
-the result does not depend on tiles or their order.
+The algorithm needs nothing else from an image. Counts are integers and tables are merged by
+addition, so the result does not depend on tiles or their order.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from napari_pixseg.parameters import ColorSpace
 COLORS = 1 << 24
 
 
-# Stands for a pixel without data: one above the largest packed color.
+# Marks a pixel without data: one above the largest packed color.
 NO_DATA = np.uint32(COLORS)
 
 
 # Converted tables take up to 48 MiB each. Users switch back and forth between few color spaces.
 _SPACES_KEPT = 4
 
-# 32-bit counters cannot overflow with so many pixels.
+# With up to this many pixels, 32-bit counters cannot overflow.
 COUNTED_AT_ONCE = (1 << 32) - 1
 
 
@@ -42,7 +42,7 @@ def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.uint32]:
     Parameters
     ----------
     pixels : (..., c) ndarray of uint8
-        One channel is taken three times; with two the third is 0.
+        A single channel is used three times; with two channels, the third is 0.
 
     Returns
     -------
@@ -102,7 +102,7 @@ class ColorTable:
         space : ColorSpace, optional
             The table's ``space``.
         in_place : bool
-            The colors may be sorted where they are, which saves a copy.
+            Whether the colors may be sorted in place, which saves a copy.
         """
         flat = np.ascontiguousarray(packed, np.uint32).reshape(-1)
         if flat.size and flat.max() > NO_DATA:

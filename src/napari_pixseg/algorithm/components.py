@@ -141,7 +141,7 @@ def find_components(
     values = np.empty(first_runs[-1], rows.dtype)
     run_kernels.cut_runs(rows, first_runs, starts, values)
     if len(background):
-        # Done on runs, of which there are far fewer than pixels.
+        # Done on runs, which are far fewer than pixels.
         values[np.isin(values, _as_values(background, classes.dtype, rows.dtype))] = 0
     # At first every run is a set of its own: its own parent.
     numbers = np.arange(first_runs[-1], dtype=np.int32)

@@ -1,4 +1,4 @@
-"""The boxes of a segmentation: how they are counted, which are kept, and what class a color has.
+"""The boxes of a segmentation: counts them, chooses the kept ones, and finds a color's class.
 
 See docs/algorithm.md, sections 3.8 and 3.9 and, for the two semantics, section 8.
 """
@@ -26,7 +26,7 @@ Intervals: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.in
 SAFE_MARGIN = 3
 MAX_CLASSES = {"documented": 65535, "imagemagick6": 256}
 
-# Up to so many centers, comparing with all of them at once is faster than searching, and faster
+# Up to this many centers, comparing with all of them at once is faster than searching, and faster
 # than threads, which wait for each other.
 _FEW_CENTERS = 64
 
@@ -36,7 +36,7 @@ _SHARED_FROM = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Where the classes lie: the intervals of the channels, and the boxes kept.
+    """The position of the classes: the intervals of the channels, and the kept boxes.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Partition:
 
     def classify(self, colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
         """Return class 1..n of (m, 3) bytes of the color space; 1 where no box was kept."""
-        # Class 1, which is black in the color space, is all there is where no box was kept.
+        # If no box was kept, there is only class 1, which is black in the color space.
         result = np.ones(len(colors), np.uint16)
         if not len(self.centers):
             return result

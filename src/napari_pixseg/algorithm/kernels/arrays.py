@@ -15,6 +15,6 @@ Packed: TypeAlias = NDArray[np.uint32]
 Counts: TypeAlias = NDArray[np.int64]
 # Counters of all 2^24 colors are the largest thing a thread holds, and 32 bits halve it.
 Scratch: TypeAlias = NDArray[np.uint32]
-# Where something is in another array: numbers of intervals, boxes or lines.
+# Indices into another array: numbers of intervals, boxes or lines.
 Indices: TypeAlias = NDArray[np.int64]
 ClassNumbers: TypeAlias = NDArray[np.uint16]

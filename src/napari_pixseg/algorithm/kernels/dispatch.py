@@ -1,4 +1,4 @@
-"""Which version of a kernel runs, and how numba compiles it.
+"""Chooses the version of a kernel, and compiles kernels with numba.
 
 Importing numba and loading what it compiled earlier takes longer than NumPy takes for a picture of
 some megapixels. The kernels that such a picture needs therefore exist twice: compiled, and
@@ -20,7 +20,7 @@ from napari_pixseg.algorithm.kernels.arrays import AnyArray
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Beyond these numba is the cheaper way, as measured on whole processes. Vectorized kernels look at
+# Beyond these numbers numba is faster, as measured on whole processes. Vectorized kernels process
 # about ten elements for each pixel and a few for each color.
 MOST_VECTORIZED_ELEMENTS = 1 << 29
 MOST_VECTORIZED_PIXELS = 1 << 25
@@ -31,16 +31,16 @@ _compiling = threading.RLock()
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """What is known of the work of a process.
+    """The work of a process, as far as it is known.
 
     Attributes
     ----------
     vectorized_elements : int
-        Array elements that vectorized kernels were given so far.
+        Array elements that vectorized kernels have processed so far.
     largest_image : int
         Pixels of the largest image that was announced.
     repeats : bool
-        The same kernels will be called again and again, as while a slider is moved.
+        Whether the same kernels will be called again and again, as when a slider is moved.
     """
 
     vectorized_elements: int = 0
@@ -51,9 +51,9 @@ class Workload:
 def is_worth_compiling(
     work: Workload, numba_is_loaded: bool, most_elements: int = MOST_VECTORIZED_ELEMENTS
 ) -> bool:
-    """Return whether the compiled kernels are the cheaper ones for this work.
+    """Return whether compiled kernels are faster for this work.
 
-    A loaded numba costs nothing more, so it is used at once.
+    If numba is loaded already, it costs nothing more, so it is used at once.
     """
     return (
         numba_is_loaded
@@ -66,13 +66,13 @@ def is_worth_compiling(
 class KernelChoice:
     """Chooses between compiled and vectorized kernels for one process.
 
-    It is told what work there is by :meth:`expect_image`, :meth:`expect_repetition` and
-    :meth:`run`. Asking it, with :attr:`uses_compiled`, changes nothing.
+    Callers announce work with :meth:`expect_image`, :meth:`expect_repetition` and :meth:`run`.
+    Reading :attr:`uses_compiled` changes nothing.
 
     Parameters
     ----------
     most_elements : int
-        Elements that vectorized kernels may be given before numba is loaded after all.
+        Elements that vectorized kernels may process before numba is loaded.
     """
 
     def __init__(self, most_elements: int = MOST_VECTORIZED_ELEMENTS) -> None:
@@ -116,9 +116,9 @@ class Kernel(Generic[P, R]):
     Attributes
     ----------
     function : callable
-        The loop in Python, as it was written.
+        The loop in Python.
     vectorized : callable or None
-        The same in NumPy, for work that is not worth loading numba.
+        The same function in NumPy, for work that is not worth loading numba.
     """
 
     def __init__(self, function: Callable[P, R], vectorized: Callable[P, R] | None = None) -> None:
@@ -128,7 +128,7 @@ class Kernel(Generic[P, R]):
         self._compiled: Callable[P, R] | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the version that is cheaper for the size of the first argument."""
+        """Call the version that is faster for the size of the first argument."""
         vectorized = self.vectorized
         if vectorized is None:
             return self.compiled(*args, **kwargs)
@@ -140,7 +140,7 @@ class Kernel(Generic[P, R]):
 
     @property
     def compiled(self) -> Callable[P, R]:
-        """The function as numba compiled it."""
+        """The function compiled by numba."""
         if self._compiled is None:
             with _compiling:
                 # Asked again inside the lock: another thread may have compiled it meanwhile.
@@ -173,7 +173,7 @@ def _compile_loop(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _with_compiled_callees(function: FunctionType) -> FunctionType:
-    """Return the function with the kernels it calls as numba wants them."""
+    """Return the function with the kernels that it calls compiled, as numba requires."""
     known = function.__globals__
     kernels = {
         name: known[name].compiled

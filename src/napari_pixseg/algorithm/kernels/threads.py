@@ -1,4 +1,4 @@
-"""Sharing a loop over many colors among threads.
+"""Shares a loop over many colors among threads.
 
 Threads really run at the same time here, because kernels and NumPy release the interpreter lock.
 """
@@ -45,6 +45,6 @@ def parallel_slices(
 def thread_slices(length: int, fewest: int | None = None) -> list[slice]:
     """Cut 0..length into one slice for each thread that is worth starting, at least one."""
     threads = max(min(os.cpu_count() or 1, length // (fewest or _FEWEST)), 1)
-    # Multiplied first: the parts then differ by at most one item.
+    # Multiplied before dividing, so that the parts differ by at most one item.
     bounds = [length * i // threads for i in range(threads + 1)]
     return [slice(a, b) for a, b in pairwise(bounds)]

@@ -1,8 +1,8 @@
 """The kernels that a small picture needs, in plain NumPy.
 
 Each does the same as the kernel in :mod:`compiled` whose name it has, with ``_vectorized`` added.
-Arrays are worked on in blocks that stay in the processor's cache. Where several threads work, the
-blocks are larger, because threads wait for each other between two steps.
+Arrays are processed in blocks that stay in the processor's cache. With several threads the blocks
+are larger, because threads wait for each other between two steps.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _NO_UNITS = ("pixel", "dimensionless", "")
 
 @dataclass(frozen=True)
 class LayerSnapshot:
-    """What segmenting needs to know of an Image layer, read once on the window's thread."""
+    """Facts about an Image layer that segmenting needs, read once on the window's thread."""
 
     name: str
     data: tuple[ArrayLike, ...]
@@ -94,7 +94,7 @@ def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]
     ----------
     layer : LayerSnapshot
     parameters : Parameters
-        Axes and channels count here, if the user has chosen them.
+        Only axes and channels matter here, if the user has chosen them.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]
     ------
     NotAnImage, ParameterError
     """
-    # Images that were opened for this layer know more than its data: pixel sizes and addresses.
+    # Images that were opened for this layer have more than its data: pixel sizes and addresses.
     if layer.images and parameters.axes is None and parameters.channels is None:
         return list(layer.images)
     if layer.images:
@@ -172,7 +172,7 @@ def levels_of(images: Sequence[Image]) -> list[StridedImage]:
 def preview_levels(
     layer: LayerSnapshot, images: Sequence[Image], pixels: PreviewPixels
 ) -> list[PreviewLevel]:
-    """Return the data of a preview, whose dimensions and their order are those of a layer.
+    """Return the data of a preview, with the same dimensions in the same order as a layer.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def image_layer_of_path(path: str, series: Series | None = None) -> LayerData:
     Returns
     -------
     LayerData
-        An image whose pixels are read when they are looked at.
+        An image whose pixels are read when they are shown.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def image_layer_of_path(path: str, series: Series | None = None) -> LayerData:
 
 
 def images_of_path(path: str, series: Series | None = None) -> list[Image]:
-    """Open an image and the coarser levels that are stored beside it, fine to coarse.
+    """Open an image and its stored coarser levels, fine to coarse.
 
     Raises
     ------
@@ -241,7 +241,7 @@ def images_of_path(path: str, series: Series | None = None) -> list[Image]:
 
 
 def known_unit(name: str | None) -> str:
-    """Return a unit if napari knows it, else "pixel": napari refuses layers of unknown units."""
+    """Return a unit if napari knows it, else "pixel"; napari refuses unknown units."""
     if name is None:
         return "pixel"
     # pint is slow to load, and only layers from files need it.
@@ -249,7 +249,7 @@ def known_unit(name: str | None) -> str:
 
     try:
         pint.Unit(name)
-    # pint raises whatever its parser runs into.
+    # pint's parser may raise any error.
     except Exception:  # noqa: BLE001
         return "pixel"
     return name

@@ -13,7 +13,7 @@ _OPENING_MS = 400
 
 
 class CollapsibleSections(QScrollArea):
-    """Widgets below each other, some of them folded away; they scroll where a screen is low."""
+    """Widgets below each other, some of them folded away; they scroll on a low screen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class CollapsibleSections(QScrollArea):
         self._timer.timeout.connect(self._scroll_to_opened)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Ask for the height of what is inside, so that nothing scrolls where there is room."""
+        """Ask for the height of the content, so that nothing scrolls if there is room."""
         return self._layout.totalSizeHint()
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Require the width of what is inside; any height will do."""
+        """Require the width of the content; any height will do."""
         return QSize(self._layout.totalMinimumSize().width(), 0)
 
     def add_widget(self, widget: QWidget, stretch: int = 1) -> None:

@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 _WIDTH = 460
 
-# Text is taken when nothing was typed for so long, as half of it may mean something else.
+# Text is read when nothing was typed for this long, because half a text may mean something else.
 _TYPING_MS = 400
 
-# This many colors are decided in some 15 ms; on a thread beside a window that draws, in 50.
+# Deciding this many colors takes about 15 ms, but 50 ms on a thread beside a drawing window.
 _AT_ONCE = 150_000
 
 
 class SegmentWidget(Container[Any]):
-    """Choose an image, turn the knobs, see why, run it.
+    """Choose an image, change parameters, see the reasons, run it.
 
     napari's plugin manifest names this class: napari passes the viewer to classes only.
 
@@ -108,7 +108,7 @@ class SegmentWidget(Container[Any]):
         sections.add_section("Run at full resolution", run)
         layout = self.native.layout()
         layout.addWidget(self.status.native)
-        # The knobs stay in sight; what is below them may scroll.
+        # The parameters stay visible; the sections below them may scroll.
         layout.addWidget(sections, 1)
         add_browse_buttons(run_panel.fields.path, ("save",), None)
         self.native.setMinimumWidth(_WIDTH)
@@ -147,7 +147,7 @@ class SegmentWidget(Container[Any]):
             "running": run_panel.set_running,
             "stopped": self._status_line.say,
         }
-        # A slider gives many decisions, and a run many steps: only the latest is worth drawing.
+        # A slider causes many decisions, and a run many steps: only the latest is drawn.
         self._signal_queue = SignalQueue(self.native, latest=frozenset({"decided", "progressed"}))
         self._signal_queue.connect_to(
             self.controller,
@@ -197,7 +197,7 @@ class SegmentWidget(Container[Any]):
         snapshot = LayerSnapshot.of(layer)
         parameters = self.controller.parameters
         if self.fields.window.value == CONTRAST_LIMITS:
-            # The window in use is made of another layer's limits.
+            # The current window comes from another layer's limits.
             parameters = parameters.replace(window=self._limits_as_window())
         source = source_of_layer(layer)
         if source is not None:
@@ -219,23 +219,23 @@ class SegmentWidget(Container[Any]):
             self._choice.reopen(series)
 
     def _on_limits(self) -> None:
-        # While they move, they are not final.
+        # While the limits move, they are not final.
         if self.fields.window.value == CONTRAST_LIMITS:
             self._typing.start()
 
     # Parameters --------------------------------------------------------------
 
     def _on_fields(self) -> None:
-        """Take what the fields say, or say what is wrong with it."""
+        """Take the values of the fields, or show what is wrong with them."""
         self._typing.stop()
         self._take_fields(self._status_line.report_error)
 
     def _on_typed(self) -> None:
-        """Take what was typed so far, if it makes sense."""
+        """Take the text typed so far, if it is valid."""
         self._take_fields(lambda _sentence: None)
 
     def _take_complete_fields(self) -> bool:
-        """Take what the fields say for a run, in which nothing may be missing."""
+        """Take the values of the fields for a run, for which none may be missing."""
         self._typing.stop()
         return self._take_fields(self._status_line.report_error, complete=True)
 
@@ -283,7 +283,7 @@ class SegmentWidget(Container[Any]):
         classes = decision.classes
         parameters = classes.parameters
         choice = (parameters.axes, parameters.channels)
-        # Other axes give a preview of other dimensions, which needs another layer.
+        # Other axes give the preview other dimensions, which requires another layer.
         if choice != self._previewed:
             self._preview.drop()
         self._previewed = choice
@@ -293,7 +293,7 @@ class SegmentWidget(Container[Any]):
             self._preview.add_layer(layer, images)
         self._preview.draw(segmentation)
         self.series.tell(segmentation.image.notes)
-        # Named classes have check marks; "largest" is none of them.
+        # Classes named by number have check marks; "largest" has none.
         background = parameters.background if isinstance(parameters.background, tuple) else ()
         self.panel.show_classes(classes, background, self._preview.hidden)
         self.panel.select(self._preview.selected)

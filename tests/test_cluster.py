@@ -303,6 +303,30 @@ def test_a_lost_scheduler_is_one_sentence_and_the_run_is_finished_elsewhere(tmp_
     same(output, on_threads(path, tmp_path))
 
 
+# In the midst of a stage, before it begins, and between two: the latter went on without a cluster.
+@pytest.mark.parametrize(("stage", "done"), [("seams", 1), ("regions", 0), ("colors", 9)])
+def test_a_closed_client_is_one_sentence_and_the_run_is_finished_elsewhere(
+    stage, done, cluster, tmp_path, output
+):
+    from distributed import Client
+
+    path = zarr_source(tmp_path)
+    cluster.want(2)
+    # As users have it. Without it nothing would go to the cluster any more.
+    client = Client(cluster.address)
+
+    def close(step):
+        if (step.stage, step.done) == (stage, done):
+            client.close()
+
+    with pytest.raises(ClusterLost, match=r"client was closed.*with resume") as caught:
+        segmented(path).export(output, ALL, on_event=close)
+    assert "\n" not in str(caught.value)
+    assert json.loads((output / RECORD_NAME).read_text())["status"] == 503
+    segmented(path).export(output, ALL, resume=True)
+    same(output, on_threads(path, tmp_path))
+
+
 @pytest.mark.parametrize("seed", range(30 if SOAK else 2))
 def test_a_client_killed_at_any_moment_is_resumed_to_the_last_byte(
     seed, cluster, client, tmp_path, output

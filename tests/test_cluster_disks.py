@@ -31,10 +31,11 @@ from napari_pixseg.errors import (
     InputUnseen,
     NotAnImage,
     ParameterError,
+    TooLarge,
 )
-from napari_pixseg.execution import cluster_run, scheduler, worker_checks
+from napari_pixseg.execution import cluster_run, memory_limit, scheduler, worker_checks
 from napari_pixseg.execution.dask_cluster import active_client, connected
-from napari_pixseg.execution.memory_limit import name_small_workers
+from napari_pixseg.execution.memory_limit import refuse_small_workers
 from napari_pixseg.execution.tile_source import TileSource
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.export.output_location import RECORD_NAME, OutputLocation
@@ -401,16 +402,27 @@ def _stay_paused(dask_worker):
     dask_worker.status = Status.paused
 
 
-def test_workers_that_may_be_too_small_are_named_before_the_run(start, tmp_path, caplog):
+def test_workers_that_are_or_may_be_too_small_are_named_before_the_run(start, tmp_path, caplog):
     array = zarr.create_array(
         tmp_path / "wide.zarr", shape=(5000, 5000, 3), chunks=(5000, 5000, 3), dtype="uint8"
     )
     array[...] = 1
     image = open_image(array, "yxc")
     with connected(start(None).address):
-        name_small_workers(image, 5000 * 5000, 1, regions=True)
+        refuse_small_workers(image, 5000 * 5000, 1, regions=True)
     assert "The worker tcp://127.0.0.1:" in caplog.text
     assert "has 2.00 GiB of memory, but may need" in caplog.text
+
+
+def test_a_worker_that_cannot_hold_one_tile_is_refused_before_the_run(monkeypatch, tmp_path):
+    limits = {"tcp://a": (1, 2 << 30), "tcp://b": (4, 100 << 20), "tcp://c": (1, 0)}
+    monkeypatch.setattr(memory_limit, "active_client", lambda: "a client")
+    monkeypatch.setattr(memory_limit, "memory_limits", lambda _client: limits)
+    image = open_image(str(zarr_source(tmp_path)), "yxc")
+    with pytest.raises(TooLarge, match=r"tcp://b has 100.00 MiB .* one tile of this image takes"):
+        refuse_small_workers(image, 1000 * 1000, 1, regions=False)
+    limits["tcp://b"] = (4, 120 << 20)
+    refuse_small_workers(image, 1000 * 1000, 1, regions=False)
 
 
 def test_a_lost_scheduler_leaves_no_traceback_on_standard_error(start, tmp_path):

@@ -312,11 +312,11 @@ class Segmentation:
         if limit is None and active_client() is None:
             return
         # Reads Dask's settings, which other runs do not need.
-        from napari_pixseg.execution.memory_limit import name_small_workers, refuse_memory
+        from napari_pixseg.execution.memory_limit import refuse_memory, refuse_small_workers
 
         tiling = self.color_count.tiling
         refuse_memory(limit, self.image, tiling.tile_pixels, len(tiling), regions)
-        name_small_workers(self.image, tiling.tile_pixels, len(tiling), regions)
+        refuse_small_workers(self.image, tiling.tile_pixels, len(tiling), regions)
 
     def without_damaged_chunks(self, monitor: RunMonitor) -> Segmentation:
         """Return this segmentation with every damaged chunk of the input as no data.

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 
 from distributed import futures_of, get_worker
@@ -19,6 +20,7 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, PixsegError
+from napari_pixseg.execution.dask_cluster import cluster_lost
 from napari_pixseg.execution.late_workers import required_proof
 from napari_pixseg.execution.worker_checks import (
     refuse_changed_workers,
@@ -69,24 +71,26 @@ class ClusterRun:
         Raises
         ------
         ClusterLost
-            If the scheduler, or too many workers, are gone.
+            If the scheduler, or too many workers, are gone, or if the client was closed.
         ClusterUnfit
             If a worker that joined late has another version of this package, or none.
         """
-        self._client.subscribe_topic(self._name, self._hear)
         try:
+            self._client.subscribe_topic(self._name, self._hear)
             return self._compute(graph, wanted)
         except PixsegError:
             raise
         except Exception as error:
-            if (sentence := _what_was_lost(error, self._client)) is not None:
-                raise ClusterLost(sentence) from error
+            if (lost := _what_was_lost(error, self._client)) is not None:
+                raise lost from error
             # A late worker that lacks something the others have can fail in many ways.
             refuse_changed_workers(self._client)
             refuse_missing_file(self._client, error)
             raise
         finally:
-            self._client.unsubscribe_topic(self._name)
+            # A client that was closed hears nothing any more.
+            with suppress(Exception):
+                self._client.unsubscribe_topic(self._name)
 
     def _compute(self, graph: Mapping[Any, Any], wanted: Any) -> Any:
         with warnings.catch_warnings():
@@ -208,17 +212,12 @@ def _is_executing(name: str, dask_worker: Any) -> bool:
     )
 
 
-def _what_was_lost(error: Exception, client: Any) -> str | None:
+def _what_was_lost(error: Exception, client: Any) -> ClusterLost | None:
     """Say in a sentence how the cluster failed; None if the error is the task's own."""
     if isinstance(error, KilledWorker):
-        return (
+        return ClusterLost(
             "The workers that had the same tile died, one after the other, most likely for lack "
             "of memory; give each more memory or fewer threads, and continue with resume."
         )
     lost = (CancelledError, FutureCancelledError, ConnectionError, TimeoutError)
-    if isinstance(error, lost) or client.status != "running":
-        return (
-            "The connection to the Dask scheduler was lost, so the output is unfinished; start "
-            "the cluster again, and continue with resume."
-        )
-    return None
+    return cluster_lost() if isinstance(error, lost) or client.status != "running" else None

@@ -13,11 +13,17 @@ from napari_pixseg.sources.image import Image
 # Python, NumPy, Dask and zarr once they are loaded.
 _BASE = 300 << 20
 
+# What a worker takes before its first tile.
+_LEAST_BASE = 100 << 20
+
 # One color counter; each thread may have its own.
 _COUNTERS = 64 << 20
 
 # For each distinct color: the table, its merge, and the look-up.
 _PER_COLOR = 40
+
+# For each pixel of a tile at the very least: a packed color.
+_LEAST_PER_PIXEL = 4
 
 # For each pixel of a tile, besides its samples: packed colors, classes, and the outputs.
 _PER_PIXEL = 16
@@ -70,3 +76,15 @@ def peak_memory(image: Image, tile_pixels: int, threads: int, regions: bool = Fa
         per_pixel = _PER_PIXEL_OF_REGIONS + (_PER_ROW if active_client() is not None else 0)
         total += min(threads * tile_pixels, pixels) * per_pixel
     return total
+
+
+def least_memory(image: Image, tile_pixels: int) -> int:
+    """State the memory in bytes without which a worker cannot hold one tile, whatever is in it."""
+    sample = image.dtype.itemsize * image.color_channels
+    held = tile_pixels * sample
+    if image.source.is_in_memory:
+        # All of it is sent.
+        held += math.prod(image.shape) * sample
+    else:
+        held = max(held, image.source.decoding_bytes)
+    return _LEAST_BASE + held + tile_pixels * _LEAST_PER_PIXEL

@@ -11,8 +11,8 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
 from napari_pixseg.errors import ParameterError, TooLarge
-from napari_pixseg.execution.dask_cluster import active_client
-from napari_pixseg.execution.memory_estimate import peak_memory
+from napari_pixseg.execution.dask_cluster import active_client, expecting_answer
+from napari_pixseg.execution.memory_estimate import least_memory, peak_memory
 from napari_pixseg.execution.worker_task import threads_of_task
 from napari_pixseg.sources.image import Image
 
@@ -55,29 +55,44 @@ def parse_memory_limit(limit: Any) -> int | None:
     return number
 
 
-def name_small_workers(image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:
-    """Log a warning, before a run on a cluster, about workers that may have too little memory.
+def refuse_small_workers(image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:
+    """Refuse, before a run on a cluster, workers that cannot hold one tile; warn of tight ones.
 
-    The run is not refused, because usual pictures need less than half as much as noise.
+    Those are not refused, because usual pictures need less than half as much as noise.
+
+    Raises
+    ------
+    TooLarge
+        Naming a worker and both amounts.
     """
     client = active_client()
     if client is None:
         return
-    small = {}
-    for address, (threads, limit) in memory_limits(client).items():
-        need = peak_memory(image, tile_pixels, min(threads, tiles), regions)
-        if 0 < limit < need:
-            small[address] = (limit, need)
-    if not small:
-        return
-    address = min(small)
-    limit, need = small[address]
-    others = "" if len(small) == 1 else f" (and {len(small) - 1} other workers as well)"
-    _log.warning(
-        f"The worker {address} has {format_bytes(limit)} of memory{others}, but may need "
-        f"{format_bytes(need)} if the image is noise; should workers pause or die, give each more "
-        "memory or fewer threads, and continue with resume."
-    )
+    limits = {address: of for address, of in memory_limits(client).items() if of[1]}
+    least = least_memory(image, tile_pixels)
+    tiny = sorted(address for address, (_, limit) in limits.items() if limit < least)
+    if tiny:
+        raise TooLarge(
+            f"The worker {tiny[0]} has {format_bytes(limits[tiny[0]][1])} of memory"
+            f"{_and_others(tiny)}, but one tile of this image takes {format_bytes(least)}; give "
+            "each worker more memory, or store the image in smaller chunks."
+        )
+    needs = {
+        address: peak_memory(image, tile_pixels, min(threads, tiles), regions)
+        for address, (threads, _) in limits.items()
+    }
+    tight = sorted(address for address, need in needs.items() if limits[address][1] < need)
+    if tight:
+        _log.warning(
+            f"The worker {tight[0]} has {format_bytes(limits[tight[0]][1])} of memory"
+            f"{_and_others(tight)}, but may need {format_bytes(needs[tight[0]])} if the image is "
+            "noise; should workers pause or die, give each more memory or fewer threads, and "
+            "continue with resume."
+        )
+
+
+def _and_others(workers: list[str]) -> str:
+    return "" if len(workers) == 1 else f" (and {len(workers) - 1} more have too little as well)"
 
 
 def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, regions: bool) -> None:
@@ -113,8 +128,14 @@ def refuse_memory(limit: Any, image: Image, tile_pixels: int, tiles: int, region
 
 
 def memory_limits(client: Any) -> Mapping[str, tuple[int, int]]:
-    """Return threads and memory limit, in bytes, of each worker by address; 0 for no limit."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    """Return threads and memory limit, in bytes, of each worker by address; 0 for no limit.
+
+    Raises
+    ------
+    ClusterLost
+    """
+    with expecting_answer():
+        workers = client.scheduler_info(n_workers=-1)["workers"]
     return {
         address: (int(worker["nthreads"]), int(worker["memory_limit"] or 0))
         for address, worker in workers.items()

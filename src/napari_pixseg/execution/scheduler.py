@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_pixseg import __version__
 from napari_pixseg.errors import ClusterUnfit, NotAnImage
 from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
-from napari_pixseg.execution.dask_cluster import active_client
+from napari_pixseg.execution.dask_cluster import active_client, cluster_lost
 from napari_pixseg.execution.late_workers import prove_once, required_proof
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
 from napari_pixseg.execution.progress import RunMonitor
@@ -268,10 +268,17 @@ def compute_graph(
     -------
     object
         Results in the shape of ``wanted``.
+
+    Raises
+    ------
+    ClusterLost
     """
     name = keys[0][0]
     if (client := active_client()) is not None:
         return _compute_on_cluster(client, graph, wanted, name, stage, len(keys), monitor)
+    if required_proof() is not None:
+        # The run began on a cluster. This machine may be too small for it.
+        raise cluster_lost()
     # Dask is loaded only where it is wanted.
     from napari_pixseg.execution.dask_scheduler import TileProgress, compute_keys
 

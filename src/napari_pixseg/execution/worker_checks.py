@@ -10,7 +10,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from napari_pixseg import __version__
-from napari_pixseg.errors import ClusterLost, ClusterUnfit, InputUnseen, NotAnImage
+from napari_pixseg.errors import ClusterUnfit, InputUnseen, NotAnImage
+from napari_pixseg.execution.dask_cluster import expecting_answer
 from napari_pixseg.sources.same_input_on_workers import InputEvidence, other_input
 from napari_pixseg.sources.source import Source
 
@@ -65,14 +66,10 @@ def ask_workers(client: Any, function: Any, *arguments: object) -> Mapping[str, 
     Raises
     ------
     ClusterLost
-        If the scheduler is gone.
+        If the scheduler is gone, or the client closed.
     """
-    try:
+    with expecting_answer():
         answers: dict[str, Any] = client.run(function, *arguments, on_error="return")
-    except Exception as error:
-        raise ClusterLost(
-            "The Dask scheduler does not answer; start the cluster again, and run again."
-        ) from error
     return {
         address: answer
         for address, answer in answers.items()
@@ -92,7 +89,9 @@ def refuse_versions(client: Any) -> None:
     for address, found in answers.items():
         _refuse_version(f"The worker {address}", found)
     # A scheduler takes graphs apart, so it needs the classes in them, too.
-    _refuse_version("The Dask scheduler", client.run_on_scheduler(eval, _VERSION))
+    with expecting_answer():
+        found = client.run_on_scheduler(eval, _VERSION)
+    _refuse_version("The Dask scheduler", found)
     _alike[client] = frozenset(answers)
 
 

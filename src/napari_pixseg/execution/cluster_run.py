@@ -20,8 +20,8 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from napari_pixseg.errors import ClusterLost, ClusterUnfit, PixsegError
-from napari_pixseg.execution.dask_cluster import cluster_lost
 from napari_pixseg.execution.late_workers import required_proof
+from napari_pixseg.execution.lost_cluster import cluster_lost
 from napari_pixseg.execution.worker_checks import (
     refuse_changed_workers,
     refuse_missing_file,

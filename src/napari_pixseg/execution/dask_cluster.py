@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from napari_pixseg.errors import ClusterLost, ParameterError
+from napari_pixseg.errors import ParameterError
+from napari_pixseg.execution.lost_cluster import expecting_answer
 from napari_pixseg.execution.worker_task import threads_of_task
 
 if TYPE_CHECKING:
@@ -26,32 +27,6 @@ def active_client() -> Any:
 
     owner = getattr(get_scheduler(), "__self__", None)
     return owner if isinstance(owner, Client) else None
-
-
-def cluster_lost() -> ClusterLost:
-    """Return the error about a cluster that is gone while a run is on it."""
-    return ClusterLost(
-        "The connection to the Dask scheduler was lost, or its client was closed, so the output "
-        "is unfinished; connect to a cluster again, and continue with resume."
-    )
-
-
-@contextmanager
-def expecting_answer() -> Iterator[None]:
-    """Say in a sentence that a cluster is gone, or its client closed, where it is asked something.
-
-    Raises
-    ------
-    ClusterLost
-    """
-    try:
-        yield
-    except Exception as error:
-        # Each way of asking fails in its own ways.
-        raise ClusterLost(
-            "The Dask scheduler does not answer, or its client was closed; connect to a cluster "
-            "again, and run again, with resume if an output was begun."
-        ) from error
 
 
 def check_workers(source: Source, asked: set[str]) -> None:

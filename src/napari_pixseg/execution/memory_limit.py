@@ -11,7 +11,8 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
 
 from napari_pixseg.errors import ParameterError, TooLarge
-from napari_pixseg.execution.dask_cluster import active_client, expecting_answer
+from napari_pixseg.execution.dask_cluster import active_client
+from napari_pixseg.execution.lost_cluster import expecting_answer
 from napari_pixseg.execution.memory_estimate import least_memory, peak_memory
 from napari_pixseg.execution.worker_task import threads_of_task
 from napari_pixseg.sources.image import Image

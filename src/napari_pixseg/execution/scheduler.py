@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from napari_pixseg import __version__
 from napari_pixseg.errors import ClusterUnfit, NotAnImage
 from napari_pixseg.execution.allocator import FreedMemory, give_back_memory, share_arenas
-from napari_pixseg.execution.dask_cluster import active_client, cluster_lost
+from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.execution.late_workers import prove_once, required_proof
 from napari_pixseg.execution.local_threads import MergeTree, dask_is_wanted, map_ordered
+from napari_pixseg.execution.lost_cluster import cluster_lost
 from napari_pixseg.execution.progress import RunMonitor
 from napari_pixseg.execution.running_tiles import RunningTiles
 from napari_pixseg.execution.tile_source import TileFunction, TileSource

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from napari_pixseg import __version__
 from napari_pixseg.errors import ClusterUnfit, InputUnseen, NotAnImage
-from napari_pixseg.execution.dask_cluster import expecting_answer
+from napari_pixseg.execution.lost_cluster import expecting_answer
 from napari_pixseg.sources.same_input_on_workers import InputEvidence, other_input
 from napari_pixseg.sources.source import Source
 

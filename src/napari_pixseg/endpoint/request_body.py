@@ -24,7 +24,7 @@ from napari_pixseg.endpoint.request_stream import (
 )
 from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.endpoint.url_fetch import too_many_bytes
-from napari_pixseg.errors import NotAnImage, ParameterError
+from napari_pixseg.errors import NotAnImage, ParameterError, TooLarge
 
 _MAX_FIELDS = 32
 _MAX_TEXT_BYTES = 64 << 10
@@ -77,7 +77,7 @@ class BodyReader:
     query: list[tuple[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
-        pairs = self.request.query_params.multi_items()
+        pairs = _query_pairs(self.request)
         # The key in the query was checked already; the body may repeat it.
         object.__setattr__(self, "query", [pair for pair in pairs if pair[0] != "key"])
 
@@ -123,12 +123,16 @@ class BodyReader:
 
     async def _read_text(self) -> bytes:
         content = bytearray()
-        async for chunk in self._stream(_MAX_TEXT_BYTES):
+        too_large = TooLarge(
+            f"The body has more than {_MAX_TEXT_BYTES >> 10} KiB, which is the limit without a "
+            "file; upload the image as multipart/form-data."
+        )
+        async for chunk in self._stream(_MAX_TEXT_BYTES, too_large):
             content += chunk
         return bytes(content)
 
-    def _stream(self, limit: int) -> AsyncGenerator[bytes, None]:
-        return read_within_limits(self.request, self.settings, limit)
+    def _stream(self, limit: int, too_large: TooLarge) -> AsyncGenerator[bytes, None]:
+        return read_within_limits(self.request, self.settings, limit, too_large)
 
     async def _read_form(self, boundary: str) -> Body:
         if not boundary:
@@ -136,7 +140,8 @@ class BodyReader:
                 "The form has no boundary in its Content-Type; let the client's library write "
                 "that header."
             )
-        stream = self._stream(self.settings.max_bytes + _FORM_OVERHEAD)
+        most = self.settings.max_bytes
+        stream = self._stream(most + _FORM_OVERHEAD, too_many_bytes(most))
         whole = skip_preamble(stream, boundary.encode("latin-1", "replace"))
         parser = FormParser(self.request.headers, whole, _MAX_TEXT_BYTES, self.admit)
         try:
@@ -155,7 +160,13 @@ class BodyReader:
 
 def read_query(request: Request) -> Body:
     """Read a GET request."""
-    return Body(single(request.query_params.multi_items()))
+    return Body(single(_query_pairs(request)))
+
+
+def _query_pairs(request: Request) -> list[tuple[str, str]]:
+    if request.url.query.count("&") >= _MAX_FIELDS:
+        raise ParameterError(f"The address has too many parameters; give at most {_MAX_FIELDS}.")
+    return request.query_params.multi_items()
 
 
 def _body_of_form(

@@ -11,8 +11,14 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from napari_pixseg.endpoint.settings import Settings
-from napari_pixseg.endpoint.url_fetch import too_many_bytes
-from napari_pixseg.errors import Cancelled, NotAnImage, ParameterError, PixsegError, TooSlow
+from napari_pixseg.errors import (
+    Cancelled,
+    NotAnImage,
+    ParameterError,
+    PixsegError,
+    TooLarge,
+    TooSlow,
+)
 
 _BLOCK_BYTES = 1 << 16
 _GZIP_WINDOW = 31
@@ -34,18 +40,25 @@ class ParsingStopped(MultiPartException):
 
 
 async def read_within_limits(
-    request: Request, settings: Settings, limit: int
+    request: Request, settings: Settings, limit: int, too_large: TooLarge
 ) -> AsyncGenerator[bytes, None]:
     """Yield the body, unpacked if it is gzip; stop if it is too long or too slow.
 
-    The limit holds for both the received and the unpacked bytes.
+    Parameters
+    ----------
+    request : Request
+    settings : Settings
+    limit : int
+        Most bytes, both received and unpacked.
+    too_large : TooLarge
+        The error for a body of more.
     """
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         raise ParsingStopped(
             NotAnImage("The Content-Encoding of a request must be gzip or identity (none).")
         )
-    arriving = _receive_within_limits(request, settings, limit)
+    arriving = _receive_within_limits(request, settings, limit, too_large)
     if not encoding.endswith("gzip"):
         async for chunk in arriving:
             yield chunk
@@ -54,19 +67,19 @@ async def read_within_limits(
     async for chunk in _unpack_gzip(arriving):
         total += len(chunk)
         if total > limit:
-            raise ParsingStopped(too_many_bytes(settings.max_bytes))
+            raise ParsingStopped(too_large)
         yield chunk
 
 
 async def _receive_within_limits(
-    request: Request, settings: Settings, limit: int
+    request: Request, settings: Settings, limit: int, too_large: TooLarge
 ) -> AsyncGenerator[bytes, None]:
     announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise ParsingStopped(too_large)
     total = 0
     clock = _Clock(settings)
     while True:
-        if total > limit or (announced.isdecimal() and int(announced) > limit):
-            raise ParsingStopped(too_many_bytes(settings.max_bytes))
         try:
             message = await wait_for(request.receive(), clock.seconds_left())
         except TimeoutError:
@@ -76,6 +89,8 @@ async def _receive_within_limits(
         chunk = message.get("body", b"")
         total += len(chunk)
         clock.count_bytes(len(chunk))
+        if total > limit:
+            raise ParsingStopped(too_large)
         yield chunk
         if not message.get("more_body", False):
             return

@@ -8,8 +8,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 DEMO ?= demo
 # Such as --full, or --folder /somewhere/with/space.
 BENCH ?=
-# Processes that run tests at the same time. Each may use all cores for a while.
-JOBS ?= 2
+# Processes that run tests at the same time: one more than cores, as many tests wait for others.
+JOBS ?= 3
 # Seconds after which `make quick` starts no further test.
 BUDGET ?= 55
 

@@ -1,7 +1,9 @@
 """What all tests share: how many examples are tried, which tests run alone, one S3 server."""
 
+import multiprocessing
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,7 +12,7 @@ common = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 }
-settings.register_profile("quick", max_examples=15, **common)
+settings.register_profile("quick", max_examples=12, **common)
 settings.register_profile("soak", max_examples=1000, **common)
 settings.load_profile("soak" if os.environ.get("PIXSEG_SOAK") else "quick")
 
@@ -49,6 +51,13 @@ def pytest_runtest_setup(item):
     budget = item.config.getoption("--budget")
     if budget is not None and time.monotonic() - item.config.stash[BEGAN] > budget:
         pytest.skip(f"not run: the budget of {budget:g} seconds is spent")
+
+
+@pytest.fixture(scope="session")
+def two_processes():
+    """Settings of Dask for two processes, which begin once for all tests."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield {"scheduler": "processes", "num_workers": 2, "pool": pool}
 
 
 @pytest.fixture(scope="session")

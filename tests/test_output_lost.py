@@ -1,11 +1,9 @@
 """Status 200 means that the pixels are there: what happens to an output during a run is seen."""
 
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dask
@@ -194,14 +192,12 @@ PAINTED = {
 }
 
 
-@pytest.fixture(scope="module", params=["threads", "processes"])
+@pytest.fixture(params=["threads", "processes"])
 def scheduler(request):
-    """Settings of Dask for a scheduler; its processes begin once for all pictures."""
+    """Settings of Dask for a scheduler."""
     if request.param == "threads":
-        yield {"scheduler": "threads", "num_workers": 2}
-        return
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        yield {"scheduler": "processes", "num_workers": 2, "pool": pool}
+        return {"scheduler": "threads", "num_workers": 2}
+    return request.getfixturevalue("two_processes")
 
 
 @pytest.mark.parametrize("name", PAINTED)

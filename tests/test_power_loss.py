@@ -175,8 +175,7 @@ except InputChanged as error:
 """
 
 
-@pytest.mark.parametrize("stage", ["colors", "seams"])
-@pytest.mark.parametrize("kind", ["color", "stack"])
+@pytest.mark.parametrize(("kind", "stage"), [("color", "colors"), ("stack", "seams")])
 def test_a_contiguous_tiff_that_is_cut_off_meanwhile_is_an_error_and_no_crash(
     kind, stage, tmp_path, output
 ):

@@ -312,9 +312,9 @@ def many_tiles(tiled):
     return class_map, tiled(class_map, (9, 10))
 
 
-def test_other_processes_give_the_same_numbers(tiled):
+def test_other_processes_give_the_same_numbers(tiled, two_processes):
     class_map, source = many_tiles(tiled)
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with dask.config.set(two_processes):
         check(label_regions(source, connectivity=2), class_map, "yx", connectivity=2)
 
 

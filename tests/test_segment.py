@@ -244,11 +244,11 @@ def test_reading_tile_by_tile_gives_what_map_overlap_gives(data):
         np.testing.assert_array_equal(lazy.classes, expected)
 
 
-def test_other_processes_give_the_same_classes(monkeypatch):
+def test_other_processes_give_the_same_classes(monkeypatch, two_processes):
     small_tiles(monkeypatch)
     array = np.random.default_rng(5).integers(0, 256, (20, 17, 3), np.uint8)
     options = {"ct": 0, "st": 0.1, "denoise": 2}
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with dask.config.set(two_processes):
         result = segment(array, **options)
         classes = result.classes.compute()
     np.testing.assert_array_equal(classes, whole_classes(array, "yxc", Parameters(**options)))

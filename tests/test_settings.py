@@ -160,7 +160,7 @@ def test_every_byte_is_the_same_in_other_languages(locale, folder, expected):
 
 
 @pytest.mark.parametrize("name", ["out.png", "gray.jpg", "out.ome.zarr"])
-def test_outputs_of_several_processes_are_those_of_one(name, tmp_path, monkeypatch):
+def test_outputs_of_several_processes_are_those_of_one(name, tmp_path, monkeypatch, two_processes):
     import dask
 
     make_small(monkeypatch.setattr)
@@ -170,7 +170,7 @@ def test_outputs_of_several_processes_are_those_of_one(name, tmp_path, monkeypat
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
     result.export(tmp_path / "here" / name, outputs)
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with dask.config.set(two_processes):
         segmented(picture(), **options).export(tmp_path / "there" / name, outputs)
     # Pictures are what is seen; compressed files of TIFF and zarr are compared above.
     here, there = (content(tmp_path / folder) for folder in ("here", "there"))
@@ -180,7 +180,7 @@ def test_outputs_of_several_processes_are_those_of_one(name, tmp_path, monkeypat
     assert here == there
 
 
-def test_a_picture_is_painted_in_batches_by_other_processes(tmp_path, monkeypatch):
+def test_a_picture_is_painted_in_batches_by_other_processes(tmp_path, monkeypatch, two_processes):
     import dask
 
     from napari_pixseg.export import picture_writer
@@ -189,7 +189,7 @@ def test_a_picture_is_painted_in_batches_by_other_processes(tmp_path, monkeypatc
     monkeypatch.setattr(picture_writer, "_PIXELS_AT_ONCE", 5 * 256)
     seen = []
     segmented(picture()).export(tmp_path / "here.png", ["recolored"])
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with dask.config.set(two_processes):
         segmented(picture()).export(tmp_path / "there.png", ["recolored"], on_event=seen.append)
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
     told = [step.done for step in seen if step.stage == picture_writer.STAGE]

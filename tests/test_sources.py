@@ -905,12 +905,12 @@ def test_s3_urls_open_like_files(tmp_path: Path, s3_endpoint: str) -> None:
 # The process
 
 
-def test_dask_processes_read_the_same_pixels(tmp_path: Path) -> None:
+def test_dask_processes_read_the_same_pixels(tmp_path: Path, two_processes: Any) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", tile=(16, 16), compression="zlib")
     array = open_source(tmp_path / "a.tif").array
     lazy = da.from_array(array, chunks=(16, 32, 3))
     np.testing.assert_array_equal(lazy.compute(scheduler="threads"), RGB)
-    np.testing.assert_array_equal(lazy.compute(scheduler="processes", num_workers=2), RGB)
+    np.testing.assert_array_equal(lazy.compute(**two_processes), RGB)
     assert (
         da.from_array(open_source(tmp_path / "a.tif").array, chunks=(16, 32, 3)).name == lazy.name
     )

@@ -18,7 +18,7 @@ from napari_pixseg import segment
 from napari_pixseg.errors import NotAnImage, ParameterError
 from napari_pixseg.sources.formats import opening
 from napari_pixseg.sources.formats.kinds import recognize_kind
-from napari_pixseg.sources.location import locate
+from napari_pixseg.sources.location import Location, locate
 from napari_pixseg.sources.open import open_source
 from napari_pixseg.sources.read_options import ReadOptions
 from napari_pixseg.sources.source import Source
@@ -288,6 +288,36 @@ def test_a_small_picture_before_a_folder_of_pixels_is_not_taken_for_them(
     (tmp_path / "a").mkdir()
     with pytest.raises(NotAnImage, match="a MIRAX file, which needs a package"):
         open_source(tmp_path / "a.mrxs")
+
+
+def test_a_reader_of_bioio_is_asked_where_it_may_be_of_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Modules:
+        @staticmethod
+        def is_slide(_: object) -> bool:
+            return False
+
+        @staticmethod
+        def find_reader(location: Location) -> None:
+            asked.append(location.name)
+
+    monkeypatch.setattr(opening, "_has_libraries", lambda *_: True)
+    monkeypatch.setattr(opening, "_load_module", lambda _: Modules)
+    contents = {"a.vsj": b"\1\2\3\xff" * 99, "b.imzml": b"<?xml version='1.0'?>"}
+    others = {
+        "a.txt": b"text",
+        "a.png": b"\x89PNG\r\n\x1a\n\0",
+        "a.tif": b"II*\0",
+        "a.zip": b"PK\3\4",
+    }
+    for name, content in (contents | others | {"no": b"\1\2\xff"}).items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(NotAnImage):
+            open_source(tmp_path / name)
+    assert asked == list(contents)
 
 
 def test_pictures_and_their_errors_load_no_other_library(tmp_path: Path) -> None:

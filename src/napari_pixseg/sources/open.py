@@ -104,7 +104,7 @@ def _open_by_head(location: Location, head: bytes, series: Series | None) -> Sou
     try:
         return _open_own_format(location, head, series)
     except NotAnImage as error:
-        return open_otherwise(location, series, error, is_tiff=is_tiff(head))
+        return open_otherwise(location, head, series, error)
 
 
 def _open_own_format(location: Location, head: bytes, series: Series | None) -> Source:

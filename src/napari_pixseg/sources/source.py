@@ -113,7 +113,8 @@ class Source:
         Returns all images of the file or store, as far as they are listed; None if it can hold only
         one.
     kind : str
-        A word for people: "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture".
+        A word for people: "numpy", "dask", "array", "zarr", "ome-zarr", "tiff" or "picture";
+        "czi", "slide" or "bioio" where another library reads it.
     name : str
         Short name for people.
     fingerprint : callable, optional

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -13,6 +15,9 @@ from napari_pixseg.sources.location import Location
 from napari_pixseg.sources.source import Source
 
 _BIOIO = "bioio"
+
+# First bytes of a ZIP.
+_ARCHIVE = b"PK"
 
 
 def open_kind(location: Location, kind: FileKind, series: Series | None) -> Source:
@@ -44,20 +49,20 @@ def open_kind(location: Location, kind: FileKind, series: Series | None) -> Sour
 
 
 def open_otherwise(
-    location: Location, series: Series | None, error: NotAnImage, *, is_tiff: bool
+    location: Location, head: bytes, series: Series | None, error: NotAnImage
 ) -> Source:
     """Open a file that the engine cannot read, if a library that is installed can.
 
     Parameters
     ----------
     location : Location
+    head : bytes
+        Its first bytes.
     series : int or str, optional
     error : NotAnImage
         Why the engine cannot, which is raised if nothing else can.
-    is_tiff : bool
-        Then it is opened only if it is a slide: other TIFFs are refused for what they are.
     """
-    kind = None if location.local_path is None else _find_kind(location, is_tiff)
+    kind = None if location.local_path is None else _find_kind(location, head)
     if kind is None:
         raise error
     try:
@@ -66,13 +71,25 @@ def open_otherwise(
         raise error from None
 
 
-def _find_kind(location: Location, is_tiff: bool) -> FileKind | None:
+def _find_kind(location: Location, head: bytes) -> FileKind | None:
     if _has_libraries(SLIDE_LIBRARY) and _load_module("slides").is_slide(location):
         return FileKind("slide", SLIDE_LIBRARY)
-    if not is_tiff and _has_libraries(_BIOIO):
+    if _is_for_others(location, head) and _has_libraries(_BIOIO):
         reader: str | None = _load_module("microscopes").find_reader(location)
         return FileKind("microscope's", reader) if reader else None
     return None
+
+
+def _is_for_others(location: Location, head: bytes) -> bool:
+    """Whether a reader of bioio may be asked: all of them take seconds to load.
+
+    A picture or TIFF that was refused was refused for what it is.
+    """
+    is_text = head.isascii() and b"\0" not in head and not head.startswith(b"<?xml")
+    pillow = sys.modules.get("PIL.Image")
+    endings = {".tif", ".tiff", *getattr(pillow, "EXTENSION", ())}
+    ending = os.path.splitext(location.name)[1].lower()
+    return not is_text and not head.startswith(_ARCHIVE) and ending not in ("", *endings)
 
 
 def _load_module(name: str) -> ModuleType:

@@ -108,6 +108,16 @@ def test_coarser_levels_of_a_czi_show_what_the_finest_does(tmp_path: Path) -> No
 
 
 @needs("pylibCZIrw")
+def test_a_worker_without_the_library_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = opened(write_czi(tmp_path / "a.czi", {0: STACK}))
+    monkeypatch.setattr("napari_pixseg.sources.formats.zeiss.czi", None)
+    with pytest.raises(NotAnImage, match=r"on .*, where pylibCZIrw is not installed: pip install"):
+        source.array[0, 0]
+
+
+@needs("pylibCZIrw")
 def test_a_czi_that_ends_early_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = write_czi(tmp_path / "a.czi", {0: STACK})
     path.write_bytes(path.read_bytes()[:600])

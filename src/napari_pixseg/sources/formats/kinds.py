@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 
+from napari_pixseg.errors import NotAnImage
 from napari_pixseg.sources.location import Location
 
 SLIDE_LIBRARY = "openslide"
@@ -91,3 +93,23 @@ def recognize_kind(location: Location, head: bytes) -> FileKind | None:
     if ending == ".nd2" and head.startswith(_JPEG_2000_HEAD):
         return _ND2
     return _ENDINGS.get(ending)
+
+
+def refuse_missing(library: object, name: str, location: Location) -> None:
+    """Refuse to read where a library is missing, as it may be on a worker.
+
+    Parameters
+    ----------
+    library : module or None
+    name : str
+    location : Location
+
+    Raises
+    ------
+    NotAnImage
+    """
+    if library is None:
+        raise NotAnImage(
+            f"{location.shown} cannot be read on {platform.node()}, where {name} is not installed: "
+            f"{_EXTRA}."
+        )

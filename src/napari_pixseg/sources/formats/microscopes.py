@@ -11,7 +11,7 @@ import numpy as np
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Index, Samples
 from napari_pixseg.sources.formats.decoded_blocks import DecodedBlocks
-from napari_pixseg.sources.formats.kinds import FileKind
+from napari_pixseg.sources.formats.kinds import FileKind, refuse_missing
 from napari_pixseg.sources.image_choice import (
     Series,
     StoredImage,
@@ -117,6 +117,7 @@ class SceneArray(FileArray[DecodedBlocks]):
     """
 
     def _open_file(self) -> DecodedBlocks:
+        refuse_missing(bioio, "bioio", self._location)
         library, number, _ = self._details
         with gathered_warnings():
             image = _open_image(self._location, library)

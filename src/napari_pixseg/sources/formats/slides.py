@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 
 from napari_pixseg.errors import NotAnImage
 from napari_pixseg.slices import Samples, shape_of, split_key
-from napari_pixseg.sources.formats.kinds import FileKind
+from napari_pixseg.sources.formats.kinds import FileKind, refuse_missing
 from napari_pixseg.sources.image_choice import Series, StoredImage, describe_choice, find_series
 from napari_pixseg.sources.lazy_file import FileArray, Key
 from napari_pixseg.sources.location import Location
@@ -107,6 +107,7 @@ class SlideArray(FileArray["openslide.OpenSlide"]):
         return SlideArray(self._location, shape, self.dtype, self._version, ("", level))
 
     def _open_file(self) -> openslide.OpenSlide:
+        refuse_missing(openslide, "openslide-python", self._location)
         slide = openslide.OpenSlide(self._location.address)
         weakref.finalize(self, slide.close)
         return slide

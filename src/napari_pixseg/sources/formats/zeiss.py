@@ -17,7 +17,7 @@ import numpy as np
 
 from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.slices import Samples, shape_of, split_key
-from napari_pixseg.sources.formats.kinds import FileKind
+from napari_pixseg.sources.formats.kinds import FileKind, refuse_missing
 from napari_pixseg.sources.image_choice import (
     Series,
     StoredImage,
@@ -170,6 +170,7 @@ class CziArray(FileArray["czi.CziReader"]):
         return CziArray(self._location, shape, self.dtype, self._version, (coarser,))
 
     def _open_file(self) -> czi.CziReader:
+        refuse_missing(czi, "pylibCZIrw", self._location)
         cache = czi.CacheOptions(max_memory_usage=_KEPT_BYTES)
         document = czi.CziReader(self._location.address, cache_options=cache)
         weakref.finalize(self, document.close)

@@ -1,4 +1,4 @@
-"""Pixel sizes of slides in TIFF files, which each vendor writes in another place."""
+"""Reads pixel sizes of slides in TIFF files, which each vendor writes in another place."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TypeAlias
 from tifffile import TiffFile, TiffPageSeries
 from tifffile.tifffile import svs_description_metadata
 
-# Size of a pixel along an axis, nan where unknown, and its unit as the file spells it.
+# Size of a pixel along an axis, nan if unknown, and its unit as the file spells it.
 Size: TypeAlias = tuple[float, str]
 
-# What tifffile calls the slide itself.
+# tifffile's name of the slide itself.
 _SLIDE = "Baseline"
 
-# The tag of XMP, in which Ventana's scanners tell what they did.
+# The tag of XMP, in which Ventana's scanners describe the scan.
 _XMP = 700
 _SCAN_RESOLUTION = re.compile(rb"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.]+)[\"']")
 
-# In a millimeter, which is what DICOM counts in.
+# In a millimeter, the unit of DICOM.
 _MICROMETERS = 1000
 
 # The first of these belongs to full resolution; rows come before columns.
@@ -31,9 +31,9 @@ _SPACING = re.compile(
 
 
 def slide_sizes(tiff: TiffFile, series: TiffPageSeries) -> Mapping[str, Size] | None:
-    """Return the sizes of pixels that a scanner wrote; None where no scanner is known.
+    """Return the pixel sizes that a scanner wrote; None for an unknown scanner.
 
-    Labels and macros have none: thumbnails repeat what is said of the slide.
+    Labels and macros have none; thumbnails repeat the metadata of the slide.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def slide_sizes(tiff: TiffFile, series: TiffPageSeries) -> Mapping[str, Size] | 
 
 
 def float_or_nan(value: object) -> float:
-    """Return a number, or nan where something is none."""
+    """Convert to a number, or nan if that is impossible."""
     try:
         return float(value)  # type: ignore[arg-type]  # others raise what is caught
     except (TypeError, ValueError):

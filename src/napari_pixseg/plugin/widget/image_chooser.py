@@ -110,12 +110,12 @@ class ImageChoice:
         self.img.value = add_layer(self._viewer, data)
 
     def reopen(self, series: Series) -> bool:
-        """Open another image of the file of the chosen layer in its place, if that can be done.
+        """Open another image of the chosen layer's file in its place, if possible.
 
         Returns
         -------
         bool
-            False if it cannot; the layer stays as it is.
+            False if that fails; the layer then stays as it is.
         """
         before = self.layer
         path = None if before is None else before.metadata.get(PATH_KEY)
@@ -131,7 +131,7 @@ class ImageChoice:
         self._viewer.layers.insert(self._viewer.layers.index(before), layer)
         self.img.value = layer
         self._viewer.layers.remove(before)
-        # Free again: two layers of one name cannot be.
+        # Frees the name, because two layers cannot have the same one.
         layer.name = name
         return True
 

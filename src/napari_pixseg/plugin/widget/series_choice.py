@@ -1,4 +1,4 @@
-"""The images of the file that a layer was opened from, and notes on the one that is taken."""
+"""Lists the images of a layer's file, and shows notes about the one that was taken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_pixseg.sources.image_choice import Series, StoredImage
 
 
 class SeriesChoice:
-    """A list of images, seen where a file has several, and notes, seen where there are some.
+    """A list of images, shown if a file has several, and notes, shown if there are any.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class SeriesChoice:
         self.field.changed.connect(self._choose)
 
     def clear(self) -> None:
-        """Show nothing, as for an array."""
+        """Show nothing, for example for an array."""
         self._taken = None
         self.field.visible = False
         self.tell(())
@@ -61,7 +61,7 @@ class SeriesChoice:
             if source.series in (number, image.name):
                 self._taken = number
         if self._taken is None and source.series is not None:
-            # One page of a file is no image of the list.
+            # A single page of a file is not in the list.
             self._taken = source.series
             choices.append((str(source.series), source.series))
         with self.field.changed.blocked():
@@ -70,7 +70,7 @@ class SeriesChoice:
         self.field.visible = len(choices) > 1
 
     def tell(self, notes: Sequence[str]) -> None:
-        """Show what is odd about the image, or was left out."""
+        """Show notes about oddities of the image and left-out parts."""
         self.notes.setText("\n".join(notes))
         self.notes.setVisible(bool(notes))
 

@@ -1,1 +1,1 @@
-"""Decoding what is stored, and no further than it should open to."""
+"""Decodes stored data, but never to more than its expected size."""

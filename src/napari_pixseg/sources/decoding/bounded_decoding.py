@@ -1,4 +1,4 @@
-"""Decoding a chunk whose size is known, and no further: 61 KB may open to gigabytes."""
+"""Decodes a chunk to its known size and no further: 61 KB may expand to gigabytes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from napari_pixseg.sources.size_limits import describe_bytes, refuse_large_metad
 # Names of the metadata in a zarr store; all other values are chunks.
 ZARR_DOCUMENTS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
-# What decoders of numcodecs take and return: single bytes, in any object that holds them.
+# The type that decoders of numcodecs take and return: any object of single bytes.
 _Content: TypeAlias = bytes | memoryview
 
-# Byte codecs of imagecodecs, which decode into the room they are given and no further.
+# Byte codecs of imagecodecs, which decode only into the given room.
 _FITTING = frozenset(
     f"imagecodecs_{name}"
     for name in (
@@ -33,7 +33,7 @@ _FITTING = frozenset(
     )
 )
 
-# Codecs of imagecodecs that make a picture, as large as its header says.
+# Codecs of imagecodecs that make a picture of the size in its header.
 _PICTURES = frozenset(
     f"imagecodecs_{name}"
     for name in (
@@ -55,18 +55,18 @@ def decode_at_most(codec: Codec, content: _Content, limit: int, is_exact: bool =
     Parameters
     ----------
     codec : numcodecs codec
-        What neither compresses nor holds a picture is called as it is.
+        Codecs that neither compress nor hold a picture are called unchanged.
     content : bytes-like
         The chunk as it is stored; single bytes.
     limit : int
         Bytes that it should decode to.
     is_exact : bool
-        Whether it must decode to just as many, or to that many at most.
+        Whether it must decode to exactly this size, or to at most this size.
 
     Raises
     ------
     OversizedChunk
-        If it would decode to more; that takes no memory.
+        If it would decode to more; finding that out takes no memory.
     """
     name = codec.codec_id
     if name == "zstd":
@@ -93,12 +93,12 @@ def decode_at_most(codec: Codec, content: _Content, limit: int, is_exact: bool =
 
 
 def opens_content(codec: Codec) -> bool:
-    """Whether a codec may make much of little, unless it is bounded."""
+    """Whether a codec may expand few bytes to many, unless it is bounded."""
     return codec.codec_id in _OPENING
 
 
 def refuse_stored_size(size: int, limit: int) -> None:
-    """Refuse to read a chunk that is stored in more bytes than it can need.
+    """Refuse to read a chunk that takes more stored bytes than it can need.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def refuse_large_value(key: str, size: int, most: int | None) -> None:
 
 
 def most_after_encoding(size: int) -> int:
-    """Return the bytes that no codec exceeds when it stores so many."""
+    """Return how many bytes a codec needs at most to store a number of bytes."""
     return 2 * size + (1 << 20)
 
 
@@ -143,7 +143,7 @@ def _decode_zstd(codec: Codec, content: _Content, limit: int, is_exact: bool) ->
     if size is not None and size > limit and (is_told or not is_exact):
         raise _oversized(describe_bytes(size), limit)
     if is_exact and not is_told:
-        # What does not tell its size is decoded into as much room as it should need.
+        # Data that do not state their size are decoded into as much room as they should need.
         try:
             decoded = codec.decode(content, out=np.empty(limit, np.uint8))
             return decoded
@@ -175,7 +175,7 @@ def _decode_zlib(content: _Content, limit: int) -> _Content:
 
 
 def _size_in_header(content: _Content, at: int, length: int) -> int:
-    """Return the size in the header of a chunk; 0 where it has no header and will not decode."""
+    """Return the size in the header of a chunk; 0 if it has no header and cannot be decoded."""
     return int(struct.unpack_from("<I", content, at)[0]) if len(content) >= length else 0
 
 

@@ -1,10 +1,10 @@
-"""zarr arrays of which no chunk opens to more than their metadata say, wherever they are stored.
+"""Makes zarr arrays whose chunks are never decoded to more than their metadata say.
 
 Local chunks that are plain files are read without zarr's codecs and are bounded there
 (:mod:`~napari_pixseg.sources.zarr_chunks`). All others (shards, remote stores, filters, several
-codecs) are read by zarr, with codecs that this module puts in the place of the array's own. Only
-the array that is returned has them: neither the caller's array nor zarr's configuration changes.
-A codec pipeline of another package decodes by itself and is not bounded.
+codecs) are read by zarr, with codecs that replace the array's own. Only the returned array has
+them: neither the caller's array nor zarr's configuration changes. A codec pipeline of another
+package has its own decoders and is not bounded.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _OPENING_3 = ("zstd", "blosc", "gzip", "numcodecs.zstd", "numcodecs.blosc", "num
 _CHECKSUMS = ("crc32c", "numcodecs.crc32c", "numcodecs.crc32", "numcodecs.adler32",
               "numcodecs.fletcher32", "numcodecs.jenkins_lookup3")  # fmt: skip
 
-# What an index and a codec add to each chunk in a shard.
+# Bytes that an index and a codec add to each chunk in a shard.
 _OVERHEAD_OF_CHUNK = 64
 
-# That of complex numbers of double precision.
+# The size of complex numbers of double precision.
 _LARGEST_SAMPLE = 16
 
 
 def with_bounded_decoding(array: ZarrArray) -> ZarrArray:
-    """Return an array with the same content, which decodes no chunk to more than it should be.
+    """Return an array with the same content that decodes no chunk to more than its size.
 
     Raises
     ------
@@ -74,12 +74,12 @@ def with_bounded_decoding(array: ZarrArray) -> ZarrArray:
         is_filtered = metadata.filters is not None
     pixels = math.prod(array.shards or array.chunks)
     sample = _LARGEST_SAMPLE if is_filtered else array.dtype.itemsize
-    # Programs that write shards in place leave in them what chunks were before.
+    # Programs that write shards in place leave older versions of chunks in them.
     versions = 4 if array.shards else 1
     most = _most_stored(pixels * sample * versions, pixels // math.prod(array.chunks))
     place = StorePath(_bound_store(array.store_path.store, most), array.store_path.path)
     with warnings.catch_warnings():
-        # zarr said so when the array was opened.
+        # zarr gave this warning already when the array was opened.
         warnings.filterwarnings("ignore", message="Combining a `sharding_indexed` codec")
         opened: AsyncArray[Any] = AsyncArray(
             metadata=bounded, store_path=place, config=array.config
@@ -129,7 +129,7 @@ def _bound_codecs(codecs: Iterable[Codec]) -> tuple[Codec, ...]:
 
 
 def _decoder_of(codec: BytesBytesCodec) -> Numcodec | None:
-    """Return what decodes as a codec does; None for those that open nothing, and users' own."""
+    """Return a bounded version of a codec; None for harmless codecs and for users' own."""
     if not type(codec).__module__.startswith(("zarr.", "numcodecs.")):
         return None
     described: Any = codec.to_dict()
@@ -148,12 +148,12 @@ class _BoundedCodec(BytesBytesCodec):
     Attributes
     ----------
     inner : BytesBytesCodec
-        What the metadata say, and what encodes.
+        The codec in the metadata, which also encodes.
     decoder : numcodecs codec
     added : int or None
         Bytes that the codecs before it add to those of a chunk.
     chunk_pixels : int
-        Size of the chunks in the shards that it decodes to; 0 where it decodes to none.
+        Size of the chunks in the shards that it decodes to; 0 if it does not decode to shards.
     """
 
     is_fixed_size = False
@@ -189,7 +189,7 @@ class _BoundedCodec(BytesBytesCodec):
 
 
 class _BoundedShards(ShardingCodec):
-    """Shards whose chunks are decoded to no more than they should be, and read no further."""
+    """Shards whose chunks are neither decoded nor read beyond their size."""
 
     @classmethod
     def of(cls, codec: ShardingCodec) -> _BoundedShards:
@@ -201,7 +201,7 @@ class _BoundedShards(ShardingCodec):
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # What is pickled are the metadata, which know of no bounds.
+        # Only the metadata are pickled, and they contain no bounds.
         super().__setstate__(state)
         object.__setattr__(self, "codecs", _bound_codecs(self.codecs))
 
@@ -221,7 +221,7 @@ class _ByteGetter(Protocol):
 
 @dataclass(frozen=True)
 class _BoundedGetter:
-    """What reads a shard, and no more of it at once than a chunk may take."""
+    """Reads a shard, but at once no more of it than a chunk may take."""
 
     getter: _ByteGetter
     most: int
@@ -244,7 +244,7 @@ def _bound_format_2(metadata: ArrayV2Metadata, size: int) -> ArrayV2Metadata:
     for codec in filters:
         _refuse_large_samples(codec.get_config())
         bounded.append(_bound_numcodec(codec, size, is_exact))
-        # Filters that change the type of samples make at most the largest of each.
+        # Filters that change the type of samples make at most the largest type of each sample.
         size = most_after_encoding(size * _LARGEST_SAMPLE) if is_exact else size
         is_exact = False
     compressor = metadata.compressor
@@ -266,7 +266,7 @@ class _BoundedNumcodec:
     inner: Any
     limit: int
     is_exact: bool
-    # zarr tells a codec by a name that its class has.
+    # zarr recognizes a codec by a name in its class.
     codec_id: str = "bounded"
 
     def encode(self, buf: Any) -> Any:
@@ -291,7 +291,7 @@ def _as_bytes(content: NDArray[Any]) -> memoryview:
 
 
 def _refuse_large_samples(configuration: Any) -> None:
-    """Refuse a filter that makes few bytes to many by the type of its samples alone."""
+    """Refuse a filter whose sample type alone expands few bytes to many."""
     for name in ("dtype", "decode_dtype"):
         found = (configuration or {}).get(name)
         if found is not None and np.dtype(found).itemsize > _LARGEST_SAMPLE:

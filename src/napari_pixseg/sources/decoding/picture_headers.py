@@ -1,7 +1,7 @@
-"""How many pixels an encoded picture says it has; nothing is decoded.
+"""Reads how many pixels an encoded picture says it has, without decoding it.
 
-Tiles of a TIFF and chunks of a zarr may be pictures (JPEG, WebP and others), whose own headers
-decoders believe.
+Tiles of a TIFF and chunks of a zarr may be pictures (JPEG, WebP and others), and decoders trust
+their headers.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import struct
 
-# Markers of JPEG and JPEG-LS whose segment is the size; C4, C8 and CC are others.
+# Markers of JPEG and JPEG-LS whose segment holds the size; C4, C8 and CC mean something else.
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 
 # Markers without a segment.
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})
 
-# First bytes, form and place of both lengths; heights of BMP may be negative.
+# First bytes, and format and place of both lengths; heights of BMP may be negative.
 _PLAIN_HEADERS = (
     (b"\x89PNG\r\n\x1a\n", ">II", 16),
     (b"Lerc2 ", "<II", 14),
@@ -31,13 +31,13 @@ _JPEG_XL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 def pixels_of_picture(content: bytes) -> int | None:
-    """Return width times height as a picture tells them.
+    """Return width times height as stated by a picture.
 
     Returns
     -------
     int or None
-        None where the format is not known, or its header not whole; the largest where several
-        pictures are in one.
+        None if the format is unknown or the header incomplete; the largest number if there are
+        several pictures in one.
     """
     try:
         return _read_pixels(content)
@@ -80,7 +80,7 @@ def _find_codestream(content: bytes) -> int | None:
             begin += 8
         if kind in (b"jp2c", b"jxlc", b"jxlp"):
             return begin + (4 if kind == b"jxlp" else 0)
-        # A size of zero is that of the last box.
+        # The last box has a size of zero.
         if size < begin - at:
             return None
         at += int(size)

@@ -1,11 +1,11 @@
-"""How much the frames of zstd open to, from their headers; nothing is decoded."""
+"""Finds the decoded size of zstd frames from their headers, without decoding them."""
 
 from __future__ import annotations
 
 import struct
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
-# The last four bits of a frame that is skipped are its own.
+# The last four bits of a skippable frame's number may have any value.
 _SKIPPED = b"\x2a\x4d\x18"
 _LARGEST_BLOCK = 128 << 10
 
@@ -14,7 +14,7 @@ _SIZES = {0: "<B", 1: "<H", 2: "<I", 3: "<Q"}
 
 
 def measure_zstd(content: bytes | memoryview) -> tuple[int | None, bool]:
-    """Measure what a sequence of zstd frames opens to.
+    """Measure the decoded size of a sequence of zstd frames.
 
     Parameters
     ----------
@@ -24,9 +24,9 @@ def measure_zstd(content: bytes | memoryview) -> tuple[int | None, bool]:
     Returns
     -------
     size : int or None
-        Bytes that it opens to, or at most; None where it is not zstd from beginning to end.
+        Decoded bytes, or an upper limit; None if it is not zstd from beginning to end.
     is_told : bool
-        Whether all frames tell their size.
+        Whether all frames state their size.
     """
     total, is_told, at = 0, True, 0
     try:
@@ -46,7 +46,7 @@ def measure_zstd(content: bytes | memoryview) -> tuple[int | None, bool]:
 
 
 def _read_header(content: bytes | memoryview, at: int) -> tuple[int | None, int]:
-    """Return the content size that a frame tells, if any, and where its blocks begin."""
+    """Return the content size stated by a frame, if any, and where its blocks begin."""
     flags = content[at]
     kind = flags >> 6
     is_single = bool(flags & 0x20)
@@ -58,13 +58,13 @@ def _read_header(content: bytes | memoryview, at: int) -> tuple[int | None, int]
 
 
 def _walk_blocks(content: bytes | memoryview, at: int, flags: int) -> tuple[int, int]:
-    """Return the most that the blocks of a frame open to, and where the next frame begins."""
+    """Return the largest decoded size of a frame's blocks, and where the next frame begins."""
     opened = 0
     while True:
         header = content[at] | content[at + 1] << 8 | content[at + 2] << 16
         kind = header >> 1 & 3
         size = header >> 3
-        # A block of one byte, repeated, has the size of what it opens to.
+        # A block of one repeated byte states its decoded size.
         opened += _LARGEST_BLOCK if kind == 2 else size
         at += 3 + (1 if kind == 1 else size)
         if header & 1:

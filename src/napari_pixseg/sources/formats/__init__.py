@@ -1,1 +1,1 @@
-"""Files that other libraries read: those of microscopes through bioio, slides through OpenSlide."""
+"""Reads files with other libraries: microscope files with bioio, slides with OpenSlide."""

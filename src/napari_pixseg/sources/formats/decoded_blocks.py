@@ -1,4 +1,4 @@
-"""An array that a library decodes block by block, with the blocks decoded last kept."""
+"""An array that a library decodes block by block, and that keeps the blocks it decoded last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEPT_BYTES = 128 << 20
 
 
 class HasShape(Protocol):
-    """What is known of an array before it is read."""
+    """The properties of an array that are known before it is read."""
 
     shape: tuple[int, ...]
     dtype: SampleType
@@ -43,7 +43,7 @@ class DecodedBlocks:
         size = math.prod(block) * self._dtype.itemsize
         self._most = max(1, _KEPT_BYTES // max(size, 1))
         self._kept: OrderedDict[Index, Samples] = OrderedDict()
-        # Few decoders of microscopes' files can be used by two threads, and a plane is large.
+        # Few decoders of microscope files are safe with two threads, and a plane is large.
         self._lock = threading.Lock()
 
     @property
@@ -52,7 +52,7 @@ class DecodedBlocks:
         return len(self._shape)
 
     def read(self, key: object) -> Samples:
-        """Return what a key of integers and slices asks for."""
+        """Return the samples that a key of integers and slices selects."""
         box, rest = split_key(key, self._shape)
         pixels = np.empty(shape_of(box), self._dtype)
         for index, inside, there in cut_along_chunks(box, self._block):

@@ -1,4 +1,4 @@
-"""Which files are read by another library, and which package brings it; imports no library."""
+"""Recognizes files that another library reads, and names its package; imports no library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FileKind:
     Attributes
     ----------
     name : str
-        What people call it.
+        Its name in messages.
     library : str
         Name of the module that reads it: OpenSlide, Zeiss's own, or a reader of bioio.
     remedy : str
@@ -35,7 +35,7 @@ class FileKind:
 
 
 def _of_bioio(name: str, library: str) -> FileKind:
-    """Return a kind that a reader of bioio opens which is in no extra of ours."""
+    """Return a kind for a bioio reader that is in none of our extras."""
     return FileKind(name, library, f"pip install bioio {library.replace('_', '-')}")
 
 
@@ -43,7 +43,7 @@ _SLIDE_VMS = FileKind("Hamamatsu VMS or VMU", SLIDE_LIBRARY)
 _JPEG_2000_HEAD = b"\0\0\0\x0cjP  "
 _ND2 = FileKind("Nikon ND2", "bioio_nd2")
 
-# Where in a file, which bytes, and of what kind it is then.
+# Position in a file, bytes there, and the kind of a file with these bytes.
 _CONTENTS = (
     (0, b"ZISRAWFILE", FileKind("Zeiss CZI", CZI_LIBRARY)),
     (0, b"\xda\xce\xbe\x0a", _ND2),
@@ -52,7 +52,7 @@ _CONTENTS = (
     (128, b"DICM", FileKind("DICOM", SLIDE_LIBRARY)),
     (0, b"OLYMPUSRAWFORMAT", _of_bioio("Olympus OIR", "bioio_bioformats")),
 )
-# Of these the content is that of other formats, or says little.
+# The content of these files looks like other formats, or says little.
 _ENDINGS = {
     ".lif": FileKind("Leica LIF", "bioio_lif"),
     ".dv": _of_bioio("DeltaVision", "bioio_dv"),
@@ -63,7 +63,7 @@ _ENDINGS = {
     ".zvi": _of_bioio("Zeiss ZVI", "bioio_bioformats"),
     ".svslide": FileKind("Sakura SVSLIDE", SLIDE_LIBRARY),
 }
-# The file shows a small picture; pixels are in a folder, whose name is made of the file's.
+# The file itself holds a small picture; its pixels are in a folder with a similar name.
 _WITH_FOLDER = {
     ".mrxs": ("{}", FileKind("MIRAX", SLIDE_LIBRARY)),
     ".vsi": ("_{}_", _of_bioio("Olympus VSI", "bioio_vsi")),
@@ -71,7 +71,7 @@ _WITH_FOLDER = {
 
 
 def recognize_kind(location: Location, head: bytes) -> FileKind | None:
-    """Return the kind of a file that other libraries read; None where the engine reads it.
+    """Return the kind of a file that other libraries read; None if this package reads it itself.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def recognize_kind(location: Location, head: bytes) -> FileKind | None:
         path = location.local_path or ""
         folder = os.path.join(os.path.dirname(path), pattern.format(stem))
         return kind if path and os.path.isdir(folder) else None
-    # Microscopes of old wrote JPEG 2000 under this name, with all planes in one file.
+    # Old microscopes wrote JPEG 2000 with this ending, with all planes in one file.
     if ending == ".nd2" and head.startswith(_JPEG_2000_HEAD):
         return _ND2
     return _ENDINGS.get(ending)

@@ -1,4 +1,4 @@
-"""Files of microscopes that bioio reads, if a reader for their kind is installed."""
+"""Reads microscope files with bioio, if a reader for their kind is installed."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ try:
     import bioio
     import bioio.plugins
 except ImportError:
-    # What opens a file looks for the library first.
+    # The caller has checked that the library is installed.
     bioio = None
 
-# What bioio calls its dimensions.
+# bioio's names of dimensions.
 _LETTERS = {"T": "t", "C": "c", "Z": "z", "Y": "y", "X": "x", "S": "c"}
 
-# Each scene is opened to learn its size.
+# Each scene must be opened to find its size.
 _MOST_LISTED = 100
 
 
 def find_reader(location: Location) -> str | None:
-    """Return the module of an installed reader that takes files with this ending."""
+    """Return the module of an installed reader that accepts files with this ending."""
     name = location.name.lower()
     for ending, plugins in bioio.plugins.get_plugins(use_cache=True).items():
         if ending and name.endswith(ending):
@@ -62,7 +62,7 @@ def open_scene(location: Location, kind: FileKind, series: Series | None) -> Sou
     Returns
     -------
     Source
-        Its planes are decoded when they are needed.
+        Planes are decoded when they are needed.
     """
     identity = location.identity()
     try:
@@ -104,7 +104,7 @@ def open_scene(location: Location, kind: FileKind, series: Series | None) -> Sou
 
 
 def list_scenes(location: Location, library: str) -> list[StoredImage]:
-    """Return the scenes of a file, and at most a hundred."""
+    """Return the scenes of a file, at most a hundred."""
     with gathered_warnings():
         image = _open_image(location, library)
         return [_describe_scene(image, i) for i in range(len(image.scenes[:_MOST_LISTED]))]
@@ -126,7 +126,7 @@ class SceneArray(FileArray[DecodedBlocks]):
         block = tuple(lengths[0] for lengths in data.chunks)
 
         def decode(index: Index) -> Samples:
-            # Tasks of a run are threads already.
+            # The tasks of a run are threads already.
             return np.asarray(data.blocks[index].compute(scheduler="synchronous"))
 
         return DecodedBlocks(data.rechunk(block), block, decode)
@@ -141,7 +141,7 @@ class SceneArray(FileArray[DecodedBlocks]):
 
 
 def _open_image(location: Location, library: str) -> bioio.BioImage:
-    # The reader is named: names of files may have any ending.
+    # The reader is given explicitly, because files may have any ending.
     return bioio.BioImage(location.address, reader=import_module(library).Reader)
 
 

@@ -1,4 +1,4 @@
-"""Whole slides that OpenSlide reads: MIRAX, Hamamatsu VMS and VMU, DICOM and others."""
+"""Reads whole slides with OpenSlide: MIRAX, Hamamatsu VMS and VMU, DICOM and others."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from napari_pixseg.sources.source import Source
 try:
     import openslide
 except ImportError:
-    # What opens a file looks for the library first.
+    # The caller has checked that the library is installed.
     openslide = None
 
-# What it takes for a slide though it is any TIFF with tiles, which was refused for a reason.
+# OpenSlide's vendor for any TIFF with tiles; such files were refused for good reasons.
 _NO_SLIDE = (None, "generic-tiff")
 
 _WHITE = "FFFFFF"
 
-# Read at once where a slide does not say how large its tiles are.
+# The part that is read at once if a slide does not state the size of its tiles.
 _USUAL_TILE = 512
 
 
@@ -53,7 +53,7 @@ def open_slide(location: Location, kind: FileKind, series: Series | None) -> Sou
     Returns
     -------
     Source
-        Where the scanner did not go, pixels have the background color that the slide names.
+        Areas that were not scanned have the background color stated in the slide.
     """
     identity = location.identity()
     try:
@@ -97,7 +97,7 @@ def list_pictures(location: Location) -> list[StoredImage]:
 
 
 class SlideArray(FileArray["openslide.OpenSlide"]):
-    """A level of a slide, or a picture that belongs to it.
+    """A level of a slide, or one of its associated pictures.
 
     `details` are the name of the picture, empty for the slide itself, and the level.
     """

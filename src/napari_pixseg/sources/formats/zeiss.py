@@ -1,6 +1,7 @@
-"""CZI files, read part by part through Zeiss's own library.
+"""Reads CZI files part by part, with Zeiss's own library.
 
-bioio-czi decodes whole planes, and its colors, read lazily, are three times the first one.
+bioio-czi would decode whole planes, and its lazily read colors repeat the first channel three
+times.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from napari_pixseg.sources.source import Source
 try:
     from pylibCZIrw import czi
 except ImportError:
-    # What opens a file looks for the library first.
+    # The caller has checked that the library is installed.
     czi = None
 
-# What the library calls its samples; it gives colors in the order blue, green, red.
+# The library's names of sample types; it returns colors in the order blue, green, red.
 _TYPES = {"Gray8": "u1", "Gray16": "u2", "Gray32Float": "f4"}
 _COLOR_TYPES = {"Bgr24": "u1", "Bgr48": "u2", "Bgr96Float": "f4"}
 
@@ -44,13 +45,13 @@ _MICROMETERS = 1e6
 # The coarsest level has no side longer than this.
 _COARSEST_SIDE = 1024
 
-# Decoded parts of a file that the library keeps.
+# How many decoded parts of a file the library keeps.
 _KEPT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class ScenePlace:
-    """Where a scene is in a file.
+    """The place of a scene in a file.
 
     Attributes
     ----------
@@ -76,7 +77,7 @@ class ScenePlace:
 
     @property
     def zoom(self) -> float:
-        """How long a side is, compared with that of level 0."""
+        """The length of a side relative to level 0."""
         return float(0.5**self.level)
 
     def region_of(self, rows: slice, columns: slice) -> tuple[int, int, int, int]:
@@ -101,7 +102,7 @@ def open_czi(location: Location, kind: FileKind, series: Series | None) -> Sourc
     Returns
     -------
     Source
-        Where no pixels were taken, they are 0.
+        Areas without pixels are 0.
     """
     try:
         with czi.open_czi(location.address) as document:
@@ -174,7 +175,7 @@ class CziArray(FileArray["czi.CziReader"]):
         cache = czi.CacheOptions(max_memory_usage=_KEPT_BYTES)
         document = czi.CziReader(self._location.address, cache_options=cache)
         weakref.finalize(self, document.close)
-        # The library says nothing of threads.
+        # The library does not say whether it is safe with threads.
         self._reading = threading.Lock()
         return document
 
@@ -196,7 +197,7 @@ class CziArray(FileArray["czi.CziReader"]):
 
 
 def _coarser_scenes(source: Source) -> list[Source]:
-    """Return the coarser levels of a scene, which the library makes of those in the file."""
+    """Return the coarser levels of a scene, which the library makes from those in the file."""
     array: CziArray = source.array
     levels: list[Source] = []
     while max(array.plane_shape) > _COARSEST_SIDE:

@@ -1,4 +1,4 @@
-"""Opens a file with another library, where that is installed, or says what to install."""
+"""Opens a file with another library, or says what to install if it is missing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def open_kind(location: Location, kind: FileKind, series: Series | None) -> Sour
 def open_otherwise(
     location: Location, head: bytes, series: Series | None, error: NotAnImage
 ) -> Source:
-    """Open a file that the engine cannot read, if a library that is installed can.
+    """Open a file that this package cannot read itself, if an installed library can.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def open_otherwise(
         Its first bytes.
     series : int or str, optional
     error : NotAnImage
-        Why the engine cannot, which is raised if nothing else can.
+        Why this package cannot read it; raised if nothing else can.
     """
     kind = None if location.local_path is None else _find_kind(location, head)
     if kind is None:

@@ -239,7 +239,7 @@ def test_tiles_that_a_killed_run_read_while_the_input_was_away_are_not_kept(tmp_
     with pytest.raises(KeyboardInterrupt):
         segmented(path).export(output, on_event=move)
     moved.rename(path)
-    with pytest.raises(InputChanged, match="run again with resume if it is as it was"):
+    with pytest.raises(InputChanged, match="run again with resume if it is unchanged"):
         segmented(path).export(output, resume=True)
     segmented(path).export(output, resume=True)
     same(output, expected)

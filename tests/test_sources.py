@@ -712,7 +712,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         builtins, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no"))
     )
-    with pytest.raises(InputNotFound, match=r"a\.png may not be read by this user; see to its"):
+    with pytest.raises(InputNotFound, match=r"a\.png may not be read by this user; check its"):
         open_source(tmp_path / "a.png")
 
 
@@ -729,7 +729,7 @@ def test_a_file_that_cannot_be_looked_at_is_not_said_to_be_missing(
         return usual(path, *args, **options)
 
     monkeypatch.setattr(os, "stat", stat)
-    with pytest.raises(InputNotFound, match=r"a\.zarr may not be read by this user; see to its"):
+    with pytest.raises(InputNotFound, match=r"a\.zarr may not be read by this user; check its"):
         open_source(missing)
 
 

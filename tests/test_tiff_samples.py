@@ -224,7 +224,7 @@ def test_a_fourth_sample_that_is_not_alpha_is_no_alpha(
     )
     done = segment(tmp_path / "a.tif", cs="RGB", ct=0)
     assert (done.image.channels, done.image.alpha) == ((0, 1, 2), None)
-    assert any("Of 4 channels, 0, 1, 2 are taken for color;" in note for note in done.warnings)
+    assert any("Of 4 channels, 0, 1, 2 are taken as color;" in note for note in done.warnings)
     assert color_table(tmp_path / "a.tif") == counted(samples[..., :3])
     if photometric == "rgb" and planar == "contig":
         np.testing.assert_array_equal(samples[..., :3], by_pillow(tmp_path / "a.tif", "RGB"))

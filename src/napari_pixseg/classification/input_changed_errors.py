@@ -5,9 +5,8 @@ from __future__ import annotations
 from napari_pixseg.errors import InputChanged
 
 _REMEDY = (
-    "leave the input alone while it is segmented, and run again with resume if it is as it was "
-    "(resume=True, --resume), else segment it anew, over what is unfinished (overwrite=True, "
-    "--overwrite)"
+    "leave the input alone while it is segmented, and run again with resume if it is unchanged "
+    "(resume=True, --resume), or else replace the unfinished output (overwrite=True, --overwrite)"
 )
 
 
@@ -22,6 +21,6 @@ def input_changed() -> InputChanged:
 def uncounted_colors() -> InputChanged:
     """Return the error for an input with colors that were not counted."""
     return InputChanged(
-        "The input holds colors that were not there when they were counted: it has changed "
-        f"meanwhile; {_REMEDY}."
+        "The input holds colors that did not exist when colors were counted, so it has changed; "
+        f"{_REMEDY}."
     )

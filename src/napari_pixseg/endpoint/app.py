@@ -144,6 +144,6 @@ class _Server:
             except KeyRefused as error:
                 return manifest_response(Manifest.of_error(401, str(error)))
         if not self.metrics.is_available:
-            sentence = "This server keeps no figures; ask whoever runs it to install them."
+            sentence = "This server has no metrics; ask its operator to install them."
             return manifest_response(Manifest.of_error(404, sentence))
         return Response(self.metrics.to_text(), headers={"Content-Type": CONTENT_TYPE})

@@ -21,7 +21,7 @@ def parse_duration(name: str, text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text.strip())
     if found is None or not float(found[1]):
         raise ParameterError(
-            f"{name} = {text!r} is no time; write it like 12h or 7d (s, min, h, d)."
+            f"{name} = {text!r} is not a duration; write it like 12h or 7d (s, min, h, d)."
         )
     return float(found[1]) * _SECONDS[found[2]]
 
@@ -35,7 +35,7 @@ def parse_size(name: str, text: str) -> int:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|KiB|MiB|GiB|TiB)", text.strip())
     if found is None or not float(found[1]):
-        raise ParameterError(f"{name} = {text!r} is no size; write it like 500MiB or 100GiB.")
+        raise ParameterError(f"{name} = {text!r} is not a size; write it like 500MiB or 100GiB.")
     return int(float(found[1]) * _BYTES[found[2]])
 
 
@@ -48,5 +48,7 @@ def parse_rate(name: str, text: str) -> Rate:
     """
     found = re.fullmatch(r"(\d{1,9})\s*/\s*(s|min|h|d)", text.strip())
     if found is None or not int(found[1]):
-        raise ParameterError(f"{name} = {text!r} is no rate; write it like 60/min (s, min, h, d).")
+        raise ParameterError(
+            f"{name} = {text!r} is not a rate; write it like 60/min (s, min, h, d)."
+        )
     return Rate(int(found[1]), _SECONDS[found[2]])

@@ -51,7 +51,8 @@ def parse_memory_limit(limit: Any) -> int | None:
     # In Python, True is an int; here it is a mistake.
     if number <= 0 or isinstance(limit, bool):
         raise ParameterError(
-            f"memory_limit = {limit!r} is no amount of memory; give bytes, or text such as '4GiB'."
+            f"memory_limit = {limit!r} is not an amount of memory; give bytes, or "
+            "text such as '4GiB'."
         )
     return number
 

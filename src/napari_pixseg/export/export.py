@@ -181,8 +181,8 @@ def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
             raise
         # The text of the error may contain a URL with secrets.
         raise NoSpace(
-            f"{location.uri} cannot be written ({type(error).__name__}): see to the address, the "
-            "credentials and whether it may be written, or choose another path."
+            f"{location.uri} cannot be written ({type(error).__name__}): check the address, the "
+            "credentials and the permissions, or choose another path."
         ) from None
 
 

@@ -149,8 +149,8 @@ def _take_lock(location: OutputLocation, is_store: bool, break_lock: bool) -> Lo
     if path.exists() and not path.is_file():
         # A pipe or a device cannot serve as a lock.
         raise OutputConflict(
-            f"{location.uri} cannot be locked, because {path} is no file; remove it, or choose "
-            "another path."
+            f"{location.uri} cannot be locked, because {path} is not a file; remove it, or "
+            "choose another path."
         )
     while True:
         # Append mode creates the file if need be and never truncates another run's.

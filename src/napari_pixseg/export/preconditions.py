@@ -100,8 +100,8 @@ def _check_format(location: OutputLocation, blob: bool) -> None:
         )
     if location.suffix not in PICTURES and not _is_utf8(location.target):
         raise ParameterError(
-            f"{location.name!r} is no name in UTF-8, which the metadata of a store must be; give "
-            "another one."
+            f"{location.name!r} is not a name in UTF-8, which the metadata of a store require; "
+            "give another one."
         )
     if blob and location.suffix not in PICTURES:
         raise ParameterError(

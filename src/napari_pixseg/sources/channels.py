@@ -39,14 +39,14 @@ def resolve_channels(
     if source.colors is not None and length > max(source.colors):
         return _take_described(source.colors, length, source)
     if source.alpha_last and length == 2:
-        return (0,), 1, ("The last channel is alpha and takes no part.",)
+        return (0,), 1, ("The last channel is alpha and is not segmented.",)
     if length > 4:
         raise ParameterError(
             f"{source.name} has {length} channels (axes {axes!r}, shape {shape}), but one to three "
             "make a color; choose them, for example channels=(0, 1, 2), or correct axes."
         )
     if length == 4:
-        return (0, 1, 2), 3, ("The fourth channel is taken for alpha and takes no part.",)
+        return (0, 1, 2), 3, ("The fourth channel is taken as alpha and is not segmented.",)
     return tuple(range(length)), None, ()
 
 
@@ -59,8 +59,8 @@ def _take_described(
         colors,
         alpha,
         (
-            f"Of {length} channels, {numbers} {'are' if len(colors) > 1 else 'is'} taken for "
-            "color; the file does not say that others are color or alpha, and they take no part "
+            f"Of {length} channels, {numbers} {'are' if len(colors) > 1 else 'is'} taken as "
+            "color; the file does not say that others are color or alpha, and they are not used "
             "(choose by channels).",
         ),
     )

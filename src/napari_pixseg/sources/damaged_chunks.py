@@ -199,12 +199,12 @@ def _failure_of_read(source: Source, error: BaseException) -> PixsegError | None
     # Libraries also report damaged content as an OSError, but without the system's error number.
     has_number = isinstance(error, OSError) and error.errno is not None
     if isinstance(error, FileNotFoundError):
-        return InputNotFound(f"{shown} is not there any more; put it back, and run again.")
+        return InputNotFound(f"{shown} no longer exists; put it back, and run again.")
     if not (is_passing(error) or has_number):
         return None
     reason = " ".join(f"{error}".split()).rstrip(".") if _is_local(source) else ""
     return Unavailable(
-        f"{shown} cannot be read ({reason or describe_fault(error)}): see to the disk or the "
+        f"{shown} cannot be read ({reason or describe_fault(error)}): check the disk or the "
         "connection, and finish the run with resume (resume=True, --resume)."
     )
 

@@ -71,8 +71,8 @@ def find_series(wanted: Series, names: Sequence[str], shown: str) -> int:
         return number
     known = list(dict.fromkeys(filter(None, names)))
     raise ParameterError(
-        f"series = {wanted!r} is no image of {shown}; give a number from 0 to {len(names) - 1}"
-        + (f", or a name: {list_names(known)}." if known else ".")
+        f"series = {wanted!r} is not an image of {shown}; give a number from 0 to "
+        f"{len(names) - 1}" + (f", or a name: {list_names(known)}." if known else ".")
     )
 
 

@@ -88,6 +88,6 @@ def note_orientation(value: object) -> tuple[str, ...]:
     if not isinstance(value, int) or not 1 < value <= 8:
         return ()
     return (
-        f"The file says that it is to be shown turned or mirrored (orientation {value}); pixels "
-        "are taken in the order in which they are stored.",
+        f"The file asks to be shown rotated or mirrored (orientation {value}); pixels are used in "
+        "the order in which they are stored.",
     )

@@ -162,7 +162,7 @@ def unreachable_input(shown: str, error: BaseException, retries: int) -> Unavail
 
 def denied_input(shown: str) -> InputNotFound:
     """Return the error for an input that this user may not read."""
-    return InputNotFound(f"{shown} may not be read by this user; see to its permissions.")
+    return InputNotFound(f"{shown} may not be read by this user; check its permissions.")
 
 
 def out_of_files(error: BaseException) -> Unavailable | None:
@@ -170,8 +170,8 @@ def out_of_files(error: BaseException) -> Unavailable | None:
     if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
         return None
     return Unavailable(
-        "This process may open no more files; raise the limit (ulimit -n), and finish the run "
-        "with resume (resume=True, --resume)."
+        "This process has reached its limit of open files; raise the limit (ulimit -n), and finish "
+        "the run with resume (resume=True, --resume)."
     )
 
 

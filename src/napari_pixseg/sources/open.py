@@ -187,7 +187,7 @@ def _source_of_array_like(source: Any) -> Source:
     # Objects that NumPy can read but nobody can slice.
     if hasattr(source, "__array_interface__") and not isinstance(source, type):
         return Source(np.asarray(source), kind="numpy", is_in_memory=True)
-    raise NotAnImage(f"{_describe_type(source)} was given, which is no image: {ACCEPTED}.")
+    raise NotAnImage(f"{_describe_type(source)} was given, which is not an image: {ACCEPTED}.")
 
 
 def _describe_type(source: object) -> str:

@@ -37,7 +37,8 @@ class ReadOptions:
         is_count = isinstance(self.retries, int) and not isinstance(self.retries, bool)
         if not is_count or not 0 <= self.retries <= _MOST_RETRIES:
             raise ParameterError(
-                f"retries = {self.retries!r} is no number of attempts; give 0 to {_MOST_RETRIES}."
+                f"retries = {self.retries!r} is not a number of attempts; "
+                f"give 0 to {_MOST_RETRIES}."
             )
         series = self.series
         if isinstance(series, bool) or not isinstance(series, (int, str, type(None))):

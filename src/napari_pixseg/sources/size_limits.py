@@ -58,7 +58,7 @@ def refuse_large_array(shape: tuple[int, ...], itemsize: int, name: str) -> None
     if size > _LARGEST_ARRAY:
         raise TooLarge(
             f"{name} has shape {shape}, which is {describe_bytes(size)}, but at most "
-            f"{describe_bytes(_LARGEST_ARRAY)} can be segmented; see to its metadata, or cut it."
+            f"{describe_bytes(_LARGEST_ARRAY)} can be segmented; check its metadata, or cut it."
         )
 
 
@@ -87,7 +87,7 @@ def refuse_large_part(size: int, what: str, name: str, file_bytes: object = None
     if size > max(possible, _LARGEST_UNLIKELY):
         raise TooLarge(
             f"{name} says that it has a {what} that takes {describe_bytes(size)} to decode, but a "
-            f"file of its size can hold {describe_bytes(possible)} at most; see to its header."
+            f"file of its size can hold {describe_bytes(possible)} at most; check its header."
         )
     limit = memory_of_machine()
     if size > limit:
@@ -107,7 +107,7 @@ def refuse_large_metadata(size: object, shown: str) -> None:
     if isinstance(size, int) and size > _LARGEST_METADATA:
         raise TooLarge(
             f"{shown} has {describe_bytes(size)} of metadata, but at most "
-            f"{describe_bytes(_LARGEST_METADATA)} are read; see to the file."
+            f"{describe_bytes(_LARGEST_METADATA)} are read; check the file."
         )
 
 

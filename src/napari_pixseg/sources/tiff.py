@@ -133,8 +133,8 @@ def _has_same_samples(level: Source, finest: Source) -> bool:
 
 def _no_tiff(location: Location, error: Exception) -> NotAnImage:
     return NotAnImage(
-        f"{location.shown} is no TIFF that can be read: {location.describe_cause(error)}; "
-        "copy or save it anew."
+        f"{location.shown} cannot be read as a TIFF: {location.describe_cause(error)}; "
+        "copy it again, or save it anew."
     )
 
 

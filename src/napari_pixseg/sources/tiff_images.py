@@ -97,8 +97,8 @@ def _place_of_page(tiff: TiffFile, number: int, location: Location) -> ImagePlac
     count = len(tiff.pages)
     if number >= count:
         raise ParameterError(
-            f"series = 'page {number}' is no page of {location.shown}; give page 0 to page "
-            f"{count - 1}."
+            f"series = 'page {number}' is not a page of {location.shown}; give page 0 to "
+            f"page {count - 1}."
         )
     return ImagePlace(page=number)
 

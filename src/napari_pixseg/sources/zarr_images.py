@@ -112,7 +112,7 @@ def _choose_path(root: zarr.Group, wanted: Series | None, shown: str) -> ImageGr
     if found is None:
         paths = list(islice(_image_paths(root), 50))
         remedy = f"give a number, or a path: {list_names(paths)}" if paths else "leave it out"
-        raise ParameterError(f"series = {wanted!r} is no image of {shown}; {remedy}.")
+        raise ParameterError(f"series = {wanted!r} is not an image of {shown}; {remedy}.")
     return found
 
 

@@ -242,7 +242,7 @@ def _source_of_array(array: ZarrArray, name: str, uri: str | None) -> ZarrSource
     names = getattr(array.metadata, "dimension_names", None)
     stored = tuple(array.shards or array.chunks)
     if 0 in (*array.chunks, *stored):
-        raise NotAnImage(f"{name} has chunks that hold no pixel; see to its metadata.")
+        raise NotAnImage(f"{name} has chunks that hold no pixel; check its metadata.")
     return ZarrSource(
         _with_bounded_reads(array),
         axes=axes_of_names(names or array.attrs.get("_ARRAY_DIMENSIONS"), array.ndim),

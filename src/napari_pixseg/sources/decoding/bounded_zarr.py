@@ -297,5 +297,5 @@ def _refuse_large_samples(configuration: Any) -> None:
         if found is not None and np.dtype(found).itemsize > _LARGEST_SAMPLE:
             raise TooLarge(
                 f"A filter makes samples of type {found!r}, but at most {_LARGEST_SAMPLE} bytes "
-                "each can be segmented; see to the metadata."
+                "each can be segmented; check the metadata."
             )

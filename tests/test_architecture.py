@@ -24,6 +24,7 @@ ORDER = (
     "parameter_sequences",
     "parameters",
     "slices",
+    "byte_sizes",
     "algorithm",
     "sources",
     "execution",

@@ -213,8 +213,9 @@ def test_options_with_units():
     assert parse_duration("keep", "7d") == 7 * 86_400
     assert parse_duration("keep", "1.5h") == 5400
     assert parse_size("keep_bytes", "100GiB") == 100 << 30
+    assert parse_size("keep_bytes", "3 GB") == 3_000_000_000
     assert parse_rate("rate", "60/min") == Rate(60, 60)
-    for parse, text in ((parse_duration, "7"), (parse_duration, "0d"), (parse_size, "3GB"),
+    for parse, text in ((parse_duration, "7"), (parse_duration, "0d"), (parse_size, "3QB"),
                         (parse_size, "-1"), (parse_rate, "60"), (parse_rate, "0/s")):  # fmt: skip
         with pytest.raises(ParameterError, match="write it like"):
             parse("x", text)

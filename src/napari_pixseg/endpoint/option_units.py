@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from napari_pixseg.byte_sizes import read_byte_size
 from napari_pixseg.endpoint.rate_limit import Rate
 from napari_pixseg.errors import ParameterError
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-_BYTES = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def parse_duration(name: str, text: str) -> float:
@@ -33,10 +33,9 @@ def parse_size(name: str, text: str) -> int:
     ------
     ParameterError
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|KiB|MiB|GiB|TiB)", text.strip())
-    if found is None or not float(found[1]):
+    if (size := read_byte_size(text)) is None:
         raise ParameterError(f"{name} = {text!r} is not a size; write it like 500MiB or 100GiB.")
-    return int(float(found[1]) * _BYTES[found[2]])
+    return size
 
 
 def parse_rate(name: str, text: str) -> Rate:

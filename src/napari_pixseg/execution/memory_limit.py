@@ -8,8 +8,9 @@ from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import format_bytes
 
+from napari_pixseg.byte_sizes import read_byte_size
 from napari_pixseg.errors import ParameterError, TooLarge
 from napari_pixseg.execution.dask_cluster import active_client
 from napari_pixseg.execution.lost_cluster import expecting_answer
@@ -42,14 +43,7 @@ def parse_memory_limit(limit: Any) -> int | None:
     """
     if limit is None:
         return None
-    try:
-        # parse_bytes reads "GiB", and even "", as a number of 1. A limit must state its number.
-        has_number = not isinstance(limit, str) or any(digit in limit for digit in "0123456789")
-        number = int(parse_bytes(limit)) if has_number else 0
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        number = 0
-    # In Python, True is an int; here it is a mistake.
-    if number <= 0 or isinstance(limit, bool):
+    if (number := read_byte_size(limit)) is None:
         raise ParameterError(
             f"memory_limit = {limit!r} is not an amount of memory; give bytes, or "
             "text such as '4GiB'."

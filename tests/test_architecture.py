@@ -221,6 +221,15 @@ def test_every_function_of_the_walk_exists():
     assert not defined_in("sources.image.Image.paint")
 
 
+def test_every_file_of_the_checklists_exists():
+    text = section("One picture through the code").split("### Where something new goes")[1]
+    named = set(re.findall(r"`([\w./-]+\.(?:py|html|yaml|json|md))`", text))
+    assert len(named) > 25
+    places = (ROOT, ROOT / "sources" / "formats", ROOT.parents[1])
+    lost = {name for name in named if not any((place / name).is_file() for place in places)}
+    assert not lost, f"the checklists in docs/architecture.md name {sorted(lost)}"
+
+
 def fresh(code):
     """What a new interpreter prints."""
     environment = {"PYTHONPATH": str(ROOT.parent), "PATH": ""}

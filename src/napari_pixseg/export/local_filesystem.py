@@ -61,7 +61,7 @@ class LocalFiles:
 
     def modified(self, path: str) -> datetime:
         """Return when a file was last written, by the clock of its disk."""
-        # A network drive looks up the current time only for a file that is opened.
+        # A network drive fetches a fresh time only for a file that is opened.
         with open(path, "rb") as file:
             return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
 

@@ -212,7 +212,7 @@ def test_an_orientation_is_told_of_and_not_applied(
         np.testing.assert_array_equal(opened(path), stored)
     else:
         np.testing.assert_array_equal(opened(path), RGB)
-    notes = [note for note in segment(path, ct=0).warnings if "turned or mirrored" in note]
+    notes = [note for note in segment(path, ct=0).warnings if "rotated or mirrored" in note]
     assert len(notes) == (orientation != 1)
     assert all(f"orientation {orientation}" in note for note in notes)
 

@@ -7,11 +7,12 @@ command -v gm >/dev/null 2>&1 || programs="$programs graphicsmagick"
 # For clusters over SSH, and in networks of their own.
 [ -x /usr/sbin/sshd ] || programs="$programs openssh-server"
 command -v ip >/dev/null 2>&1 || [ -x /usr/sbin/ip ] || programs="$programs iproute2"
-# Clients and neighbors of the endpoint: PHP's curl extension, a browser for its page, a proxy.
+# Clients and neighbors of the endpoint: PHP's curl extension, a browser for its page, two proxies.
 if ! command -v php >/dev/null 2>&1; then programs="$programs php-cli php-curl"; fi
 command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 \
     || programs="$programs chromium"
 command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || programs="$programs nginx-light"
+command -v caddy >/dev/null 2>&1 || programs="$programs caddy"
 if ! command -v xvfb-run >/dev/null 2>&1 && [ -z "$DISPLAY" ]; then
     programs="$programs xvfb xauth"
 fi

@@ -140,10 +140,12 @@ def test_a_client_that_goes_away_cancels_its_job(tmp_path, held, blob):
     assert list(tmp_path.iterdir()) == []
 
 
-def going_away(server, body, kind):
-    line = socket.create_connection(("127.0.0.1", server.port))
-    head = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
-    line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+def going_away(server, body, kind, headers=None, missing=0):
+    """A line on which a request was sent, but for the end of its body."""
+    line = socket.create_connection(("127.0.0.1", server.port), 60)
+    named = {"Host": "localhost", "Content-Type": kind, "Content-Length": len(body) + missing}
+    lines = [f"{name}: {value}\r\n" for name, value in {**named, **(headers or {})}.items()]
+    line.sendall(f"POST /segment HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body)
     return line
 
 

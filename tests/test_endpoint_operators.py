@@ -5,13 +5,25 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from endpoint_tools import LOOPBACK, encoded, form, picture_server, scene, sends, serving, until
+from endpoint_tools import (
+    LOOPBACK,
+    Running,
+    encoded,
+    form,
+    picture_server,
+    scene,
+    sends,
+    serving,
+    until,
+)
 from test_endpoint_faults import refused, started, write
 from test_endpoint_load import going_away, inside
 from test_endpoint_workers import endless_jpeg, handlers
@@ -358,28 +370,84 @@ def test_the_systemd_unit_is_right():
         assert line in text.splitlines()
 
 
-def test_the_nginx_example_is_right(tmp_path):
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if nginx is None:
-        pytest.skip("NOT TESTED: nginx is not installed")
-    server = (DEPLOY / "nginx.conf").read_text()
-    # Certificates of the example are nowhere.
-    server = re.sub(r"^\s*ssl_certificate.*$", "", server, flags=re.MULTILINE)
-    server = server.replace("443 ssl", "8443")
-    whole = f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ access_log off; {server} }}"
-    path = write(tmp_path / "nginx.conf", whole)
-    done = subprocess.run([nginx, "-t", "-c", str(path), "-p", str(tmp_path)],
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def program_of(name):
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if found is None:
+        pytest.skip(f"NOT TESTED: {name} is not installed")
+    return found
 
 
 def test_the_caddyfile_is_right():
-    text = (DEPLOY / "Caddyfile").read_text()
-    if shutil.which("caddy") is None:
-        assert text.count("{") == text.count("}")
-        pytest.skip("NOT TESTED beyond its braces: caddy is not installed")
-    subprocess.run(["caddy", "validate", "--adapter", "caddyfile", "--config",
-                    str(DEPLOY / "Caddyfile")], check=True)  # fmt: skip
+    caddy = program_of("caddy")
+    file = str(DEPLOY / "Caddyfile")
+    done = subprocess.run([caddy, "validate", "--adapter", "caddyfile", "--config", file],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (
+        subprocess.run([caddy, "fmt", file], capture_output=True, text=True).stdout
+        == (DEPLOY / "Caddyfile").read_text()
+    )
+
+
+def nginx_on(folder, port, backend):
+    """The example of nginx, but for its certificates, on a port of this machine."""
+    nginx = program_of("nginx")
+    text = (DEPLOY / "nginx.conf").read_text()
+    text = re.sub(r"^\s*ssl_certificate.*$", "", text, flags=re.MULTILINE)
+    text = text.replace("443 ssl", f"127.0.0.1:{port}").replace("127.0.0.1:8000", backend)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    path = write(folder / "nginx.conf", f"pid {folder}/pid; daemon off; error_log stderr; "
+                 f"events {{}} http {{ access_log off; {places} {text} }}")  # fmt: skip
+    return [nginx, "-c", str(path), "-p", str(folder)]
+
+
+def caddy_on(folder, port, backend):
+    """The example of Caddy, without TLS, on a port of this machine."""
+    caddy = program_of("caddy")
+    text = (DEPLOY / "Caddyfile").read_text().replace("127.0.0.1:8000", backend)
+    text = text.replace("segment.example.org {", f"http://segment.example.org:{port} {{")
+    path = write(folder / "Caddyfile", f"{{\n\tadmin off\n}}\n{text}")
+    return [caddy, "run", "--adapter", "caddyfile", "--config", str(path)]
+
+
+@pytest.mark.parametrize("proxy", [nginx_on, caddy_on])
+def test_behind_the_proxy_of_the_docs(tmp_path, proxy):
+    with serving(storage=str(tmp_path / "storage"), jobs=1, keys=("k",)) as server:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = proxy(tmp_path, port, f"127.0.0.1:{server.port}")
+        running = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={
+            **os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)})  # fmt: skip
+        try:
+            outside = Running(port, None)
+            until(lambda: listens_at(port))
+            host = {"Host": f"segment.example.org:{port}", "WWW-Authenticate": "k"}
+            answer = outside.post(PNG, host)
+            assert answer.json["link"].startswith("http://segment.example.org"), answer.body
+            path = "/" + answer.json["link"].split("/", 3)[3]
+            assert outside.request("GET", path, headers=host).body.startswith(b"\x89PNG")
+            assert outside.request("GET", "/metrics", headers=host).status == 404
+            # A wrong key is told, by nginx even before the whole of a large picture has come.
+            body, kind = form({}, SLOW)
+            missing = 9_999_999 if proxy is nginx_on else 0
+            line = going_away(outside, body, kind, {**host, "WWW-Authenticate": "x"}, missing)
+            assert b" 401 " in line.recv(100)
+            line.close()
+            # Who leaves ends the job.
+            line = going_away(outside, body, kind, host)
+            until(lambda: server.request("GET", "/health").json["running"] == 1)
+            line.close()
+            until(lambda: inside(server) == 0)
+        finally:
+            running.kill()
+            running.wait(30)
+
+
+def listens_at(port):
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def test_the_containerfile_has_known_instructions_and_options_that_serve_has():

@@ -59,7 +59,7 @@ class Segmentation:
     color_count : ColorCount
         The opened image and the counts of its colors, which several segmentations may share.
     parameters : Parameters
-        What was asked for.
+        The parameters of the segmentation.
     """
 
     color_count: ColorCount = field(repr=False)

@@ -82,7 +82,7 @@ def expand_key(key: object, ndim: int) -> tuple[Any, ...]:
     Parameters
     ----------
     key : object
-        What ``__getitem__`` was given.
+        The argument of ``__getitem__``.
     ndim : int
         Number of dimensions of the array.
 
@@ -113,7 +113,7 @@ def split_key(key: object, shape: tuple[int, ...]) -> tuple[PixelSlices, tuple[i
     Parameters
     ----------
     key : object
-        What ``__getitem__`` was given.
+        The argument of ``__getitem__``.
     shape : tuple of int
         Shape of the array.
 

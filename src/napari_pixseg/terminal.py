@@ -132,7 +132,7 @@ class ProgressLines:
         before, since, earlier = self._state
         is_new = progress.stage != before.stage
         if is_new:
-            # A resumed stage begins with what was done before, which took no time now.
+            # A resumed stage begins with steps that were done before and took no time now.
             since, earlier = time.monotonic(), progress.done
         self._state = (progress, since, earlier)
         if self._with_stages and (is_new or progress.done == progress.total):

@@ -179,7 +179,7 @@ def sum_samples(
     # The run at which the next part of each line begins.
     runs = components.first_runs[:-1].copy()
     lines = np.arange(len(runs)).reshape(components.shape[:-1])
-    # The sum of so many samples fits 32 bits.
+    # The sum of this many samples fits 32 bits.
     longest = 1 << 32 - 8 * dtype.itemsize if dtype in (np.uint8, np.uint16) else 0
     for first, samples in parts:
         pairs = zip(first[:-1], samples.shape[:3], strict=True)
@@ -221,7 +221,7 @@ def _as_values(numbers: Sequence[int], dtype: np.dtype[Any], compilable: np.dtyp
 def _list_earlier_lines(connectivity: int) -> Offsets:
     """Return earlier lines that touch a line, (m, 3): dz, dy and the reach along x."""
     steps = [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
-    # A step along z or y uses up one of the axes; what is left may go along x.
+    # A step along z or y uses up one of the axes; the remaining ones allow steps along x.
     reachable = [(dz, dy, connectivity - abs(dz) - abs(dy)) for dz, dy in steps]
     touching = [(dz, dy, min(reach, 1)) for dz, dy, reach in reachable if reach >= 0]
     return np.array(touching, np.int64).reshape(-1, 3)

@@ -282,7 +282,7 @@ def _is_url(text: str) -> bool:
 def _values_to_send(
     common: Mapping[str, object], extensions: Mapping[str, object], outputs: str
 ) -> dict[str, object]:
-    """Check values, and return those of the original API, and of others what was asked for."""
+    """Check values, and return those of the original API and the requested extensions."""
     known = Parameters.names_where(is_extension=True)
     for name in extensions:
         if name not in known:

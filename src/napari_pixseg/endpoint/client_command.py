@@ -65,7 +65,7 @@ def _given_parameters(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _given_output(text: str | None) -> dict[str, Any]:
-    """Return what the picture shows, if that was said; the library's outputs may be several."""
+    """Return the requested content of the picture, if any; an endpoint gives only one."""
     if text is None:
         return {}
     if text.strip() not in ANSWER_PICTURES:

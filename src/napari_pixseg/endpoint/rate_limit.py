@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from napari_pixseg.errors import RateExceeded
 
-# Without keys there is a bucket for each address. The one that was used longest ago is forgotten
-# once there are so many.
+# Without keys there is a bucket for each address. Beyond this many buckets, the one used longest
+# ago is forgotten.
 _MOST_BUCKETS = 10_000
 
 

@@ -50,7 +50,7 @@ class Body:
 
     @property
     def keys(self) -> list[str]:
-        """What is given as the parameter ``key``."""
+        """The values of the parameter ``key``."""
         key = self.values.get("key")
         return [key] if isinstance(key, str) else []
 

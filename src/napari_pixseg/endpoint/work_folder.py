@@ -12,7 +12,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:
-    # Windows has no locks that end with their process, so nothing is tidied up there.
+    # Windows has no locks that end with their process, so nothing is cleaned up there.
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = "napari-pixseg-serve-"
@@ -21,8 +21,8 @@ _PREFIX = "napari-pixseg-serve-"
 class WorkFolder:
     """A folder that exists while the server runs, and is removed with all it holds.
 
-    What servers that were killed have left, such as uploads of their users, is removed when the
-    next one starts: a lock on the folder says whether its server still runs.
+    When a server starts, it removes folders of killed servers, with uploads of their users. A lock
+    on each folder shows whether its server still runs.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class WorkFolder:
     def __enter__(self) -> WorkFolder:
         _remove_leftovers(Path(tempfile.gettempdir()))
         while self._lock is None:
-            # Another server that starts may take a folder without a lock for a leftover.
+            # A server that starts may mistake a folder without a lock for a leftover.
             self._path = Path(tempfile.mkdtemp(prefix=_PREFIX))
             self._lock = _lock_folder(self._path)
         return self
@@ -44,7 +44,7 @@ class WorkFolder:
 
     @property
     def path(self) -> Path:
-        """Where the folder is; only once the server has started."""
+        """The path of the folder; available once the server has started."""
         assert self._path is not None, "The server has not started yet."
         return self._path
 
@@ -78,7 +78,7 @@ def _remove_leftovers(parent: Path) -> None:
     if fcntl is None:
         return
     for folder in parent.glob(f"{_PREFIX}*"):
-        # Folders of other users are theirs to remove.
+        # Only their owners may remove folders of other users.
         with suppress(OSError):
             if folder.lstat().st_uid != os.getuid():
                 continue

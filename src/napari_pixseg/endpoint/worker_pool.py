@@ -24,7 +24,7 @@ from napari_pixseg.errors import (
 )
 from napari_pixseg.export.manifest import JsonObject, Manifest
 
-# The package may be found by a path that only the server was given.
+# The package may be on a path that only the server has.
 _PROGRAM = """
 import sys
 sys.path.append(sys.argv[1])
@@ -37,13 +37,13 @@ _CHECK_SECONDS = 0.1
 
 
 class JobFailed(PixsegError):
-    """An error that no part of the package foresaw, as a worker reported it."""
+    """An unexpected error, reported by a worker."""
 
 
 class WorkerPool:
     """Workers for as many images as are segmented at a time.
 
-    One more than is needed is started ahead, so that no request waits for a process to begin.
+    One spare worker is started ahead, so that no request waits for a process to start.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ class WorkerPool:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
-        # Of each worker that works: what ends its job, and when its time is over.
+        # For each busy worker: the event that ends its job, and the end of its time.
         self._working: dict[_Worker, tuple[threading.Event, float]] = {}
         self._is_closed = False
         self._ended = threading.Event()
-        # One thread for all jobs: starting one for each costs a busy machine more than a look.
+        # One thread watches all jobs: starting a thread for each would cost a busy machine more.
         self._watcher = threading.Thread(target=self._watch_jobs, name="pixseg-watch", daemon=True)
 
     def run_job(self, job: ImageJob, cancel: threading.Event) -> Manifest:
@@ -83,13 +83,13 @@ class WorkerPool:
         TooLarge
             If the job takes too long, or too much memory.
         PixsegError
-            As the job raises it.
+            If the job raises one.
         """
         worker = self._take_worker()
         is_reusable = False
         said = None
         try:
-            # On a busy machine a process may begin slowly, which is no fault of the image.
+            # On a busy machine a process may start slowly, which is not the image's fault.
             self._set_end(worker, cancel, _SECONDS_TO_START)
             has_begun = worker.wait_until_ready()
             end = self._set_end(worker, cancel, self._seconds)
@@ -127,7 +127,7 @@ class WorkerPool:
 
     def _watch_jobs(self) -> None:
         while not self._ended.wait(_CHECK_SECONDS):
-            # A worker that was given back is not in this table, and so is not killed.
+            # A returned worker is not in this table, so it is not killed.
             with self._lock:
                 for worker, (cancel, end) in self._working.items():
                     if cancel.is_set() or time.monotonic() > end:
@@ -143,7 +143,7 @@ class WorkerPool:
         return worker
 
     def _set_end(self, worker: _Worker, cancel: threading.Event, seconds: float) -> float:
-        """Let the watcher kill a worker in so many seconds, or when its job is cancelled."""
+        """Let the watcher kill a worker after some seconds, or when its job is cancelled."""
         end = time.monotonic() + seconds
         with self._lock:
             self._working[worker] = (cancel, end)
@@ -168,7 +168,7 @@ class WorkerPool:
                 f"The image takes more than {self._seconds:g} s to segment here; send a smaller "
                 "one, or save it again in another format."
             )
-        # Its decoder fell over, or the system took the memory back.
+        # Its decoder crashed, or the system killed it for lack of memory.
         return CorruptInput("The image cannot be decoded; save it again in another format.")
 
 
@@ -181,14 +181,14 @@ class _Worker:
             [sys.executable, "-P", "-c", _PROGRAM, folder, *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Ctrl-C in a terminal is for the server.
+            # Ctrl-C in a terminal is meant for the server.
             start_new_session=True,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
         self._is_ready = False
 
     def wait_until_ready(self) -> bool:
-        """Wait until the process takes jobs; return whether it does."""
+        """Wait until the process accepts jobs; return whether it does."""
         assert self.process.stdout is not None
         if not self._is_ready:
             try:
@@ -198,7 +198,7 @@ class _Worker:
         return self._is_ready
 
     def exchange(self, line: str) -> JsonObject | None:
-        """Send a job, and return what the worker says; None if it ended."""
+        """Send a job, and return the worker's answer; None if the worker has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:

@@ -88,7 +88,7 @@ class ClusterRun:
             refuse_missing_file(self._client, error)
             raise
         finally:
-            # A client that was closed hears nothing any more.
+            # A closed client receives no more messages.
             with suppress(Exception):
                 self._client.unsubscribe_topic(self._name)
 

@@ -1,4 +1,4 @@
-"""What a run is expected to cost: tiles, tasks, seconds, memory."""
+"""Estimates the cost of a run: pixels, seconds, memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_pixseg.sources.image import Image
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run is expected to cost.
+    """The expected cost of a run.
 
     Attributes
     ----------

@@ -13,7 +13,7 @@ from napari_pixseg.sources.image import Image
 # Python, NumPy, Dask and zarr once they are loaded.
 _BASE = 300 << 20
 
-# What a worker takes before its first tile.
+# The memory of a worker before its first tile.
 _LEAST_BASE = 100 << 20
 
 # One color counter; each thread may have its own.

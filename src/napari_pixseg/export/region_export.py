@@ -64,7 +64,7 @@ class RegionExport:
     parameters : Parameters
     monitor : RunMonitor
     reached : callable
-        Hears how far it got.
+        Called with the name of each stage that is reached.
     """
 
     arrays: StoreArrays

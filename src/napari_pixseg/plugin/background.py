@@ -44,7 +44,7 @@ class BackgroundJobs:
         self._cancel_run = threading.Event()
 
     def cancel(self) -> None:
-        """Stop what is running as soon as possible."""
+        """Stop all running work as soon as possible."""
         self._cancel_run.set()
 
     def close(self) -> None:

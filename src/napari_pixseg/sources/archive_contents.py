@@ -12,7 +12,7 @@ _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", 
 
 
 def suggest_inside(location: Location) -> str | None:
-    """Return a sentence with the URLs of what an archive holds; None where nothing is found."""
+    """Return a sentence with the URLs of images in an archive; None if there are none."""
     first, *rest = split_links(location.address)
     if not rest or not first.startswith(_ARCHIVES):
         return None

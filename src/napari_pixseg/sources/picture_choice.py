@@ -1,4 +1,4 @@
-"""Which picture is taken of a file with several: frames, pages, or the sizes of an icon."""
+"""Chooses a picture of a file with several: frames, pages, or the sizes of an icon."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
     from PIL.ImageFile import ImageFile
 
-# Each has to be found in the file.
+# Each picture has to be found in the file.
 _MOST_LISTED = 100
 
 _ICONS = ("ICO", "ICNS")
 
-# What their files hold beside the picture are its layers, which Pillow does not put together.
+# The further pictures in these files are layers, which Pillow does not merge.
 _WITH_LAYERS = ("PSD",)
 
 
@@ -35,7 +35,7 @@ class PictureChoice:
     Attributes
     ----------
     number : int or None
-        What chooses it; None where there is only one.
+        The value of ``series`` that chooses it; None if there is only one.
     frame : int
         Number of a frame.
     icon_size : tuple of int
@@ -60,12 +60,12 @@ ONLY_PICTURE = PictureChoice()
 
 
 def choose_picture(image: ImageFile, series: Series | None, location: Location) -> PictureChoice:
-    """Return the picture that is asked for, or else the one that Pillow shows, and show it.
+    """Return the requested picture, or else the one that Pillow shows, and show it.
 
     Parameters
     ----------
     image : ImageFile
-        No animation whose frames are times.
+        An image that is no animation over time.
     series : int or str, optional
         Number of a frame; number of a size, or "width x height".
     location : Location
@@ -90,7 +90,7 @@ def choose_picture(image: ImageFile, series: Series | None, location: Location) 
 
 
 def describe_pictures(image: ImageFile) -> list[StoredImage]:
-    """Describe the pictures of a file, in the order of their numbers, and at most a hundred."""
+    """Describe the pictures of a file in the order of their numbers, at most a hundred."""
     if image.format in _ICONS:
         sizes = _sizes_of_icon(image)
         return [StoredImage("", "yx", (size[1] * size[2], size[0] * size[2])) for size in sizes]
@@ -150,7 +150,7 @@ def _sizes_of_icon(image: ImageFile) -> list[tuple[int, ...]]:
 
 def _show_size(image: PillowImage, size: tuple[int, ...]) -> None:
     width, height, scale = size
-    # Of these Pillow decodes the best, whatever size is asked for.
+    # For these files Pillow decodes the best picture, whatever size is requested.
     if hasattr(image, "best_size"):
         image.best_size = size
     image.size = (width * scale, height * scale)  # type: ignore[misc]  # icons can be told so

@@ -24,7 +24,7 @@ class RetryingFile(io.RawIOBase):
         kept part of the answer.
     retries : int
     shown : str
-        The file, as an error may name it.
+        The file's name in error messages.
     """
 
     def __init__(self, open_file: Callable[[], IO[bytes]], retries: int, shown: str) -> None:

@@ -1,6 +1,6 @@
 """Refuses inputs of which a part that is decoded at once does not fit into memory.
 
-An array may be as large as anybody can store, because it is read in parts. A chunk, a tile of a
+An array may have any size that can be stored, because it is read in parts. A chunk, a tile of a
 TIFF or a picture is decoded as a whole and must fit into the memory of this machine.
 """
 

@@ -33,7 +33,7 @@ def parallel_slices(
     Returns
     -------
     list
-        What the function returned, in the order of the slices.
+        The results of the function, in the order of the slices.
     """
     parts = thread_slices(length, fewest)
     if len(parts) == 1:

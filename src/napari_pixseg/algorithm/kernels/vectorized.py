@@ -155,7 +155,7 @@ def _add_totals(index: NDArray[np.intp], colors: Bytes, counts: Counts, totals: 
 def _box_offsets(intervals: Indices, shape: tuple[int, int]) -> Indices:
     """Return what each byte of a channel adds to the number of its box.
 
-    A byte in no interval adds so much below 0 that the sum stays negative.
+    A byte in no interval adds a number so far below 0 that the sum stays negative.
     """
     strides = np.array([[shape[0] * shape[1]], [shape[1]], [1]])
     return np.where(intervals < 0, _NO_BOX // 4, intervals * strides)

@@ -75,7 +75,7 @@ class StridedImage:
     def _read_blocks(self, outer: PixelSlices, rows: slice, columns: slice) -> Samples:
         """Show a few enlarged blocks of pixels: reading a whole terabyte would take hours.
 
-        The region is divided into a grid of cells. Each cell shows the middle of what it covers.
+        The region is divided into a grid of cells. Each cell shows the middle of its area.
         """
         lines = [
             np.concatenate([self._read_block(outer, y, x) for x in _cut_side(columns)], axis=-2)

@@ -25,7 +25,7 @@ class RunFields(Container[Any]):
             name="resume",
             text="continue an unfinished output",
             value=False,
-            tooltip="What a run that was cancelled, failed or killed has written is kept.",
+            tooltip="Keeps everything that a cancelled, failed or killed run has written.",
         )
         self.blob = CheckBox(
             name="blob",

@@ -92,7 +92,7 @@ def _most_stored(size: int, chunks: int) -> int:
 
 
 def _bound_store(store: Any, most: int) -> Any:
-    """Return a store of which no value is read that is longer, where lengths cost nothing."""
+    """Return a store that refuses longer values, if finding out lengths costs nothing."""
     if isinstance(store, RetryingStore):
         return RetryingStore(store.remote, store.retries, most)
     if is_plainly_local(store):

@@ -81,9 +81,9 @@ def _find_kind(location: Location, head: bytes) -> FileKind | None:
 
 
 def _is_for_others(location: Location, head: bytes) -> bool:
-    """Whether a reader of bioio may be asked: all of them take seconds to load.
+    """Whether to try bioio's readers, all of which take seconds to load.
 
-    A picture or TIFF that was refused was refused for what it is.
+    The refusal of a picture or TIFF stands.
     """
     is_text = head.isascii() and b"\0" not in head and not head.startswith(b"<?xml")
     pillow = sys.modules.get("PIL.Image")

@@ -26,7 +26,7 @@ from napari_pixseg.errors import (
 from napari_pixseg.export.class_count_check import refuse_other_counts
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
 from napari_pixseg.export.finished_output import describe_picture, find_finished
-from napari_pixseg.export.lock import Lock, only_writer
+from napari_pixseg.export.lock import HeldLock, only_writer
 from napari_pixseg.export.manifest import JsonObject, Manifest, attach_manifest, new_id, utc_now
 from napari_pixseg.export.manifest_details import decided_details, initial_details
 from napari_pixseg.export.output_location import PICTURES, OutputLocation
@@ -234,7 +234,7 @@ def _export_picture(
     location: OutputLocation,
     manifest: Manifest,
     request: ExportRequest,
-    lock: Lock,
+    lock: HeldLock,
 ) -> Manifest:
     location.remove_partial_files()
     classes = segmentation.decide(request.monitor)

@@ -85,6 +85,11 @@ class Writer:
             return True
         return True
 
+    @property
+    def is_dead_here(self) -> bool:
+        """Whether it ran on this machine and has ended."""
+        return self.is_of_this_machine and not self.is_running_here
+
 
 def measure_silence(file: OutputLocation, probe: OutputLocation) -> float | None:
     """Return for how many seconds nobody has written a file, by the clock of the store it is in.
@@ -137,3 +142,21 @@ def describe_writer(writer: Writer | None, silence: float | None) -> str:
     if silence is not None:
         known.append(f"last heard of {silence:.0f} s ago")
     return f" ({', '.join(known)})" if known else ""
+
+
+def describe_held_lock(uri: str, who: str, is_silent: bool, break_lock: bool) -> str:
+    """Return a sentence about a lock that another run holds."""
+    if is_silent:
+        return (
+            f"{uri} is locked by another run that no longer gives a sign of life{who}; if it was "
+            "killed, break its lock (break_lock=True, --break-lock), or choose another path."
+        )
+    if break_lock:
+        return (
+            f"{uri} is being written by another run at this moment{who}, so its lock is not "
+            f"broken; end that run, or try again {BREAK_SECONDS:.0f} s after its end."
+        )
+    return (
+        f"{uri} is being written by another run at this moment{who}; wait until that has ended, "
+        "or choose another path."
+    )

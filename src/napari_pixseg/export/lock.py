@@ -15,12 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from napari_pixseg.errors import OutputConflict
 from napari_pixseg.export import heartbeat
-from napari_pixseg.export.heartbeat import Writer, describe_writer, measure_silence
+from napari_pixseg.export.heartbeat import (
+    Writer,
+    describe_held_lock,
+    describe_writer,
+    measure_silence,
+)
 from napari_pixseg.export.output_location import LOCK_NAME, TOKEN_PREFIX, OutputLocation
+from napari_pixseg.export.remote_lock import RemoteLock, has_left_remote_lock
 
 # Short runs end before the first beat.
 _FIRST_BEAT_SECONDS = 1.0
@@ -85,15 +91,18 @@ class Lock:
                 os.utime(file.fileno() if os.utime in os.supports_fd else file.name)
 
 
+HeldLock: TypeAlias = Lock | RemoteLock
+
+
 @contextmanager
 def only_writer(
     location: OutputLocation, is_store: bool, break_lock: bool = False
-) -> Iterator[Lock]:
+) -> Iterator[HeldLock]:
     """Hold the lock of an output while it is written.
 
     The kernel releases the lock when the process ends, even if it is killed. On a file system
-    without locks, the file that names the writer takes the place of a lock; on object stores, the
-    run record does.
+    without locks, the file that names the writer takes the place of a lock. On object stores, a
+    small file beside a picture does, and the run record of a store.
 
     Parameters
     ----------
@@ -108,8 +117,10 @@ def only_writer(
     OutputConflict
         If another run holds it, in this process or in another.
     """
-    lock = Lock(None, None, False)
-    if location.is_local:
+    lock: HeldLock = Lock(None, None, False)
+    if not (location.is_local or is_store):
+        lock = RemoteLock.take(location, break_lock)
+    elif location.is_local:
         lock = _take_lock(location, is_store, break_lock)
     try:
         yield lock
@@ -120,7 +131,7 @@ def only_writer(
 def has_left_lock(location: OutputLocation) -> bool:
     """Whether a killed run left the lock of a picture that it had begun to write."""
     if not location.is_local:
-        return False
+        return has_left_remote_lock(location)
     try:
         with open(_lock_path(location, is_store=False), "rb") as file:
             return _read_writer(file) is not None
@@ -186,7 +197,7 @@ def _must_break_lock(
     writer = _read_writer(file)
     if hold is _Hold.OURS and (writer is None or writer.is_of_this_machine):
         return False
-    if hold is _Hold.UNKNOWN and (writer is None or _is_dead_here(writer)):
+    if hold is _Hold.UNKNOWN and (writer is None or writer.is_dead_here):
         return False
     probe = OutputLocation(str(path.with_name(f"{TOKEN_PREFIX}{os.urandom(8).hex()}")))
     silence = measure_silence(OutputLocation(str(path)), probe)
@@ -200,29 +211,7 @@ def _must_break_lock(
         return True
     who = describe_writer(writer, silence)
     is_silent = silence >= heartbeat.BREAK_SECONDS and not is_here
-    raise OutputConflict(_refusal(location.uri, who, is_silent, break_lock))
-
-
-def _is_dead_here(writer: Writer) -> bool:
-    return writer.is_of_this_machine and not writer.is_running_here
-
-
-def _refusal(uri: str, who: str, is_silent: bool, break_lock: bool) -> str:
-    """Return a sentence about a lock that another run holds."""
-    if is_silent:
-        return (
-            f"{uri} is locked by another run that no longer gives a sign of life{who}; if it was "
-            "killed, break its lock (break_lock=True, --break-lock), or choose another path."
-        )
-    if break_lock:
-        return (
-            f"{uri} is being written by another run at this moment{who}, so its lock is not "
-            f"broken; end that run, or try again {heartbeat.BREAK_SECONDS:.0f} s after its end."
-        )
-    return (
-        f"{uri} is being written by another run at this moment{who}; wait until that has ended, "
-        "or choose another path."
-    )
+    raise OutputConflict(describe_held_lock(location.uri, who, is_silent, break_lock))
 
 
 def _read_writer(file: IO[bytes]) -> Writer | None:

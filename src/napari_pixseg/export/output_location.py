@@ -121,6 +121,10 @@ class OutputLocation:
         """Return the location of a file in this folder."""
         return OutputLocation(self.target.rstrip("/") + "/" + name)
 
+    def neighbor(self, name: str) -> OutputLocation:
+        """Return the location of a file beside this one."""
+        return OutputLocation(self.target.rstrip("/").rpartition("/")[0] + "/" + name)
+
     def sidecar(self) -> OutputLocation:
         """Return the location of a picture's manifest: ``<file name>.json`` beside it."""
         return OutputLocation(self.target.rstrip("/") + ".json")

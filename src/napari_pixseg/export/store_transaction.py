@@ -18,7 +18,7 @@ from napari_pixseg.export.color_table_cache import restore_colors, save_colors
 from napari_pixseg.export.completeness import StoreContents, remove_torn_metadata
 from napari_pixseg.export.disk_sync import flush_disk
 from napari_pixseg.export.export_request import ExportableSegmentation, ExportRequest
-from napari_pixseg.export.lock import Lock
+from napari_pixseg.export.lock import HeldLock
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
 from napari_pixseg.export.manifest_details import counted_details, decided_details
 from napari_pixseg.export.ome_zarr import StoreWriter
@@ -68,7 +68,7 @@ class StoreTransaction:
     manifest: Manifest
     request: ExportRequest
 
-    def run(self, lock: Lock) -> Manifest:
+    def run(self, lock: HeldLock) -> Manifest:
         """Write everything, and the manifest last, after checking that all workers see the output.
 
         The lock of the store is released when only the manifest is left to write.
@@ -76,7 +76,7 @@ class StoreTransaction:
         with shared_output(self.location, self.manifest.id):
             return self._run_shared(lock)
 
-    def _run_shared(self, lock: Lock) -> Manifest:
+    def _run_shared(self, lock: HeldLock) -> Manifest:
         policy = self.request.policy
         if not self.location.is_local:
             refuse_living_run(self.location, policy.break_lock, self.request.monitor.check)
@@ -193,7 +193,7 @@ class StoreTransaction:
         written = writer.write(self.request.outputs)
         return {**self.manifest.details, **decided, **written}
 
-    def _commit_manifest(self, record: RunRecord, details: JsonObject, lock: Lock) -> Manifest:
+    def _commit_manifest(self, record: RunRecord, details: JsonObject, lock: HeldLock) -> Manifest:
         """Remove everything that only an unfinished store needs; then write the manifest."""
         manifest = replace(self.manifest, details={**details, "finished": utc_now()})
         try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 
+import fsspec
 import numpy as np
 import pytest
 import tifffile
@@ -330,7 +332,14 @@ def _impatient(monkeypatch):
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize(
     "address",
-    ["{}/a.tif", "{}/a.png", "{}/a.zarr", "zip://a.tif::{}/a.zip"],
+    [
+        "{}/a.tif",
+        "{}/a.png",
+        "{}/a.zarr",
+        "zip://a.tif::{}/a.zip",
+        "simplecache::{}/a.tif",
+        "filecache::{}/a.zarr",
+    ],
 )
 def test_a_server_that_never_answers_is_one_sentence(address, tmp_path, capsys):
     with accepting_and_silent() as url:
@@ -341,6 +350,24 @@ def test_a_server_that_never_answers_is_one_sentence(address, tmp_path, capsys):
             answer = json.loads(capsys.readouterr().out)
             assert answer["status"] == 503
             assert "does not answer within 1 s" in answer["error"]
+
+
+@pytest.mark.parametrize("name", ["out.ome.zarr", "out.png"])
+def test_an_output_on_a_server_that_never_answers_is_unreachable(name, monkeypatch):
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    monkeypatch.setattr(remote_filesystem, "SECONDS_TO_ANSWER", 0.1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(variable, "us-east-1")
+    result = segment(picture(), **OPTIONS)
+    with accepting_and_silent() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(Unavailable) as caught:
+            result.export(f"s3://silent/{name}")
+    assert re.search(f"s3://silent/{name} cannot be reached .*Timeout.* again with resume",
+                     str(caught.value))  # fmt: skip
+    # The client of S3 tries again, and nothing around it does.
+    assert fsspec.filesystem("s3", **remote_filesystem.options_for("s3://a")["s3"]).retries == 1
 
 
 @pytest.mark.usefixtures("_impatient")

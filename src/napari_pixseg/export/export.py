@@ -21,6 +21,7 @@ from napari_pixseg.errors import (
     OutputLost,
     ParameterError,
     PixsegError,
+    Unavailable,
     status_of,
 )
 from napari_pixseg.export.class_count_check import refuse_other_counts
@@ -34,7 +35,12 @@ from napari_pixseg.export.painter import Painter
 from napari_pixseg.export.picture_writer import write_picture
 from napari_pixseg.export.preconditions import ExistingOutputPolicy, check_target, refuse_existing
 from napari_pixseg.export.run_record import load_record
-from napari_pixseg.sources.network_faults import out_of_files
+from napari_pixseg.sources.network_faults import (
+    describe_fault,
+    is_passing,
+    is_unconnected,
+    out_of_files,
+)
 from napari_pixseg.sources.urls import public_uri
 
 if TYPE_CHECKING:
@@ -175,10 +181,12 @@ def _one_sentence_for_os_errors(location: OutputLocation) -> Iterator[None]:
         failure = _describe_os_error(error, location)
         if failure is None:
             raise
-        raise failure from error
+        raise failure from (error if location.is_local else None)
     except Exception as error:
         if location.is_local or not _is_of_file_system(error):
             raise
+        if is_passing(error) or is_unconnected(error):
+            raise _unreachable_output(location, error) from None
         # The text of the error may contain a URL with secrets.
         raise NoSpace(
             f"{location.uri} cannot be written ({type(error).__name__}): check the address, the "
@@ -199,6 +207,8 @@ def _describe_os_error(error: OSError, location: OutputLocation) -> PixsegError 
         )
     if error.errno == errno.ENAMETOOLONG:
         return ParameterError(f"The name {location.name} is too long; give a shorter one.")
+    if not location.is_local and is_passing(error):
+        return _unreachable_output(location, error)
     if error.errno in _UNWRITABLE or not location.is_local or _is_of_output(error, location):
         reason = public_uri(error.strerror or str(error))
         return NoSpace(
@@ -206,6 +216,14 @@ def _describe_os_error(error: OSError, location: OutputLocation) -> PixsegError 
             "make this one writable."
         )
     return None
+
+
+def _unreachable_output(location: OutputLocation, error: BaseException) -> Unavailable:
+    # The text of the error may quote a URL with its secrets.
+    return Unavailable(
+        f"{location.uri} cannot be reached ({describe_fault(error)}): check the server and the "
+        "connection, and run again with resume (resume=True, --resume)."
+    )
 
 
 def _is_of_output(error: OSError, location: OutputLocation) -> bool:

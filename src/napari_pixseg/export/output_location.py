@@ -67,10 +67,10 @@ class OutputLocation:
         if local is not None:
             return LocalFiles(), local.rstrip("/") or "/"
         # Only URLs need fsspec, which is slow to import.
-        import fsspec
+        from napari_pixseg.sources.remote_filesystem import open_filesystem
 
         try:
-            filesystem, path = fsspec.core.url_to_fs(target)
+            filesystem, path = open_filesystem(target)
         except (ValueError, ImportError, OSError) as error:
             raise ParameterError(
                 f"{public_uri(self.target)} cannot be reached ({error}); give a path, or a URL of "

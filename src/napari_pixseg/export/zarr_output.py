@@ -10,6 +10,7 @@ from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from zarr.abc.store import Store
 
 from napari_pixseg.sources.regular_files import RegularFileStore
+from napari_pixseg.sources.remote_filesystem import limit_attempts, options_for
 
 
 def open_zarr_store(filesystem: Any, path: str) -> Store:
@@ -21,4 +22,7 @@ def open_zarr_store(filesystem: Any, path: str) -> Store:
             AsyncFileSystemWrapper(filesystem, asynchronous=True), path=path
         )
     # Opened again from its URL, because zarr needs it asynchronous on its own event loop.
-    return zarr.storage.FsspecStore.from_url(filesystem.unstrip_protocol(path))
+    url = filesystem.unstrip_protocol(path)
+    store = zarr.storage.FsspecStore.from_url(url, options_for(url))
+    limit_attempts(store.fs)
+    return store

@@ -44,6 +44,9 @@ Identity: TypeAlias = dict[str, "str | int"]
 _BLOCK = 1 << 20
 
 
+# fsspec's copies of files, which say only that a file is missing.
+_CACHES = ("simplecache", "filecache")
+
 # Also the chained URLs of fsspec, such as simplecache::https://host/a.tif.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -180,6 +183,7 @@ class Location:
         except (FileNotFoundError, IsADirectoryError) as error:
             if is_silent(error):
                 raise self.unreachable(error) from None
+            self._refuse_silence_behind_cache()
             return None
         except Exception as error:  # noqa: BLE001 - every protocol has its own
             raise self.unreachable(error) from None
@@ -190,6 +194,17 @@ class Location:
         from napari_pixseg.sources.remote_filesystem import open_filesystem
 
         return open_filesystem(self.address)
+
+    def _refuse_silence_behind_cache(self) -> None:
+        """Raise Unavailable where a cache says that nothing is there, and its server is silent."""
+        filesystem, path = self.filesystem() if self.is_url else (None, "")
+        if filesystem is None or filesystem.protocol not in _CACHES:
+            return
+        try:
+            _first_bytes(filesystem.fs, path, 1)
+        except Exception as error:  # noqa: BLE001 - every protocol has its own
+            if is_silent(error):
+                raise self.unreachable(error) from None
 
     def unreachable(self, error: Exception) -> Exception:
         """Return an error that may be shown, in place of one that may contain secrets."""

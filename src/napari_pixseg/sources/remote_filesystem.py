@@ -12,11 +12,23 @@ from napari_pixseg.sources.urls import split_links
 
 _HTTP = ("http", "https")
 
+_S3 = ("s3", "s3a")
+
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a URL and the path in it."""
     filesystem, path = fsspec.core.url_to_fs(url, **options_for(url))
+    limit_attempts(filesystem)
     return filesystem, path
+
+
+def limit_attempts(filesystem: fsspec.AbstractFileSystem) -> None:
+    """Let a file system of S3 ask once; its client tries again by itself, five times in all.
+
+    Five times five attempts at a silent server would take more than six minutes.
+    """
+    if any(protocol in _S3 for protocol in filesystem.protocol):
+        filesystem.retries = 1
 
 
 def options_for(url: str) -> dict[str, Any]:
@@ -25,7 +37,21 @@ def options_for(url: str) -> dict[str, Any]:
     By default HTTP has only a limit of five minutes for the whole answer, however long it is; other
     protocols have limits of their own. Settings that users have made for fsspec stay.
     """
-    protocols = {link.partition("://")[0] for link in split_links(url)} & {*_HTTP}
+    protocols = {link.partition("://")[0] for link in split_links(url)}
+    options = _options_of_s3(protocols & {*_S3})
+    return options | _options_of_http(protocols & {*_HTTP})
+
+
+def _options_of_s3(protocols: set[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for protocol in protocols:
+        given = conf.get(protocol, {}).get("config_kwargs", {})
+        limits = {"connect_timeout": SECONDS_TO_ANSWER, "read_timeout": SECONDS_TO_ANSWER}
+        options[protocol] = {"config_kwargs": limits | given}
+    return options
+
+
+def _options_of_http(protocols: set[str]) -> dict[str, Any]:
     if not protocols:
         return {}
     # Only these need the HTTP client.

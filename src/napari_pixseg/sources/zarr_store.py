@@ -28,7 +28,7 @@ from napari_pixseg.sources.network_faults import is_passing, is_unconnected
 from napari_pixseg.sources.ome_metadata import with_ome_metadata
 from napari_pixseg.sources.read_options import DEFAULT_RETRIES
 from napari_pixseg.sources.regular_files import RegularFileStore, is_plainly_local
-from napari_pixseg.sources.remote_filesystem import options_for
+from napari_pixseg.sources.remote_filesystem import limit_attempts, options_for
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.size_limits import refuse_large_metadata
 from napari_pixseg.sources.source import Source, axes_of_names
@@ -211,6 +211,7 @@ def _open_node(location: Location) -> _Node:
         remote = location.ask(
             lambda: FsspecStore.from_url(location.address, options, read_only=True)
         )
+        limit_attempts(remote.fs)
         store: Store = RetryingStore(remote, location.retries)
     else:
         store = RegularFileStore(location.address, read_only=True)

@@ -378,6 +378,7 @@ def test_an_object_store_gets_the_same_output_by_the_same_protocol(url, tmp_path
     with pytest.raises(OutputConflict):
         segmented().export(output)
     assert segmented(st=9).export(output, ["classes"], overwrite=True).id != manifest.id
+    filesystem.invalidate_cache()
     assert not filesystem.exists(f"{path}/0")
 
 

@@ -12,7 +12,7 @@ from napari_pixseg.classification import intensity_window, pixels
 from napari_pixseg.errors import Cancelled
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import pyramid as ngff
-from napari_pixseg.export.completed_tiles import find_done_tiles
+from napari_pixseg.export.completed_tiles import find_done_tiles, find_present_chunks
 from napari_pixseg.export.output_location import (
     COLORS_NAME,
     MANIFEST_NAME,
@@ -232,3 +232,30 @@ def test_a_tile_is_done_when_all_of_its_chunks_have_bytes(tmp_path):
     (folder / "a/c/0/1/1").unlink()
     (folder / "a/c/0/4/4").write_bytes(b"")
     assert find_done_tiles(OutputLocation(str(folder)), array, "cyx", tiling) == everything - {0, 8}
+
+
+@pytest.mark.parametrize("where", ["", "memory://look"])
+@pytest.mark.parametrize("grid", [(3, 2), (3, 20)])
+def test_what_is_no_chunk_is_not_taken_for_one(grid, where, tmp_path):
+    location = OutputLocation(where or str(tmp_path))
+    filesystem, root = location._filesystem_and_path
+    files = {"c/0/0": b"x", "c/0/1": b"", "c/1/0.0f.partial": b"x", "c/9/0": b"x", "c/2/1": b"x"}
+    for name, content in files.items():
+        if where:
+            filesystem.pipe_file(f"{root}/{name}", content)
+        else:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+    if not where:
+        (tmp_path / "c/2/0").mkdir()
+    expected = np.zeros(grid, bool)
+    expected[0, 0] = expected[2, 1] = True
+    np.testing.assert_array_equal(find_present_chunks(location, grid), expected)
+
+
+def test_files_of_an_output_are_not_listed_one_by_one(tmp_path, monkeypatch):
+    # Names are known, so only sizes are asked for: at most a third of what a listing costs.
+    (tmp_path / "c/0").mkdir(parents=True)
+    (tmp_path / "c/0/0").write_bytes(b"x")
+    monkeypatch.setattr(OutputLocation, "list_files", lambda _: pytest.fail("listed"))
+    assert find_present_chunks(OutputLocation(str(tmp_path)), (1, 1)).all()

@@ -7,6 +7,9 @@ one tile.
 from __future__ import annotations
 
 import math
+import os
+import stat
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,9 @@ from numpy.typing import NDArray
 
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export.output_location import OutputLocation
+
+# So many files of a folder are asked for without a listing of it.
+_FEW_FILES = 8
 
 
 def find_done_tiles(
@@ -51,17 +57,46 @@ def find_done_tiles(
 
 
 def find_present_chunks(array: OutputLocation, grid: tuple[int, ...]) -> NDArray[np.bool_]:
-    """List an array's chunks once; return for each place of its grid whether a chunk is there."""
+    """Look for an array's chunks; return for each place of its grid whether a chunk is there.
+
+    A crash of the whole machine may leave a file without bytes, which is no chunk.
+    """
     present = np.zeros(grid, np.bool_)
-    for name, size in array.child("c").list_files():
+    chunks = array.child("c")
+    if chunks.is_local:
+        # A view, with a row for each folder.
+        _look_in_folders(str(chunks.local_path), present.reshape(-1, grid[-1]), grid[:-1])
+        return present
+    for name, size in chunks.list_files():
         parts = name.split("/")
-        # An interrupted write leaves a file with another name. A crash of the whole machine may
-        # leave a file without bytes.
+        # An interrupted write leaves a file with another name.
         if size and len(parts) == len(grid) and all(part.isdecimal() for part in parts):
             index = tuple(int(part) for part in parts)
             if all(i < n for i, n in zip(index, grid, strict=True)):
                 present[index] = True
     return present
+
+
+def _look_in_folders(root: str, present: NDArray[np.bool_], folders: tuple[int, ...]) -> None:
+    """Note which chunks have bytes: the names are known, so only sizes are asked for."""
+    width = present.shape[1]
+    for row, index in zip(present, product(*map(range, folders)), strict=True):
+        folder = "/".join((root, *map(str, index)))
+        try:
+            if width > _FEW_FILES:
+                # Servers tell the sizes of all files of a folder that is listed.
+                os.listdir(folder)
+            row[:] = [_has_bytes(f"{folder}/{number}") for number in range(width)]
+        except OSError:
+            continue
+
+
+def _has_bytes(path: str) -> bool:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return status.st_size > 0 and not stat.S_ISDIR(status.st_mode)
 
 
 def _chunks_of_tile(tiling: Tiling, number: int, chunks: tuple[int, ...]) -> tuple[slice, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
@@ -191,6 +192,28 @@ def test_a_slide_whose_files_are_gone_is_refused_in_one_sentence(slide: Path) ->
     slide.with_name("image.ngr").unlink()
     with pytest.raises(NotAnImage, match=r"Hamamatsu VMS or VMU file that OpenSlide cannot read"):
         opened(slide)
+
+
+@needs("openslide")
+def test_a_slide_whose_tiff_is_refused_here_is_left_to_openslide(tmp_path: Path) -> None:
+    from openslide import OpenSlide
+
+    plain = np.kron(RGB[:8, :8], np.ones((16, 16, 1), np.uint8))
+    stored = np.asarray(Pillow.fromarray(plain).convert("YCbCr"))
+    options: dict[str, Any] = {"photometric": "ycbcr", "subsampling": (1, 1), "metadata": None}
+    options |= {"tile": (32, 32), "compression": "zlib"}
+    text = "Aperio Image Library v11.2.1 \r\n128x128 (32x32) YCbCr|AppMag = 20|MPP = 0.5"
+    tifffile.imwrite(tmp_path / "a.svs", stored, description=text, **options)
+    source = opened(tmp_path / "a.svs")
+    assert (source.kind, source.scale) == ("slide", {"y": 0.5, "x": 0.5})
+    with OpenSlide(tmp_path / "a.svs") as slide:
+        wanted = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    np.testing.assert_array_equal(pixels_of(source), wanted)
+    np.testing.assert_allclose(pixels_of(source).astype(int), plain, atol=3)
+    # The same without a vendor's mark is no slide, and stays refused.
+    tifffile.imwrite(tmp_path / "b.tif", stored, **options)
+    with pytest.raises(NotAnImage, match="stores YCbCr colors: convert it to RGB first"):
+        opened(tmp_path / "b.tif")
 
 
 # LIF, through bioio

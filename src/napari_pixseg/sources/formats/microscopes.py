@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
@@ -33,6 +34,9 @@ except ImportError:
 
 # bioio's names of dimensions.
 _LETTERS = {"T": "t", "C": "c", "Z": "z", "Y": "y", "X": "x", "S": "c"}
+
+# Warnings are gathered by one thread at a time.
+_opening = threading.RLock()
 
 # Each scene must be opened to find its size.
 _MOST_LISTED = 100
@@ -66,7 +70,7 @@ def open_scene(location: Location, kind: FileKind, series: Series | None) -> Sou
     """
     identity = location.identity()
     try:
-        with gathered_warnings():
+        with _opening, gathered_warnings():
             image = _open_image(location, kind.library)
             number = 0 if series is None else find_series(series, image.scenes, location.shown)
             image.set_scene(number)
@@ -105,7 +109,7 @@ def open_scene(location: Location, kind: FileKind, series: Series | None) -> Sou
 
 def list_scenes(location: Location, library: str) -> list[StoredImage]:
     """Return the scenes of a file, at most a hundred."""
-    with gathered_warnings():
+    with _opening, gathered_warnings():
         image = _open_image(location, library)
         return [_describe_scene(image, i) for i in range(len(image.scenes[:_MOST_LISTED]))]
 
@@ -119,7 +123,7 @@ class SceneArray(FileArray[DecodedBlocks]):
     def _open_file(self) -> DecodedBlocks:
         refuse_missing(bioio, "bioio", self._location)
         library, number, _ = self._details
-        with gathered_warnings():
+        with _opening, gathered_warnings():
             image = _open_image(self._location, library)
             image.set_scene(number)
             data = image.dask_data

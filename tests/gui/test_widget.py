@@ -403,6 +403,27 @@ def test_a_manifest_restores_the_image_of_a_file(viewer, qtbot, several, tmp_pat
     assert widget.img.value in viewer.layers
 
 
+def test_of_a_file_that_napari_opened_the_right_image_can_be_chosen(viewer, qtbot, several):
+    from napari.layers import Image
+    from napari.layers._source import layer_source
+
+    with layer_source(path=str(several)):
+        layer = Image(SEVERAL["Macro"], rgb=True, name="slide")
+    viewer.add_layer(layer)
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    settle(widget, qtbot)
+    field = widget.series.field
+    qtbot.waitUntil(lambda: len(field.choices) == 4, timeout=LONG)
+    assert field.value == "as napari opened it"
+    field.value = 1
+    settle(widget, qtbot)
+    wanted = np.asarray(segment(PICTURE).classes)
+    np.testing.assert_array_equal(finest(widget.preview), wanted)
+    assert layer not in viewer.layers
+    qtbot.waitUntil(lambda: field.choices == (0, 1, 2), timeout=LONG)
+
+
 def test_a_layer_without_a_file_has_no_images_to_choose_from(viewer, qtbot, several):
     widget = open_path(viewer, qtbot, several)
     qtbot.waitUntil(lambda: len(widget.series.field.choices) == 3, timeout=LONG)

@@ -7,7 +7,7 @@ worker threads; a view must bring them to its own thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -26,7 +26,6 @@ from napari_pixseg.plugin.decision import CountedColors, Decision
 from napari_pixseg.plugin.layers.image_layers import ImageListing
 from napari_pixseg.plugin.layers.result_layers import ComputedOutputs
 from napari_pixseg.segmentation import Segmentation
-from napari_pixseg.sources.source import Source
 
 
 class Controller(BackgroundJobs):
@@ -99,11 +98,16 @@ class Controller(BackgroundJobs):
             self.parameters_changed.emit(parameters)
         self._start_count(open_levels)
 
-    def list_images(self, source: Source) -> None:
-        """Find out which images the file of a source holds; ``listed`` tells them."""
-        find = source.list_images
-        if find is not None and not self._closed:
-            self._submit_work(lambda: self.listed.emit(ImageListing(source, find())))
+    def list_images(self, find: Callable[[], ImageListing | None]) -> None:
+        """Find out which images a file holds; ``listed`` tells them if there are several."""
+
+        def find_and_tell() -> None:
+            listing = find()
+            if listing is not None:
+                self.listed.emit(listing)
+
+        if not self._closed:
+            self._submit_work(find_and_tell)
 
     def forget(self) -> None:
         """Drop the image and stop counting; a run goes on, because the user asked for it."""

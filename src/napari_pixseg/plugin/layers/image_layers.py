@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_pixseg.errors import NotAnImage
+from napari_pixseg.errors import NotAnImage, PixsegError
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.layer_types import (
     IMAGES_KEY,
@@ -71,20 +72,44 @@ class ImageListing:
 
     Attributes
     ----------
-    source : Source
-        The one that is taken.
+    layer : napari.layers.Image
+        Which was opened from it.
+    taken : int, str or None
+        What chooses the image that the layer shows; None where napari opened the file.
     images : sequence of StoredImage
         All of them, as far as they are listed.
     """
 
-    source: Source
+    layer: NapariImage
+    taken: Series | None
     images: Sequence[StoredImage]
+
+    @classmethod
+    def of(cls, layer: NapariImage) -> ImageListing | None:
+        """Find out what the file of a layer holds; None where there is no file, or one image."""
+        source = source_of_layer(layer)
+        taken = None if source is None else source.series
+        path = path_of_layer(layer)
+        try:
+            if source is None and path is not None and os.path.exists(path):
+                source = open_source(path)
+            images = [] if source is None or source.list_images is None else source.list_images()
+        # Other readers of napari know more formats.
+        except PixsegError:
+            return None
+        return cls(layer, taken, images) if len(images) > 1 else None
 
 
 def source_of_layer(layer: NapariImage | None) -> Source | None:
     """Return the source at full resolution of a layer that was opened here; None for others."""
     images = () if layer is None else layer.metadata.get(IMAGES_KEY, ())
     return images[0].source if images else None
+
+
+def path_of_layer(layer: NapariImage) -> str | None:
+    """Return the path or URL that a layer was opened from, here or by another reader."""
+    path = layer.metadata.get(PATH_KEY) or layer.source.path
+    return str(path) if path else None
 
 
 def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]:

@@ -9,8 +9,8 @@ from magicgui.widgets import ComboBox, LineEdit
 from napari.layers import Image, Layer
 
 from napari_pixseg.errors import PixsegError
-from napari_pixseg.plugin.layer_types import PATH_KEY, LayerData
-from napari_pixseg.plugin.layers.image_layers import image_layer_of_path
+from napari_pixseg.plugin.layer_types import LayerData
+from napari_pixseg.plugin.layers.image_layers import image_layer_of_path, path_of_layer
 from napari_pixseg.plugin.widget.path_buttons import add_browse_buttons
 from napari_pixseg.sources.image_choice import Series
 
@@ -118,7 +118,7 @@ class ImageChoice:
             False if that fails; the layer then stays as it is.
         """
         before = self.layer
-        path = None if before is None else before.metadata.get(PATH_KEY)
+        path = None if before is None else path_of_layer(before)
         if before is None or path is None:
             return False
         try:

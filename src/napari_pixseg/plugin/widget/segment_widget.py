@@ -199,14 +199,12 @@ class SegmentWidget(Container[Any]):
         if self.fields.window.value == CONTRAST_LIMITS:
             # The current window comes from another layer's limits.
             parameters = parameters.replace(window=self._limits_as_window())
-        source = source_of_layer(layer)
-        if source is not None:
-            self.controller.list_images(source)
+        self.controller.list_images(lambda: ImageListing.of(layer))
         self.controller.choose(lambda chosen: images_of_layer(snapshot, chosen), parameters)
 
     def _on_listed(self, listing: ImageListing) -> None:
         # Another layer may have been chosen while a server was asked.
-        if listing.source is source_of_layer(self._choice.layer):
+        if listing.layer is self._choice.layer:
             self.series.offer(listing)
 
     def _on_loaded(self, manifest: Manifest) -> None:

@@ -11,6 +11,9 @@ from qtpy.QtWidgets import QLabel, QSizePolicy
 from napari_pixseg.plugin.layers.image_layers import ImageListing
 from napari_pixseg.sources.image_choice import Series, StoredImage
 
+# Shown as the choice where another reader opened the file.
+_AS_OPENED = "as napari opened it"
+
 
 class SeriesChoice:
     """A list of images, shown if a file has several, and notes, shown if there are any.
@@ -54,20 +57,19 @@ class SeriesChoice:
 
     def offer(self, listing: ImageListing) -> None:
         """Show the images of a file, with the one that is taken."""
-        source = listing.source
         choices: list[tuple[str, Series]] = []
         for number, image in enumerate(listing.images):
             choices.append((_describe_entry(number, image), number))
-            if source.series in (number, image.name):
+            if listing.taken is not None and listing.taken in (number, image.name):
                 self._taken = number
-        if self._taken is None and source.series is not None:
-            # A single page of a file is not in the list.
-            self._taken = source.series
-            choices.append((str(source.series), source.series))
+        if self._taken is None:
+            # A single page of a file is not in the list, and napari may have opened any image.
+            self._taken = _AS_OPENED if listing.taken is None else listing.taken
+            choices.append((str(self._taken), self._taken))
         with self.field.changed.blocked():
             self.field.choices = choices
             self.field.value = self._taken
-        self.field.visible = len(choices) > 1
+        self.field.visible = True
 
     def tell(self, notes: Sequence[str]) -> None:
         """Show notes about oddities of the image and left-out parts."""

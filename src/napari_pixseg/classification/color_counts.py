@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -137,6 +138,22 @@ class ColorCount:
     def absence(self) -> tuple[str, ...]:
         """Sentences about chunks of the input that did not exist when the colors were counted."""
         return self._absence
+
+    def with_image(self, image: Image) -> ColorCount:
+        """Return a count of the same pixels under another scale or position; nothing is read.
+
+        Parameters
+        ----------
+        image : Image
+            Has the pixels of this count's image.
+        """
+        # The lock waits for a count that is being made.
+        with self._lock:
+            placed = copy.copy(self)
+            placed.image = image
+            if self._pixels is not None:
+                placed._pixels = replace(self._pixels, image=image)
+            return placed
 
     @property
     def is_counted(self) -> bool:

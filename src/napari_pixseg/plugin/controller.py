@@ -7,7 +7,7 @@ worker threads; a view must bring them to its own thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -16,19 +16,18 @@ from psygnal import Signal
 from napari_pixseg.classification.color_counts import ColorCount
 from napari_pixseg.classification.parameter_checks import converts_first
 from napari_pixseg.errors import ParameterError, PixsegError
-from napari_pixseg.execution.dask_cluster import connected
-from napari_pixseg.execution.progress import Progress
 from napari_pixseg.export.manifest import Manifest
 from napari_pixseg.parameters import Parameters
-from napari_pixseg.plugin.background import BackgroundJobs, describe_error
+from napari_pixseg.plugin.background import describe_error
 from napari_pixseg.plugin.background_counting import Counting, OpenLevels
-from napari_pixseg.plugin.decision import CountedColors, Decision
+from napari_pixseg.plugin.decision import CountedColors, Decision, refuse_missing_classes
+from napari_pixseg.plugin.full_runs import FullRuns
 from napari_pixseg.plugin.layers.image_layers import ImageListing
-from napari_pixseg.plugin.layers.result_layers import ComputedOutputs
 from napari_pixseg.segmentation import Segmentation
+from napari_pixseg.sources.image import Image
 
 
-class Controller(BackgroundJobs):
+class Controller(FullRuns):
     """Turns parameters into decisions, in the background, and drops stale ones.
 
     Parameters
@@ -49,9 +48,6 @@ class Controller(BackgroundJobs):
     """
 
     decided = Signal(Decision)
-    progressed = Signal(Progress)
-    exported = Signal(Manifest)
-    computed = Signal(ComputedOutputs)
     parameters_changed = Signal(Parameters)
     listed = Signal(ImageListing)
     loaded = Signal(Manifest)
@@ -72,6 +68,8 @@ class Controller(BackgroundJobs):
         self._counting: Counting | None = None
         self._color_count: ColorCount | None = None
         self._counted: CountedColors | None = None
+        # The decision whose class numbers the background is given in.
+        self._numbered_by: Decision | None = None
         # Number of the latest request for a decision. Older ones are stale.
         self._request = 0
         # Reentrant, because methods that hold it call others that take it.
@@ -109,6 +107,30 @@ class Controller(BackgroundJobs):
         if not self._closed:
             self._submit_work(find_and_tell)
 
+    def place(self, open_levels: OpenLevels, place: Callable[[Image], Image]) -> None:
+        """Take the same pixels under another scale or position.
+
+        Colors that were counted stay; a count that is not finished begins again.
+
+        Parameters
+        ----------
+        open_levels : callable
+            As :meth:`choose` takes it, with the new scale.
+        place : callable
+            Gives an image of these pixels the new scale and position.
+        """
+        if self._closed or self._open_levels is None or self._is_idle():
+            return
+        self._open_levels = open_levels
+        with self._lock:
+            count = self._color_count if self._counting is None else None
+            if count is not None:
+                self._color_count = count.with_image(place(count.image))
+        if count is None:
+            self._start_count(open_levels)
+        else:
+            self._request_decision()
+
     def forget(self) -> None:
         """Drop the image and stop counting; a run goes on, because the user asked for it."""
         with self._lock:
@@ -119,6 +141,8 @@ class Controller(BackgroundJobs):
         """Change parameters; refused values are reported and change nothing."""
         try:
             parameters = self.parameters.replace(**changes)
+            if "background" in changes and self.decision is not None:
+                refuse_missing_classes(parameters, self.decision)
         except ParameterError as error:
             self.failed.emit(str(error))
             return
@@ -140,6 +164,8 @@ class Controller(BackgroundJobs):
 
     def load(self, path: str) -> None:
         """Take the parameters of a manifest, or of the output that holds one."""
+        # Its background is numbered by its own classes.
+        self._numbered_by = None
         try:
             manifest = Manifest.load(path)
             self.restore(manifest.parameters)
@@ -231,8 +257,11 @@ class Controller(BackgroundJobs):
                 return
             counted = self._counted
             parameters = self.parameters
+            numbered_by = self._numbered_by
         try:
             decision = counted.decide(parameters)
+            if numbered_by is not None:
+                decision = decision.with_background_of(numbered_by)
         # Nobody checks the future of this call, so an error must become a signal.
         except Exception as error:  # noqa: BLE001
             self.failed.emit(describe_error(error))
@@ -242,6 +271,13 @@ class Controller(BackgroundJobs):
             if request != self._request:
                 return
             self.decision = decision
+            self._numbered_by = decision
+            followed = decision.classes.parameters
+            is_renumbered = followed != parameters and self.parameters == parameters
+            if is_renumbered:
+                self.parameters = followed
+        if is_renumbered:
+            self.parameters_changed.emit(followed)
         self.decided.emit(decision)
 
     @property
@@ -252,74 +288,10 @@ class Controller(BackgroundJobs):
                 return None
             return Segmentation(self._color_count, self.parameters)
 
-    # Running -----------------------------------------------------------------
-
-    def export(
-        self,
-        path: str,
-        outputs: Sequence[str],
-        *,
-        overwrite: bool = False,
-        resume: bool = False,
-        scheduler: str = "",
-        blob: bool = False,
-    ) -> None:
-        """Segment at full resolution and write; ``exported`` or ``failed`` tells how it ended.
-
-        Parameters
-        ----------
-        path : str
-        outputs : sequence of str
-        overwrite : bool
-        resume : bool
-            Continue an unfinished output.
-        scheduler : str
-            Address of a Dask scheduler; empty for this machine's threads.
-        blob : bool
-            Write the picture alone, without its manifest.
-        """
-        segmentation = self._require_segmentation()
-        if segmentation is None:
-            return
-
-        def run(cancel: threading.Event) -> None:
-            with connected(scheduler):
-                manifest = segmentation.export(
-                    path,
-                    outputs,
-                    overwrite,
-                    resume=resume,
-                    blob=blob,
-                    on_event=self.progressed.emit,
-                    cancel=cancel,
-                )
-            self.exported.emit(manifest)
-
-        self._submit_run(run)
-
-    def compute(self, outputs: Sequence[str]) -> None:
-        """Segment at full resolution in memory; the signal ``computed`` carries the outputs."""
-        segmentation = self._require_segmentation()
-        if segmentation is None:
-            return
-
-        def run(cancel: threading.Event) -> None:
-            arrays = segmentation.compute(outputs, on_event=self.progressed.emit, cancel=cancel)
-            rows = segmentation.region_table if "regions" in arrays else None
-            self.computed.emit(ComputedOutputs(segmentation, arrays, rows))
-
-        self._submit_run(run)
-
-    def _require_segmentation(self) -> Segmentation | None:
-        segmentation = self.segmentation
-        if segmentation is None:
-            self.failed.emit(
-                "There is no image to segment; choose a layer or open a path first."
-                if self._open_levels is None
-                else "The image is still being opened with these parameters; "
-                "run it again in a moment."
-            )
-        return segmentation
+    @property
+    def has_image(self) -> bool:
+        """Whether an image was chosen, which may still be being opened."""
+        return self._open_levels is not None
 
     def cancel(self) -> None:
         """Stop all running work before its next tile."""

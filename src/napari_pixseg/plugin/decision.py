@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from napari_pixseg.algorithm.classes import Classes, decide
 from napari_pixseg.algorithm.color_table import ColorTable
 from napari_pixseg.classification.encoding import Encoding
 from napari_pixseg.classification.parameter_checks import check_parameters
+from napari_pixseg.errors import ParameterError
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.layers.overview import Overview
 from napari_pixseg.sources.image import Image
@@ -34,6 +37,57 @@ class Decision:
     encoding: Encoding
     provisional: bool
     overview: Overview | None = None
+
+    def with_background_of(self, before: Decision) -> Decision:
+        """Return this decision with the background that an earlier one has, if that is numbers.
+
+        Each class that was background hands that over to the class that holds most of its pixels
+        now; a class that has no pixels here, to none. A background that differs from the earlier
+        decision's was chosen since, and stays.
+        """
+        parameters = self.classes.parameters
+        numbers = parameters.background
+        earlier = before.classes.parameters
+        if not isinstance(numbers, tuple) or numbers != earlier.background:
+            return self
+        if parameters == earlier and before.table == self.table:
+            return self
+        followed = _follow_classes(numbers, before.classes, self)
+        changed = parameters.replace(background=followed or None)
+        return replace(self, classes=replace(self.classes, parameters=changed))
+
+
+def _follow_classes(numbers: tuple[int, ...], before: Classes, after: Decision) -> tuple[int, ...]:
+    """Return the classes of a decision that hold most pixels of each class of an earlier one."""
+    table = after.table
+    space = table.space
+    if space is not None and space != before.parameters.cs:
+        # The colors were counted in another space, in which the earlier classes mean nothing.
+        return ()
+    old = before.classify(table.colors, space)
+    found = set()
+    for number in numbers:
+        is_old = old == number
+        shares = np.bincount(after.classes.color_classes[is_old], table.counts[is_old])
+        if shares.any():
+            found.add(int(shares.argmax()))
+    return tuple(sorted(found - {0}))
+
+
+def refuse_missing_classes(parameters: Parameters, decision: Decision) -> None:
+    """Refuse a background of class numbers that a decision does not have.
+
+    Raises
+    ------
+    ParameterError
+    """
+    numbers = parameters.background
+    count = len(decision.classes)
+    if isinstance(numbers, tuple) and max(numbers, default=0) > count:
+        raise ParameterError(
+            f"background = {','.join(map(str, numbers))} names a class that is not there; there "
+            f"are {count} classes, with the numbers 1 to {count}."
+        )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from napari.layers import Image as NapariImage
     from napari.layers import Layer
 
+# Attributes and events of a layer that say where its pixels are, and how large.
+PLACEMENT = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+
 # pint and OME-Zarr name units alike. These names of napari's mean that the unit is unknown.
 _NO_UNITS = ("pixel", "dimensionless", "")
 
@@ -62,8 +65,24 @@ class LayerSnapshot:
             scale=tuple(float(size) for size in layer.scale),
             translate=tuple(float(start) for start in layer.translate),
             units=tuple(_unit_names(layer)),
-            images=tuple(layer.metadata.get(IMAGES_KEY, ())),
+            images=_opened_images(layer),
         )
+
+    def place(self, image: Image) -> Image:
+        """Return an image of this layer with the layer's own scale, position and units."""
+        source = image.source
+        axes = image.own_axes
+        scale = dict(zip(axes, self.scale, strict=False))
+        start = dict(zip(axes, self.translate, strict=False))
+        # "pixel" may stand for a unit that napari does not know: the file's own is kept.
+        units = {axis: name for axis, name in zip(axes, self.units, strict=False) if name}
+        placed = replace(
+            source,
+            scale={**source.scale, **scale},
+            translation={**source.translation, **start},
+            units={**source.units, **units},
+        )
+        return replace(image, source=placed)
 
 
 @dataclass(frozen=True)
@@ -130,15 +149,26 @@ def images_of_layer(layer: LayerSnapshot, parameters: Parameters) -> list[Image]
     ------
     NotAnImage, ParameterError
     """
-    # Images that were opened for this layer have more than its data: pixel sizes and addresses.
-    if layer.images and parameters.axes is None and parameters.channels is None:
-        return list(layer.images)
+    # Images that were opened for this layer have more than its data: addresses and notes.
     if layer.images:
-        opened = [image.source for image in layer.images]
-        return [open_image(source, parameters.axes, parameters.channels) for source in opened]
+        opened = list(layer.images)
+        if parameters.axes is not None or parameters.channels is not None:
+            sources = [image.source for image in layer.images]
+            chosen = parameters.axes, parameters.channels
+            opened = [open_image(source, *chosen) for source in sources]
+        # The user may have given the layer another pixel size than the file has.
+        return [layer.place(opened[0]), *opened[1:]]
     axes = parameters.axes or axes_of_layer(layer)
     sources = [_make_source(layer, level, axes) for level in layer.data]
     return [open_image(source, axes, parameters.channels) for source in sources]
+
+
+def _opened_images(layer: NapariImage) -> tuple[Image, ...]:
+    """Return the images that a layer was opened with, unless its data was replaced since."""
+    data = list(layer.data) if layer.multiscale else [layer.data]
+    if not all(isinstance(level, ImageLevel) for level in data):
+        return ()
+    return tuple(layer.metadata.get(IMAGES_KEY, ()))
 
 
 def axes_of_layer(layer: LayerSnapshot) -> str:
@@ -181,8 +211,7 @@ def _unit_names(layer: NapariImage) -> list[str]:
 
 def placement_of(layer: Layer) -> LayerOptions:
     """Return the attributes that put another layer in the same place as this one."""
-    names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-    return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    return {name: getattr(layer, name) for name in PLACEMENT if hasattr(layer, name)}
 
 
 def levels_of(images: Sequence[Image]) -> list[StridedImage]:

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox, LineEdit
 from napari.layers import Image, Layer
+from napari.utils.events import EventEmitter
 
 from napari_pixseg.errors import PixsegError
 from napari_pixseg.plugin.layer_types import LayerData
-from napari_pixseg.plugin.layers.image_layers import image_layer_of_path, path_of_layer
+from napari_pixseg.plugin.layers.image_layers import (
+    PLACEMENT,
+    image_layer_of_path,
+    path_of_layer,
+)
 from napari_pixseg.plugin.widget.path_buttons import add_browse_buttons
 from napari_pixseg.sources.image_choice import Series
 
@@ -28,6 +33,8 @@ class ImageChoice:
         Called after another layer, or none, was chosen.
     on_limits : callable
         Called when the contrast limits of the chosen layer change.
+    on_place : callable
+        Called when its scale, position, orientation or units change.
     on_error : callable
         Called with a sentence if a path cannot be opened.
 
@@ -43,11 +50,13 @@ class ImageChoice:
         viewer: Viewer,
         on_layer: Callable[[], None],
         on_limits: Callable[[], None],
+        on_place: Callable[[], None],
         on_error: Callable[[str], None],
     ) -> None:
         self._viewer = viewer
         self._on_layer = on_layer
         self._on_limits = on_limits
+        self._on_place = on_place
         self._on_error = on_error
         self.layer: Image | None = None
         self.img = ComboBox(
@@ -95,11 +104,23 @@ class ImageChoice:
         if layer is self.layer:
             return
         if self.layer is not None:
-            self.layer.events.contrast_limits.disconnect(self._on_limits)
+            for event, listener in self._listeners(self.layer):
+                event.disconnect(listener)
         if layer is not None:
-            layer.events.contrast_limits.connect(self._on_limits)
+            for event, listener in self._listeners(layer):
+                event.connect(listener)
         self.layer = layer
         self._on_layer()
+
+    def _listeners(self, layer: Image) -> list[tuple[EventEmitter, Callable[[], None]]]:
+        """Return the events of a layer that change what is segmented, and who hears of them."""
+        events = layer.events
+        places = [getattr(events, name) for name in PLACEMENT if hasattr(events, name)]
+        return [
+            (events.contrast_limits, self._on_limits),
+            (events.data, self._on_layer),
+            *((event, self._on_place) for event in places),
+        ]
 
     def _open_path(self) -> None:
         try:

@@ -6,8 +6,14 @@ import math
 from typing import Any
 
 from magicgui.widgets import Container, FloatSpinBox, Slider
+from qtpy.QtCore import QEvent, QLocale, QObject, Qt
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QApplication, QDoubleSpinBox, QLineEdit
 
 _STEPS = 1000
+
+# The box takes any number, so that whoever judges a value can say what is allowed.
+_HIGHEST = 1e9
 
 # Digits after the point in the box.
 _FEWEST_DIGITS = 3
@@ -17,26 +23,25 @@ _MOST_DIGITS = 9
 class LogNumber(Container[Any]):
     """A logarithmic slider beside a number box, which also takes values beyond the slider.
 
+    What is typed counts when editing ends, with a decimal comma as well as with a point.
+
     Parameters
     ----------
     low, high : float
         Ends of the slider.
     value : float
-    highest : float, optional
-        Largest value of the box, if that is more than the slider's.
     **options
         Passed on to the magicgui container: name, label, tooltip.
     """
 
-    def __init__(
-        self, low: float, high: float, value: float, highest: float | None = None, **options: Any
-    ) -> None:
+    def __init__(self, low: float, high: float, value: float, **options: Any) -> None:
         self._low = low
         self._high = high
         self._number = float(value)
         self._slider = Slider(min=0, max=_STEPS, readout=False)
-        self._box = FloatSpinBox(min=0.0, max=highest or high, step=0.1, value=value)
+        self._box = FloatSpinBox(min=0.0, max=_HIGHEST, step=0.1, value=value)
         self._box.max_width = 90
+        self._commas = _PointForComma(self._box.native)
         super().__init__(
             layout="horizontal", widgets=[self._slider, self._box], labels=False, **options
         )
@@ -77,6 +82,28 @@ class LogNumber(Container[Any]):
         # The slider has few positions, so its echo would round the number.
         with self._slider.changed.blocked():
             self._slider.value = round(_STEPS * min(part, 1.0))
+
+
+class _PointForComma(QObject):
+    """Lets a number box take a comma for the decimal point, and tell its value when it is whole."""
+
+    def __init__(self, box: QDoubleSpinBox) -> None:
+        super().__init__(box)
+        box.setKeyboardTracking(False)
+        box.setLocale(QLocale.c())
+        for widget in (box, *box.findChildren(QLineEdit)):
+            widget.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """Send a point in the place of a comma."""
+        if not isinstance(event, QKeyEvent) or event.text() != ",":
+            return False
+        if event.type() != QEvent.Type.KeyPress:
+            return False
+        modifier = Qt.KeyboardModifier.NoModifier
+        point = QKeyEvent(QEvent.Type.KeyPress, Qt.Key.Key_Period, modifier, ".")
+        QApplication.sendEvent(watched, point)
+        return True
 
 
 def _count_digits(value: float) -> int:

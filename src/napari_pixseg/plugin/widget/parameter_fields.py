@@ -62,13 +62,10 @@ class _NumberField(_Field):
     """A logarithmic slider and a box."""
 
     def __init__(self, name: str, info: ParameterInfo, kind: Number) -> None:
-        exact = info.exact_kind or kind
-        is_limited = kind.high is not None and isinstance(exact, Number) and exact.high is not None
         self._number = LogNumber(
             kind.smallest_useful,
             _HIGHEST_NUMBER if kind.high is None else kind.high,
             info.default,
-            None if is_limited else _HIGHEST_NUMBER,
             **_texts_of(name, info),
         )
         self.widgets = [self._number]

@@ -132,6 +132,12 @@ class Preview:
         self.layer.editable = False
         self.layer.mouse_drag_callbacks.append(_ClassPicker(self._on_pick))
 
+    def place(self, image_layer: NapariImage) -> None:
+        """Move the layer to where the image's layer is now."""
+        if self.layer is not None and self.is_shown:
+            for name, value in placement_of(image_layer).items():
+                setattr(self.layer, name, value)
+
     def draw(self, segmentation: Segmentation | None) -> None:
         """Draw the latest decision.
 

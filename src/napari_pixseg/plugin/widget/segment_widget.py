@@ -67,7 +67,11 @@ class SegmentWidget(Container[Any]):
         self._status_line = StatusLine()
         self.status = self._status_line.label
         self._choice = ImageChoice(
-            napari_viewer, self._on_layer, self._on_limits, self._status_line.report_error
+            napari_viewer,
+            on_layer=self._on_layer,
+            on_limits=self._on_limits,
+            on_place=self._on_place,
+            on_error=self._status_line.report_error,
         )
         self.img = self._choice.img
         self.path = self._choice.path
@@ -220,6 +224,14 @@ class SegmentWidget(Container[Any]):
         # While the limits move, they are not final.
         if self.fields.window.value == CONTRAST_LIMITS:
             self._typing.start()
+
+    def _on_place(self) -> None:
+        layer = self._choice.layer
+        if layer is None:
+            return
+        self._preview.place(layer)
+        snapshot = LayerSnapshot.of(layer)
+        self.controller.place(lambda chosen: images_of_layer(snapshot, chosen), snapshot.place)
 
     # Parameters --------------------------------------------------------------
 

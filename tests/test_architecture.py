@@ -51,6 +51,7 @@ ORDER = (
     "plugin.layers",
     "plugin.decision",
     "plugin.background_counting",
+    "plugin.full_runs",
     "plugin.controller",
     "plugin.reader",
     "plugin.remote_job",

@@ -44,6 +44,7 @@ with warnings.catch_warnings():
 
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 from skimage.data import coffee
 
@@ -193,6 +194,61 @@ def check(widget, row, column, checked):
 
 
 SHOW, BACKGROUND = 4, 5
+
+
+@pytest.mark.parametrize("way", ["array", "path"])
+def test_the_preview_and_the_areas_follow_the_layer(opened, viewer, qtbot, tmp_path, way):
+    if way == "array":
+        widget = opened(PICTURE, rgb=True)
+    else:
+        PillowImage.fromarray(PICTURE).save(tmp_path / "in.png")
+        widget = SegmentWidget(viewer)
+        viewer.window.add_dock_widget(widget)
+        widget.path.value = str(tmp_path / "in.png")
+        QTest.keyClick(widget.path.native, Qt.Key.Key_Return)
+        settle(widget, qtbot)
+    layer, preview = widget.img.value, widget.preview
+    layer.scale, layer.translate, layer.rotate = (2, 2), (5, 7), 20
+    qtbot.waitUntil(lambda: widget.controller.segmentation.image.source.scale == {"y": 2, "x": 2})
+    assert widget.preview is preview
+    np.testing.assert_allclose(preview.extent.world, layer.extent.world)
+    rows = widget.controller.segmentation.region_table
+    assert (rows["physical_area"] == 4 * rows["area"]).all()
+    assert widget.controller.segmentation.image.source.translation == {"y": 5, "x": 7}
+
+
+def test_pixels_that_replace_a_layers_own_are_counted(opened, qtbot):
+    widget = opened(PICTURE, rgb=True)
+    other = np.ascontiguousarray(255 - PICTURE[:150])
+    before = widget.controller.decision
+    widget.img.value.data = other
+    qtbot.waitUntil(lambda: widget.controller.decision not in (None, before), timeout=LONG)
+    settle(widget, qtbot)
+    np.testing.assert_array_equal(finest(widget.preview), np.asarray(segment(other).classes))
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("2,5", 2.5), ("2.5", 2.5), ("0.25", 0.25)])
+def test_a_number_counts_when_typing_ends_with_comma_or_point(opened, qtbot, typed, meant):
+    widget = opened(PICTURE, rgb=True)
+    box = widget.fields.st._box.native
+    seen = []
+    widget.controller.parameters_changed.connect(lambda parameters: seen.append(parameters.st))
+    box.selectAll()
+    QTest.keyClicks(box, typed)
+    QTest.keyClick(box, Qt.Key.Key_Return)
+    settle(widget, qtbot, st=meant)
+    assert seen == [meant]
+
+
+def test_a_number_out_of_range_is_told_with_the_range(opened, qtbot, told):
+    widget = opened(PICTURE, rgb=True)
+    box = widget.fields.ct._box.native
+    box.selectAll()
+    QTest.keyClicks(box, "1000")
+    QTest.keyClick(box, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: "1000" in widget.status.value, timeout=LONG)
+    assert "100" in widget.status.value.replace("1000", "")
+    assert widget.controller.parameters.ct == Parameters().ct
 
 
 # Choosing ------------------------------------------------------------------------

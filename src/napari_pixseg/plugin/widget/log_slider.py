@@ -41,7 +41,8 @@ class LogNumber(Container[Any]):
         self._slider = Slider(min=0, max=_STEPS, readout=False)
         self._box = FloatSpinBox(min=0.0, max=_HIGHEST, step=0.1, value=value)
         self._box.max_width = 90
-        self._commas = _PointForComma(self._box.native)
+        # Its parent keeps it.
+        _PointForComma(self._box.native)
         super().__init__(
             layout="horizontal", widgets=[self._slider, self._box], labels=False, **options
         )

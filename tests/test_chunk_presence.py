@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import zarr
 from faulty_server import serving_files
-from resume_tools import make_small, picture
+from resume_tools import cancelled_at, make_small, picture
 
 from napari_pixseg import Manifest, cli, segment
-from napari_pixseg.errors import InputNotFound
+from napari_pixseg.errors import Cancelled, InputNotFound
 from napari_pixseg.sources.chunk_presence import count_chunks
 from napari_pixseg.sources.open import open_source
 
@@ -186,3 +186,20 @@ def test_chunks_that_workers_do_not_find_are_counted(tmp_path):
         result = segment(f"{url}/in.zarr", **OPTIONS)
         result.decision  # noqa: B018
     assert any("1 of 25 chunks does not exist" in warning for warning in result.warnings)
+
+
+def test_a_resumed_run_says_what_the_count_of_the_first_one_found_missing(tmp_path):
+    path, output = tmp_path / "in.zarr", tmp_path / "out.ome.zarr"
+    written(path)
+    chunk_files(path)[2].unlink()
+    with serving_files(tmp_path) as (url, _):
+        # The second run is cancelled as well, and the third one reads nothing that is missing.
+        for resume, step in ((False, 15), (True, 3)):
+            with pytest.raises(Cancelled):
+                segment(f"{url}/in.zarr", **OPTIONS).export(
+                    output, resume=resume, **cancelled_at(step)
+                )
+        manifest = segment(f"{url}/in.zarr", **OPTIONS).export(output, resume=True)
+    said = [one for one in manifest.details["warnings"] if "not exist in the input" in one]
+    assert len(said) == 1
+    assert said[0].startswith("1 of 25 chunks does not exist")

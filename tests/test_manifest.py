@@ -248,4 +248,4 @@ def test_no_answer_quotes_the_secrets_of_an_address(arguments, picture, capsys, 
     answer = json.loads(said.out)
     assert answer["error"]
     # Nothing answers at this address, which is not a fault of this program.
-    assert answer["status"] in (400, 404, 507)
+    assert answer["status"] in (400, 404, 503)

@@ -72,15 +72,31 @@ class ColorCount:
                     raise
             return self._table
 
-    def restore(self, table: ColorTable, window: tuple[Interval, ...] | None) -> None:
-        """Take a table and the intensity window used for it, unless there is a table already."""
+    def restore(
+        self,
+        table: ColorTable,
+        window: tuple[Interval, ...] | None,
+        absence: tuple[str, ...] = (),
+    ) -> None:
+        """Take a table and the intensity window used for it, unless there is a table already.
+
+        Parameters
+        ----------
+        table : ColorTable
+        window : tuple of pairs, optional
+        absence : tuple of str
+            What the count said of missing chunks; taken where only a count can tell.
+        """
         with self._lock:
             if self._table is None:
                 space = self._encoding_space()
                 self._pixels = self._pixels_with(self._encoding_in(space, window))
                 self._table = table
                 self._fingerprint = self._begin_census()
+                needs_reads = self._census is not None and self._census.needs_reads
                 self._end_census()
+                if needs_reads:
+                    self._absence = absence
 
     @property
     def input_fingerprint(self) -> str | None:

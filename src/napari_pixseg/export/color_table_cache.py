@@ -48,7 +48,8 @@ def restore_colors(color_count: ColorCount, location: OutputLocation, record: Js
     if table is None or table.hash() != recorded["sha256"]:
         return False
     window = record.get("window")
-    color_count.restore(table, None if window is None else tuple((a, b) for a, b in window))
+    pairs = None if window is None else tuple((a, b) for a, b in window)
+    color_count.restore(table, pairs, tuple(record.get("absence", ())))
     return bool(counted_details(color_count)["window"] == window)
 
 

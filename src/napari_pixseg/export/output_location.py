@@ -78,6 +78,12 @@ class OutputLocation:
             ) from error
         return filesystem, path.rstrip("/")
 
+    def _without_listings(self) -> tuple[Any, str]:
+        """Forget what the file system remembers: others may have written or removed files."""
+        filesystem, path = self._filesystem_and_path
+        filesystem.invalidate_cache()
+        return filesystem, path
+
     @property
     def is_local(self) -> bool:
         """Whether this is a file or folder on this machine."""
@@ -135,7 +141,7 @@ class OutputLocation:
 
     def exists(self) -> bool:
         """Whether there is a file, or a folder that is not empty."""
-        filesystem, path = self._filesystem_and_path
+        filesystem, path = self._without_listings()
         if not filesystem.exists(path):
             return False
         return not filesystem.isdir(path) or bool(filesystem.ls(path, detail=False))
@@ -154,12 +160,12 @@ class OutputLocation:
 
     def is_file(self) -> bool:
         """Whether this is an existing file."""
-        filesystem, path = self._filesystem_and_path
+        filesystem, path = self._without_listings()
         return bool(filesystem.isfile(path))
 
     def is_folder(self) -> bool:
         """Whether this is an existing folder; it may be empty."""
-        filesystem, path = self._filesystem_and_path
+        filesystem, path = self._without_listings()
         return bool(filesystem.isdir(path))
 
     def list_names(self) -> list[str]:

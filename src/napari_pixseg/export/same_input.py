@@ -19,7 +19,7 @@ def has_identity(source: Source) -> bool:
 
 def known_results(before: JsonObject | None) -> JsonObject:
     """Return the findings of a resumed run, which are recorded again in case this run dies, too."""
-    names = ("window", "color_table", "input_files")
+    names = ("window", "color_table", "input_files", "absence")
     return {name: before[name] for name in names if before and name in before}
 
 
@@ -34,6 +34,8 @@ def refuse_other_colors(
     """
     there = known_results(before)
     here = counted_details(color_count)
+    # Servers that list nothing tell of missing chunks only while they are read.
+    there.pop("absence", None)
     refuse_other_files(location, there.pop("input_files", None), color_count.input_fingerprint)
     if there and there != {name: here[name] for name in there}:
         old_hash = before["color_table"]["sha256"][:12]

@@ -157,7 +157,11 @@ class StoreTransaction:
         saving = beside.submit(
             lambda: None if was_restored else save_colors(color_count, self.location)
         )
-        record.write(**counted_details(color_count), input_files=color_count.input_fingerprint)
+        record.write(
+            **counted_details(color_count),
+            input_files=color_count.input_fingerprint,
+            absence=list(color_count.absence),
+        )
         try:
             return self.segmentation.decide(self.request.monitor), saving
         except ClassError:

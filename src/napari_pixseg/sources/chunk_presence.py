@@ -193,6 +193,11 @@ class ZarrCensus(ChunkCensus):
         """Take the name of a file in the array's folder."""
         self._tally.add(name)
 
+    @property
+    def needs_reads(self) -> bool:
+        """Whether only reading the chunks tells which of them exist."""
+        return not self._is_told and self._listed is None
+
     def missing_here(self) -> frozenset[str]:
         """Return the keys of chunks that this process requested from a server and did not find."""
         place = self._array.store_path

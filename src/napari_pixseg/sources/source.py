@@ -48,6 +48,11 @@ class ChunkCensus(ABC):
             Whether the input's files are listed anyway and :meth:`see` gets their names.
         """
 
+    @property
+    @abstractmethod
+    def needs_reads(self) -> bool:
+        """Whether only reading the chunks tells which of them exist, because nothing lists them."""
+
     @abstractmethod
     def missing_here(self) -> frozenset[str]:
         """Return the names of chunks that this process looked for and did not find."""

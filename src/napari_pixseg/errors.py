@@ -60,6 +60,10 @@ class OutputConflict(PixsegError, FileExistsError):
     status = 409
 
 
+class OutputLocked(OutputConflict):
+    """Another run locks the output but gives no sign of life, so its lock may be broken."""
+
+
 class OutputLost(OutputConflict):
     """The output was moved, replaced or changed by others while it was written."""
 

@@ -45,11 +45,13 @@ with warnings.catch_warnings():
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QMessageBox
 from skimage.data import coffee
 
 from napari_pixseg import Manifest, segment
 from napari_pixseg.execution import tiling
+from napari_pixseg.export import heartbeat
+from napari_pixseg.export.output_location import LOCK_NAME
 from napari_pixseg.parameters import Parameters
 from napari_pixseg.plugin.layers import strided_image
 from napari_pixseg.plugin.sample_data import make_nuclei
@@ -882,6 +884,37 @@ def test_a_run_to_a_path_adds_the_finished_layers_from_disk(opened, viewer, qtbo
     assert widget._status_line.progress_bar is None
     assert widget.status.value == f"Written: out.ome.zarr in {tmp_path}"
     assert widget.run_panel.run_button.enabled
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No"])
+def test_the_lock_of_a_killed_writer_elsewhere_is_broken_only_if_asked_for(
+    answer, opened, qtbot, tmp_path, told, monkeypatch
+):
+    widget = opened(PICTURE, rgb=True)
+    path, asked = tmp_path / "out.ome.zarr", []
+    path.mkdir()
+    lock = path / LOCK_NAME
+    writer = {**heartbeat.Writer.of_here().to_json(), "host": "elsewhere"}
+    lock.write_text(json.dumps(writer))
+    # Silent for so long that it may be dead.
+    then = time.time() - (heartbeat.BREAK_SECONDS + heartbeat.DEAD_SECONDS) / 2
+    os.utime(lock, (then, then))
+
+    def ask(*arguments):
+        asked.append(arguments)
+        return getattr(QMessageBox.StandardButton, answer)
+
+    monkeypatch.setattr(QMessageBox, "question", ask)
+    widget.run_panel.fields.path.value = str(path)
+    widget.run_panel.run_button.native.click()
+    qtbot.waitUntil(lambda: bool(asked) and widget.run_panel.run_button.enabled, timeout=LONG)
+    qtbot.waitUntil(lambda: (path / "manifest.json").exists() == (answer == "Yes"), timeout=LONG)
+    assert len(asked) == 1
+    assert "no longer gives a sign of life" in asked[0][2]
+    # A key that is pressed by chance breaks nothing.
+    assert asked[0][4] == QMessageBox.StandardButton.No
+    if answer == "No":
+        assert "break its lock" in sentences(told)[0]
 
 
 def test_a_second_click_does_not_run_a_second_time(opened, qtbot, tmp_path, told):

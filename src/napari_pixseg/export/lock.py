@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from napari_pixseg.errors import OutputConflict
+from napari_pixseg.errors import OutputConflict, OutputLocked
 from napari_pixseg.export import heartbeat
 from napari_pixseg.export.heartbeat import (
     Writer,
@@ -211,7 +211,8 @@ def _must_break_lock(
         return True
     who = describe_writer(writer, silence)
     is_silent = silence >= heartbeat.BREAK_SECONDS and not is_here
-    raise OutputConflict(describe_held_lock(location.uri, who, is_silent, break_lock))
+    error = OutputLocked if is_silent else OutputConflict
+    raise error(describe_held_lock(location.uri, who, is_silent, break_lock))
 
 
 def _read_writer(file: IO[bytes]) -> Writer | None:

@@ -12,7 +12,7 @@ import os
 import threading
 from contextlib import suppress
 
-from napari_pixseg.errors import OutputConflict
+from napari_pixseg.errors import OutputConflict, OutputLocked
 from napari_pixseg.export import heartbeat
 from napari_pixseg.export.heartbeat import (
     Writer,
@@ -102,7 +102,8 @@ def _refuse_living_writer(location: OutputLocation, break_lock: bool) -> None:
         return
     who = describe_writer(writer, silence)
     is_silent = silence >= heartbeat.BREAK_SECONDS and not is_here
-    raise OutputConflict(describe_held_lock(location.uri, who, is_silent, break_lock))
+    error = OutputLocked if is_silent else OutputConflict
+    raise error(describe_held_lock(location.uri, who, is_silent, break_lock))
 
 
 def _lock_file(location: OutputLocation) -> OutputLocation:

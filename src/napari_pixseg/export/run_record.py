@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from napari_pixseg.errors import InputChanged, InputUnseen, OutputConflict, OutputLost, status_of
+from napari_pixseg.errors import (
+    InputChanged,
+    InputUnseen,
+    OutputConflict,
+    OutputLocked,
+    OutputLost,
+    status_of,
+)
 from napari_pixseg.export import heartbeat
 from napari_pixseg.export.heartbeat import Writer, measure_silence, watch_silence
 from napari_pixseg.export.manifest import JsonObject, Manifest, utc_now
@@ -155,7 +162,8 @@ def refuse_living_run(
         silence = watch_silence(partial(_last_beat, location), limit, check)
     if silence is None or silence >= limit:
         return
-    raise OutputConflict(
+    error = OutputLocked if silence >= heartbeat.BREAK_SECONDS else OutputConflict
+    raise error(
         f"{location.uri} is being written by another run{_describe_holder(record)}, alive "
         f"{silence:.0f} s ago; wait until that has ended, or {limit - silence:.0f} s if it was "
         f"killed{_may_be_broken(silence)}, or choose another path."

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 
 from psygnal import Signal
 
+from napari_pixseg.errors import OutputLocked
 from napari_pixseg.execution.dask_cluster import connected
 from napari_pixseg.execution.progress import Progress
 from napari_pixseg.export.manifest import Manifest
@@ -29,6 +30,7 @@ class FullRuns(BackgroundJobs):
 
     progressed = Signal(Progress)
     exported = Signal(Manifest)
+    locked = Signal(str)
     computed = Signal(ComputedOutputs)
 
     def __init__(self, executor: Executor) -> None:
@@ -53,8 +55,11 @@ class FullRuns(BackgroundJobs):
         resume: bool = False,
         scheduler: str = "",
         blob: bool = False,
+        break_lock: bool = False,
     ) -> None:
         """Segment at full resolution and write; ``exported`` or ``failed`` tells how it ended.
+
+        ``locked`` tells of a lock that its holder, silent for long, may have left behind.
 
         Parameters
         ----------
@@ -67,22 +72,29 @@ class FullRuns(BackgroundJobs):
             Address of a Dask scheduler; empty for this machine's threads.
         blob : bool
             Write the picture alone, without its manifest.
+        break_lock : bool
+            Break such a lock.
         """
         segmentation = self._require_segmentation()
         if segmentation is None:
             return
 
         def run(cancel: threading.Event) -> None:
-            with connected(scheduler):
-                manifest = segmentation.export(
-                    path,
-                    outputs,
-                    overwrite,
-                    resume=resume,
-                    blob=blob,
-                    on_event=self.progressed.emit,
-                    cancel=cancel,
-                )
+            try:
+                with connected(scheduler):
+                    manifest = segmentation.export(
+                        path,
+                        outputs,
+                        overwrite,
+                        resume=resume,
+                        break_lock=break_lock,
+                        blob=blob,
+                        on_event=self.progressed.emit,
+                        cancel=cancel,
+                    )
+            except OutputLocked as error:
+                self.locked.emit(str(error))
+                return
             self.exported.emit(manifest)
 
         self._submit_run(run)

@@ -6,10 +6,12 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from magicgui.widgets import PushButton
 from napari.utils.notifications import show_info
+from qtpy.QtWidgets import QMessageBox
 
 from napari_pixseg.errors import PixsegError
 from napari_pixseg.export.manifest import Manifest
@@ -80,6 +82,7 @@ class RunPanel:
         self._chosen_layer = chosen_layer
         self._take_fields = take_fields
         self._target: _Target | None = None
+        self._break_and_run: Callable[[], None] | None = None
         self.is_running = False
         self.remote = RemoteFields()
         self.remote_job = RemoteJob()
@@ -115,7 +118,8 @@ class RunPanel:
 
     def _run_to_path(self, path: str) -> None:
         fields = self.fields
-        self._controller.export(
+        run = partial(
+            self._controller.export,
             path,
             fields.outputs,
             overwrite=fields.overwrite.value,
@@ -123,6 +127,22 @@ class RunPanel:
             blob=fields.blob.value,
             scheduler=fields.scheduler.value.strip(),
         )
+        self._break_and_run = partial(run, break_lock=True)
+        run()
+
+    def offer_to_break_lock(self, sentence: str) -> None:
+        """Ask whether to break the lock that a killed writer may have left, and run again."""
+        answer = QMessageBox.question(
+            self.fields.native,
+            "Is the other run dead?",
+            f"{sentence}\n\nBreak its lock, and write? If it still lives, both are spoiled.",
+            QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No,
+            QMessageBox.StandardButton.No,
+        )
+        if answer == QMessageBox.StandardButton.Yes and self._break_and_run is not None:
+            self._break_and_run()
+        else:
+            self._status.report_error(sentence)
 
     def _run_remotely(self) -> None:
         layer = self._chosen_layer()

@@ -160,6 +160,7 @@ class SegmentWidget(Container[Any]):
                 "decided": self._on_decided,
                 "progressed": self._on_progress,
                 "exported": run_panel.show_exported,
+                "locked": run_panel.offer_to_break_lock,
                 "computed": run_panel.show_computed,
                 "parameters_changed": self.fields.show,
                 "listed": self._on_listed,

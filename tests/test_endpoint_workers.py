@@ -102,6 +102,23 @@ def test_a_process_that_begins_slowly_takes_no_time_from_its_image(tmp_path, mon
     pool.close()
 
 
+def test_workers_keep_kernels_where_nothing_but_the_servers_folder_can_be_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert worker_pool.kernel_environment(tmp_path) == {}
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    environment = worker_pool.kernel_environment(tmp_path)
+    monkeypatch.setattr(worker_pool, "_PROGRAM", "import os; print(os.environ['NUMBA_CACHE_DIR'])")
+    worker = worker_pool._Worker(("1", "1"), environment)
+    assert worker.process.stdout.read().strip() == os.fsencode(tmp_path / "kernels")
+    worker.end()
+    with serving(storage=str(tmp_path / "storage")) as server:
+        assert handlers(server).workers.environment["NUMBA_CACHE_DIR"].endswith("kernels")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "elsewhere")
+    assert worker_pool.kernel_environment(tmp_path) == {}
+
+
 def test_leaving_ends_the_process_that_decodes(tmp_path):
     body, kind = form({"blob": "true"}, endless_jpeg(4000))
     with serving(storage=str(tmp_path), seconds=60, jobs=1) as server:

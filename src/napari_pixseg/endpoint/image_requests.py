@@ -31,7 +31,7 @@ from napari_pixseg.endpoint.settings import Settings
 from napari_pixseg.endpoint.untrusted_image import suffix_of
 from napari_pixseg.endpoint.url_fetch import Fetcher
 from napari_pixseg.endpoint.work_folder import WorkFolder
-from napari_pixseg.endpoint.worker_pool import WorkerPool
+from napari_pixseg.endpoint.worker_pool import WorkerPool, kernel_environment
 from napari_pixseg.errors import ParameterError
 from napari_pixseg.export.manifest import Manifest, new_id
 from napari_pixseg.sources.urls import public_uri
@@ -90,6 +90,7 @@ class ImageRequests:
         """Provide a folder and workers for running requests; stop and remove them at the end."""
         expiry = ResultExpiry(self._storage, self._settings.keep, self._settings.keep_bytes)
         with self.work_folder:
+            self.workers.environment = kernel_environment(self.work_folder.path)
             self.workers.start_worker()
             if self._storage.location.is_local:
                 expiry.start()

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import napari_pixseg
+from napari_pixseg.algorithm.kernels import dispatch
 from napari_pixseg.endpoint.segment_job import ImageJob
 from napari_pixseg.errors import (
     Cancelled,
@@ -59,6 +61,8 @@ class WorkerPool:
         self._most = most
         self._limits = (str(max_pixels), str(seconds))
         self._seconds = seconds
+        # Set before the first worker starts.
+        self.environment: dict[str, str] = {}
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         # For each busy worker: the event that ends its job, and the end of its time.
@@ -107,7 +111,7 @@ class WorkerPool:
         with self._lock:
             running = len(self._idle) + len(self._working)
             if not self._is_closed and not self._idle and running < self._most:
-                self._idle.append(_Worker(self._limits))
+                self._idle.append(_Worker(self._limits, self.environment))
 
     def close(self) -> None:
         """End all workers."""
@@ -137,7 +141,7 @@ class WorkerPool:
         with self._lock:
             if self._watcher.ident is None:
                 self._watcher.start()
-            worker = self._idle.pop() if self._idle else _Worker(self._limits)
+            worker = self._idle.pop() if self._idle else _Worker(self._limits, self.environment)
             self._working[worker] = (threading.Event(), math.inf)
         self.start_worker()
         return worker
@@ -175,7 +179,7 @@ class WorkerPool:
 class _Worker:
     """A process of :mod:`image_worker`, and the pipes to it."""
 
-    def __init__(self, limits: tuple[str, str]) -> None:
+    def __init__(self, limits: tuple[str, str], environment: Mapping[str, str]) -> None:
         folder = str(Path(napari_pixseg.__file__).parents[1])
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-c", _PROGRAM, folder, *limits],
@@ -183,7 +187,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             # Ctrl-C in a terminal is meant for the server.
             start_new_session=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment},
         )
         self._is_ready = False
 
@@ -222,6 +226,25 @@ class _Worker:
             with suppress(OSError):
                 if pipe is not None:
                     pipe.close()
+
+
+def kernel_environment(folder: Path) -> dict[str, str]:
+    """Return where workers keep compiled kernels, if they could keep them nowhere.
+
+    In a container or a service the installation is often read-only, and there is no home. Each
+    worker would then compile for some seconds.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the server, and of nobody else.
+    """
+    kernels = Path(dispatch.__file__).parent
+    made = kernels / "__pycache__"
+    places = (made if made.exists() else kernels, Path.home())
+    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
+        return {}
+    return {"NUMBA_CACHE_DIR": str(folder / "kernels")}
 
 
 def _read_answer(said: JsonObject) -> Manifest:

@@ -12,7 +12,7 @@ from napari_pixseg.classification import intensity_window, pixels
 from napari_pixseg.errors import Cancelled
 from napari_pixseg.execution.tiling import Tiling
 from napari_pixseg.export import pyramid as ngff
-from napari_pixseg.export.completed_tiles import find_done_tiles, find_present_chunks
+from napari_pixseg.export.completed_tiles import find_done_tiles, measure_chunks
 from napari_pixseg.export.output_location import (
     COLORS_NAME,
     MANIFEST_NAME,
@@ -250,7 +250,7 @@ def test_what_is_no_chunk_is_not_taken_for_one(grid, where, tmp_path):
         (tmp_path / "c/2/0").mkdir()
     expected = np.zeros(grid, bool)
     expected[0, 0] = expected[2, 1] = True
-    np.testing.assert_array_equal(find_present_chunks(location, grid), expected)
+    np.testing.assert_array_equal(measure_chunks(location, grid), expected)
 
 
 def test_files_of_an_output_are_not_listed_one_by_one(tmp_path, monkeypatch):
@@ -258,4 +258,4 @@ def test_files_of_an_output_are_not_listed_one_by_one(tmp_path, monkeypatch):
     (tmp_path / "c/0").mkdir(parents=True)
     (tmp_path / "c/0/0").write_bytes(b"x")
     monkeypatch.setattr(OutputLocation, "list_files", lambda _: pytest.fail("listed"))
-    assert find_present_chunks(OutputLocation(str(tmp_path)), (1, 1)).all()
+    assert measure_chunks(OutputLocation(str(tmp_path)), (1, 1)).all()

@@ -43,7 +43,7 @@ def find_done_tiles(
     # chunk.
     chunks = array.shards or array.chunks
     grid = tuple(math.ceil(n / size) for n, size in zip(array.shape, chunks, strict=True))
-    present = find_present_chunks(location.child(array.path), grid)
+    present = measure_chunks(location.child(array.path), grid) > 0
     channel = axes.find("c")
     if channel >= 0:
         # A pixel exists if all its channels do.
@@ -56,47 +56,47 @@ def find_done_tiles(
     )
 
 
-def find_present_chunks(array: OutputLocation, grid: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Look for an array's chunks; return for each place of its grid whether a chunk is there.
+def measure_chunks(array: OutputLocation, grid: tuple[int, ...]) -> NDArray[np.int64]:
+    """Look for an array's chunks; return for each place of its grid how many bytes are there.
 
     A crash of the whole machine may leave a file without bytes, which is no chunk.
     """
-    present = np.zeros(grid, np.bool_)
+    sizes = np.zeros(grid, np.int64)
     chunks = array.child("c")
     if chunks.is_local:
         # A view, with a row for each folder.
-        _look_in_folders(str(chunks.local_path), present.reshape(-1, grid[-1]), grid[:-1])
-        return present
+        _look_in_folders(str(chunks.local_path), sizes.reshape(-1, grid[-1]), grid[:-1])
+        return sizes
     for name, size in chunks.list_files():
         parts = name.split("/")
         # An interrupted write leaves a file with another name.
-        if size and len(parts) == len(grid) and all(part.isdecimal() for part in parts):
+        if len(parts) == len(grid) and all(part.isdecimal() for part in parts):
             index = tuple(int(part) for part in parts)
             if all(i < n for i, n in zip(index, grid, strict=True)):
-                present[index] = True
-    return present
+                sizes[index] = size
+    return sizes
 
 
-def _look_in_folders(root: str, present: NDArray[np.bool_], folders: tuple[int, ...]) -> None:
-    """Note which chunks have bytes: the names are known, so only sizes are asked for."""
-    width = present.shape[1]
-    for row, index in zip(present, product(*map(range, folders)), strict=True):
+def _look_in_folders(root: str, sizes: NDArray[np.int64], folders: tuple[int, ...]) -> None:
+    """Note the sizes of chunks: their names are known, so nothing else is asked for."""
+    width = sizes.shape[1]
+    for row, index in zip(sizes, product(*map(range, folders)), strict=True):
         folder = "/".join((root, *map(str, index)))
         try:
             if width > _FEW_FILES:
                 # Servers tell the sizes of all files of a folder that is listed.
                 os.listdir(folder)
-            row[:] = [_has_bytes(f"{folder}/{number}") for number in range(width)]
+            row[:] = [_size_of(f"{folder}/{number}") for number in range(width)]
         except OSError:
             continue
 
 
-def _has_bytes(path: str) -> bool:
+def _size_of(path: str) -> int:
     try:
         status = os.lstat(path)
     except FileNotFoundError:
-        return False
-    return status.st_size > 0 and not stat.S_ISDIR(status.st_mode)
+        return 0
+    return 0 if stat.S_ISDIR(status.st_mode) else status.st_size
 
 
 def _chunks_of_tile(tiling: Tiling, number: int, chunks: tuple[int, ...]) -> tuple[slice, ...]:

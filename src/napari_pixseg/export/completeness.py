@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from napari_pixseg.errors import OutputLost
-from napari_pixseg.export.completed_tiles import find_present_chunks
+from napari_pixseg.export.completed_tiles import measure_chunks
 from napari_pixseg.export.manifest import JsonObject
 from napari_pixseg.export.output_location import TABLE_NAME, OutputLocation
 
@@ -32,12 +33,15 @@ class StoreContents:
         Levels of each pyramid.
     regions : int or None
         Rows of the region table; None if there is none.
+    sizes : dict of str to int
+        Bytes of all chunks of each array that was looked at and has all of them.
     """
 
     location: OutputLocation
     outputs: Sequence[str]
     levels: int
     regions: int | None
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def refuse_gaps(self) -> None:
         """Refuse to finish a store that is not whole.
@@ -53,10 +57,16 @@ class StoreContents:
                 "(resume=True, --resume)."
             )
 
-    def find_gap(self) -> str | None:
+    def find_gap(self, recorded: Mapping[str, int] = MappingProxyType({})) -> str | None:
         """Return what is missing, in words; None if everything is there.
 
-        Each level of each array is listed once, and no pixel is read.
+        The size of every chunk is asked for, and no pixel is read.
+
+        Parameters
+        ----------
+        recorded : mapping of str to int
+            The `sizes` that were found when the store was finished, as far as they are known: so
+            a chunk that was cut off since is found.
         """
         pyramids = [f"labels/{name}/" for name in ("classes", "regions") if name in self.outputs]
         groups = ["", "labels/", *pyramids] if pyramids else [""]
@@ -66,10 +76,10 @@ class StoreContents:
             if _read_metadata(self.location, group) is None:
                 return f"{group}{_METADATA} is missing or cannot be read"
         arrays = (f"{pyramid}{level}" for pyramid in pyramids for level in range(self.levels))
-        gaps = (self._find_gap_of_array(array) for array in arrays)
+        gaps = (self._find_gap_of_array(array, recorded) for array in arrays)
         return next(filter(None, gaps), None) or self._find_gap_of_table()
 
-    def _find_gap_of_array(self, path: str) -> str | None:
+    def _find_gap_of_array(self, path: str, recorded: Mapping[str, int]) -> str | None:
         metadata = _read_metadata(self.location, f"{path}/")
         try:
             assert metadata is not None
@@ -78,9 +88,11 @@ class StoreContents:
             grid = tuple(math.ceil(n / size) for n, size in zip(shape, chunks, strict=True))
         except (AssertionError, KeyError, TypeError, ValueError):
             return f"{path}/{_METADATA} is missing or cannot be read"
-        missing = np.argwhere(~find_present_chunks(self.location.child(path), grid))
+        sizes = measure_chunks(self.location.child(path), grid)
+        missing = np.argwhere(sizes == 0)
         if not len(missing):
-            return None
+            self.sizes[path] = int(sizes.sum())
+            return _compare_sizes(path, self.sizes[path], recorded)
         first = "/".join(map(str, missing[0]))
         return (
             f"{len(missing)} of the {math.prod(grid)} chunks of {path} are missing or empty, such "
@@ -99,6 +111,12 @@ class StoreContents:
         if rows != self.regions:
             return f"{TABLE_NAME} has {rows} rows, not one for each of the {self.regions} regions"
         return None
+
+
+def _compare_sizes(path: str, found: int, recorded: Mapping[str, int]) -> str | None:
+    if recorded.get(path, found) == found:
+        return None
+    return f"the chunks of {path} had {recorded[path]} bytes when it was finished and have {found}"
 
 
 def _read_metadata(location: OutputLocation, folder: str) -> JsonObject | None:

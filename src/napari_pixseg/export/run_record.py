@@ -29,6 +29,9 @@ _INPUT = ("uri", "series", "identity", "shape", "dtype", "axes", "channels", "sc
 # Set if the input may have been missing or different during a read, so that nothing is kept.
 DISTRUSTED = "distrusted"
 
+# Bytes of the chunks of each array of a finished store.
+SIZES = "sizes"
+
 
 def load_record(location: OutputLocation) -> JsonObject | None:
     """Return the run record of a store; None if it has no readable one."""

@@ -33,6 +33,7 @@ from napari_pixseg.export.preconditions import list_contents, load_finished
 from napari_pixseg.export.pyramid import level_shapes
 from napari_pixseg.export.run_record import (
     DISTRUSTED,
+    SIZES,
     RunRecord,
     load_record,
     refuse_living_run,
@@ -120,7 +121,9 @@ class StoreTransaction:
 
     def find_gap(self, details: JsonObject) -> str | None:
         """Say what a store with these details lacks; None if it is whole."""
-        return self._contents(details).find_gap()
+        sizes = (load_record(self.location) or {}).get(SIZES)
+        recorded = sizes if isinstance(sizes, dict) else {}
+        return self._contents(details).find_gap(recorded)
 
     def _reopen_finished(self) -> None:
         """Remove the manifest of a store that was once finished, but now lacks something."""
@@ -210,10 +213,11 @@ class StoreTransaction:
             if active_client() is not None:
                 # A killed worker leaves the file it was writing, while the run goes on.
                 self.location.remove_partial_files()
-            record.write(**{"pass": "done", "state": "finished"})
             with ThreadPoolExecutor(1) as beside:
                 flushing = beside.submit(flush_disk, self.location)
-                self._contents(details).refuse_gaps()
+                contents = self._contents(details)
+                contents.refuse_gaps()
+                record.write(**{"pass": "done", "state": "finished", SIZES: contents.sizes})
                 flushing.result()
             # A kill right after the manifest would leave the lock in a finished store,
             # so the lock goes first.

@@ -126,8 +126,8 @@ class _ProxyHandler(_Handler):
 
 
 @contextmanager
-def _running(handler):
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+def _running(handler, port=0):
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
@@ -139,11 +139,11 @@ def _running(handler):
 
 
 @contextmanager
-def serving_files(folder):
+def serving_files(folder, port=0):
     """Serve a folder as plain files, which nobody can list; yields the URL and the faults."""
     faults = Faults()
     handler = type("Handler", (_FileHandler,), {"folder": Path(folder), "faults": faults})
-    with _running(handler) as url:
+    with _running(handler, port) as url:
         yield url, faults
 
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import fsspec
 import numpy as np
@@ -95,6 +95,32 @@ def test_a_part_that_never_arrives_is_unreachable_and_the_run_is_resumed(
     faults.inject("$^", None)
     segment(f"{url}/{name}", **OPTIONS).export(output, ALL, resume=True)
     segment(f"{url}/{name}", **OPTIONS).export(tmp_path / "whole" / "out.ome.zarr", ALL)
+    same(output, tmp_path / "whole" / "out.ome.zarr")
+
+
+@pytest.mark.parametrize(("name", "stage"), [("s.zarr", "colors"), ("3.zarr", "seams")])
+def test_a_run_whose_server_dies_is_resumed_when_it_is_back(name, stage, tmp_path):
+    folder, output = tmp_path / "served", tmp_path / "out.ome.zarr"
+    folder.mkdir()
+    write_inputs(folder)
+    stages = []
+    with ExitStack() as alive:
+        url, faults = alive.enter_context(serving_files(folder))
+
+        def end_server(step):
+            stages.append(step.stage)
+            if stages.count(stage) == 3:
+                # Connections that are open already end as well.
+                faults.inject("", "reset")
+                alive.close()
+
+        result = segment(f"{url}/{name}", **OPTIONS, retries=1)
+        with pytest.raises(Unavailable, match=r"cannot be fetched .*2 attempts.*resume"):
+            result.export(output, ALL, on_event=end_server)
+    port = int(url.rpartition(":")[2])
+    with serving_files(folder, port):
+        segment(f"{url}/{name}", **OPTIONS).export(output, ALL, resume=True)
+        segment(f"{url}/{name}", **OPTIONS).export(tmp_path / "whole" / "out.ome.zarr", ALL)
     same(output, tmp_path / "whole" / "out.ome.zarr")
 
 

@@ -1,7 +1,7 @@
 """Chunks and tiles that open to gigabytes take no memory, wherever and however they are stored.
 
 The bombs are opened by one process of their own, which tells the most memory it had. Each of them
-would take 1 GiB or more, and says so in a few bytes.
+would take 128 MiB or more.
 """
 
 import json
@@ -40,6 +40,11 @@ from napari_pixseg.sources.image import open_image
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_): pass
+
+    def end_headers(self):
+        if self.path == "/encoded.zarr/c/1/1/0":
+            self.send_header("Content-Encoding", "gzip")
+        super().end_headers()
 
 def most_memory():
     with open("/proc/self/status") as file:
@@ -152,6 +157,10 @@ BOMBS = {
     "http://remote.zarr": lambda path: write_chunk(path, zstd_bomb(2 * GIB), compressors=ZSTD),
     "http://gzip.zarr": lambda path: write_chunk(
         path, repeated(numcodecs.GZip(9), GIB), compressors=GZIP),
+    # Served compressed (Content-Encoding), so that 130 KB arrive as 128 MiB.
+    "http://encoded.zarr": lambda path: write_chunk(
+        path, numcodecs.GZip(9).encode(bytes(128 << 20)), compressors=None),
+    "http://long.zarr": sparse_chunk,
     "zip://::a.zip": lambda path: write_zip(path, bytes(64 << 20)),
     "sparse.zarr": sparse_chunk,
     "two frames.zarr": lambda path: write_chunk(path, two_frames(), compressors=ZSTD),

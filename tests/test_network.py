@@ -407,8 +407,12 @@ def test_a_part_that_is_never_sent_is_unreachable(name, server, tmp_path):
     release_silent_answers()
 
 
-def test_what_users_have_set_for_http_stays(monkeypatch):
+def test_what_users_have_set_for_a_protocol_stays(monkeypatch):
     monkeypatch.setitem(conf, "https", {"client_kwargs": {"headers": {"a": "b"}, "timeout": 7}})
     options = remote_filesystem.options_for("simplecache::https://host/a.tif")
-    assert options == {"https": {"client_kwargs": {"headers": {"a": "b"}, "timeout": 7}}}
-    assert remote_filesystem.options_for("s3://bucket/a.tif") == {}
+    given = options["https"]["client_kwargs"]
+    assert given | {"headers": {"a": "b"}, "timeout": 7} == given
+    monkeypatch.setitem(conf, "s3", {"config_kwargs": {"read_timeout": 3}})
+    limits = remote_filesystem.options_for("s3://bucket/a.tif")["s3"]["config_kwargs"]
+    assert limits == {"connect_timeout": 10.0, "read_timeout": 3}
+    assert remote_filesystem.options_for("gs://bucket/a.tif") == {}

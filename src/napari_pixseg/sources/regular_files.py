@@ -12,7 +12,8 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from napari_pixseg.sources.decoding.bounded_decoding import refuse_large_value, refuse_stored_size
+from napari_pixseg.sources.decoding.bounded_decoding import refuse_large_value
+from napari_pixseg.sources.size_limits import refuse_stored_size
 
 _SPECIAL = "it is a pipe or a device, not a file"
 _LOOP = "its links form a loop"

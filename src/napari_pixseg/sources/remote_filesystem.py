@@ -57,10 +57,12 @@ def _options_of_http(protocols: set[str]) -> dict[str, Any]:
     # Only these need the HTTP client.
     from fsspec.implementations.http import aiohttp
 
+    from napari_pixseg.sources.decoding.bounded_answer import BoundedAnswer
+
     limit = aiohttp.ClientTimeout(
         total=None, sock_connect=SECONDS_TO_ANSWER, sock_read=SECONDS_TO_ANSWER
     )
-    options: dict[str, Any] = {"timeout": limit}
+    options: dict[str, Any] = {"timeout": limit, "response_class": BoundedAnswer}
     for protocol in _HTTP:
         options |= conf.get(protocol, {}).get("client_kwargs", {})
     return {protocol: {"client_kwargs": options} for protocol in protocols}

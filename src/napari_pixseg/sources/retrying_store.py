@@ -20,6 +20,7 @@ from napari_pixseg.sources.network_faults import (
     pauses,
     unreachable_input,
 )
+from napari_pixseg.sources.size_limits import MOST_BYTES
 from napari_pixseg.sources.urls import public_uri
 from napari_pixseg.sources.zarr_chunks import ZarrArray
 
@@ -46,7 +47,7 @@ class RetryingStore(WrapperStore[FsspecStore]):
     retries : int
         How often a read that the network spoils is tried again.
     most_bytes : int, optional
-        Chunks in archives that are stored in more are not read.
+        Chunks in archives and on web servers that are stored in more are not read.
     """
 
     def __init__(self, store: FsspecStore, retries: int, most_bytes: int | None = None) -> None:
@@ -100,14 +101,14 @@ class RetryingStore(WrapperStore[FsspecStore]):
         InputNotFound
             If the server refuses access to this user.
         OversizedChunk, TooLarge
-            If an archive has more of it than it can need to be.
+            If an archive or a web server has more of it than it can need to be.
         """
         if byte_range is None and any(one in _ARCHIVES for one in self._protocols):
             self._refuse_large(key)
         waiting = pauses(self.retries)
         while True:
             try:
-                found = await self._store.get(key, prototype, byte_range)
+                found = await self._get_bounded(key, prototype, byte_range)
                 if found is None and not key.endswith(ZARR_DOCUMENTS):
                     self._note_missing(key)
                 return found
@@ -122,6 +123,16 @@ class RetryingStore(WrapperStore[FsspecStore]):
             if pause is None:
                 raise unreachable_input(self.uri_of(key), fault, self.retries)
             await asyncio.sleep(pause)
+
+    async def _get_bounded(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None
+    ) -> Buffer | None:
+        is_chunk = not key.endswith(ZARR_DOCUMENTS)
+        before = MOST_BYTES.set(self._most_bytes if is_chunk else None)
+        try:
+            return await self._store.get(key, prototype, byte_range)
+        finally:
+            MOST_BYTES.reset(before)
 
     def _refuse_large(self, key: str) -> None:
         try:

@@ -7,10 +7,11 @@ TIFF or a picture is decoded as a whole and must fit into the memory of this mac
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO
 
-from napari_pixseg.errors import TooLarge
+from napari_pixseg.errors import OversizedChunk, TooLarge
 
 # An exbibyte: nobody stores more, and counts of pixels must fit into 63 bits.
 _LARGEST_ARRAY = 1 << 60
@@ -27,6 +28,10 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 # Used if a machine does not tell its memory.
 _UNKNOWN_MEMORY = 64 << 30
+
+
+# The most that a task may read of a server at once; None is whatever there is.
+MOST_BYTES: ContextVar[int | None] = ContextVar("MOST_BYTES", default=None)
 
 
 def memory_of_machine() -> int:
@@ -108,6 +113,20 @@ def refuse_large_metadata(size: object, shown: str) -> None:
         raise TooLarge(
             f"{shown} has {describe_bytes(size)} of metadata, but at most "
             f"{describe_bytes(_LARGEST_METADATA)} are read; check the file."
+        )
+
+
+def refuse_stored_size(size: int, limit: int) -> None:
+    """Refuse to read a chunk that takes more stored bytes than it can need.
+
+    Raises
+    ------
+    OversizedChunk
+    """
+    if size > limit:
+        raise OversizedChunk(
+            f"The chunk is stored in {describe_bytes(size)}, but what its metadata say takes "
+            f"{describe_bytes(limit)} at most."
         )
 
 

@@ -16,7 +16,11 @@ from numcodecs.abc import Codec
 from napari_pixseg.errors import OversizedChunk
 from napari_pixseg.sources.decoding.picture_headers import pixels_of_picture
 from napari_pixseg.sources.decoding.zstd_frames import measure_zstd
-from napari_pixseg.sources.size_limits import describe_bytes, refuse_large_metadata
+from napari_pixseg.sources.size_limits import (
+    describe_bytes,
+    refuse_large_metadata,
+    refuse_stored_size,
+)
 
 # Names of the metadata in a zarr store; all other values are chunks.
 ZARR_DOCUMENTS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
@@ -95,20 +99,6 @@ def decode_at_most(codec: Codec, content: _Content, limit: int, is_exact: bool =
 def opens_content(codec: Codec) -> bool:
     """Whether a codec may expand few bytes to many, unless it is bounded."""
     return codec.codec_id in _OPENING
-
-
-def refuse_stored_size(size: int, limit: int) -> None:
-    """Refuse to read a chunk that takes more stored bytes than it can need.
-
-    Raises
-    ------
-    OversizedChunk
-    """
-    if size > limit:
-        raise OversizedChunk(
-            f"The chunk is stored in {describe_bytes(size)}, but what its metadata say takes "
-            f"{describe_bytes(limit)} at most."
-        )
 
 
 def refuse_large_value(key: str, size: int, most: int | None) -> None:

@@ -36,10 +36,10 @@ from napari_pixseg.sources.decoding.bounded_decoding import (
     decode_at_most,
     most_after_encoding,
     opens_content,
-    refuse_stored_size,
 )
 from napari_pixseg.sources.regular_files import RegularFileStore, is_plainly_local
 from napari_pixseg.sources.retrying_store import RetryingStore
+from napari_pixseg.sources.size_limits import refuse_stored_size
 from napari_pixseg.sources.zarr_chunks import ZarrArray
 
 # Codecs of format 3 that decode without knowing the settings they encoded with.

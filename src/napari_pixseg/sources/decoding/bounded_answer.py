@@ -1,0 +1,37 @@
+"""Answers of a web server that are read no further than they can need to be.
+
+A server may send for ever, and what it sends compressed (Content-Encoding) is opened on the way.
+"""
+
+from __future__ import annotations
+
+import aiohttp
+
+from napari_pixseg.sources.size_limits import MOST_BYTES, refuse_stored_size
+
+
+class BoundedAnswer(aiohttp.ClientResponse):
+    """An answer whose body is read up to the limit of the task that asked for it."""
+
+    async def read(self) -> bytes:
+        """Read the body.
+
+        Raises
+        ------
+        OversizedChunk
+            If it is longer than `MOST_BYTES` says.
+        """
+        most = MOST_BYTES.get()
+        if most is None or self._body is not None:
+            return await super().read()
+        size, parts = 0, []
+        try:
+            async for part in self.content.iter_any():
+                size += len(part)
+                refuse_stored_size(size, most)
+                parts.append(part)
+        except BaseException:
+            self.close()
+            raise
+        self._body = b"".join(parts)
+        return self._body

@@ -5,13 +5,15 @@ A server may send for ever, and what it sends compressed (Content-Encoding) is o
 
 from __future__ import annotations
 
-import aiohttp
+from fsspec.implementations.http import aiohttp
 
 from napari_pixseg.sources.size_limits import MOST_BYTES, refuse_stored_size
 
 
-class BoundedAnswer(aiohttp.ClientResponse):
+class BoundedAnswer(aiohttp.ClientResponse):  # type: ignore[misc]
     """An answer whose body is read up to the limit of the task that asked for it."""
+
+    _body: bytes | None = None
 
     async def read(self) -> bytes:
         """Read the body.
@@ -23,7 +25,8 @@ class BoundedAnswer(aiohttp.ClientResponse):
         """
         most = MOST_BYTES.get()
         if most is None or self._body is not None:
-            return await super().read()
+            whole: bytes = await super().read()
+            return whole
         size, parts = 0, []
         try:
             async for part in self.content.iter_any():
@@ -33,5 +36,6 @@ class BoundedAnswer(aiohttp.ClientResponse):
         except BaseException:
             self.close()
             raise
-        self._body = b"".join(parts)
-        return self._body
+        content = b"".join(parts)
+        self._body = content
+        return content

@@ -317,7 +317,8 @@ def test_a_worker_of_another_version_that_joins_late_is_named(version, tmp_path,
     finally:
         cluster.close()
     if not error and has_ended:
-        # Nobody is left to be named, and the first worker did it all.
+        # Dask ends a worker whose connection brings a task that it cannot unpickle. Nobody is left
+        # to be named then, and the first worker did it all.
         same(output, in_one_process(path, tmp_path))
         pytest.skip("the late worker ended by itself before it was asked")
     assert re.match(f"The worker tcp://127.*{said}", error)

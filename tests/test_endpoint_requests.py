@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import re
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -473,3 +475,22 @@ def test_both_http_clients_of_java(server, photo, url, tmp_path):
     picture, told = "200 image/png", "application/json"
     wanted = [picture] * 3 + [f"200 {told}", picture] + [f"401 {told}"] * 2 + [picture]
     assert done.stdout.splitlines() == wanted, done.stdout + done.stderr
+
+
+def test_the_curl_lines_of_the_page_run_as_they_stand(tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("NOT TESTED: curl is not installed")
+    page = (Path(__file__).parents[1] / "docs" / "endpoint.md").read_text()
+    lines = re.findall(r"^curl .*$", page.replace("\\\n", " "), re.MULTILINE)
+    assert len(lines) >= 4
+    (tmp_path / "photo.jpg").write_bytes(encoded(scene(1), "JPEG"))
+    link = ""
+    with serving(storage=str(tmp_path / "results")) as server:
+        for line in lines:
+            here = re.sub(r"http://127.0.0.1:8000/results/\S+", link, line)
+            here = here.replace("http://127.0.0.1:8000", server.url)
+            done = subprocess.run(["sh", "-c", f"{here} --fail -sS --noproxy '*'"], cwd=tmp_path,
+                                  capture_output=True, text=True, timeout=60)  # fmt: skip
+            assert done.returncode == 0, (here, done.stderr)
+            link = json.loads(done.stdout)["link"] if done.stdout else link
+    assert (tmp_path / "segmented.png").read_bytes().startswith(b"\x89PNG")

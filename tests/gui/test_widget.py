@@ -57,7 +57,8 @@ from napari_pixseg.plugin.layers import strided_image
 from napari_pixseg.plugin.sample_data import make_nuclei
 from napari_pixseg.plugin.widget.segment_widget import SegmentWidget
 
-LONG = 8_000
+# Nothing takes so long, but a machine may have much else to do.
+LONG = 30_000
 PICTURE = coffee()[100:300, 150:390].copy()
 GRAY = PICTURE[..., 0].copy()
 STACK = make_nuclei((4, 64, 72), 12)

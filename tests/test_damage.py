@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dask.array as da
 import jsonschema
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -100,6 +101,27 @@ NAMES = ["c/1/2/0", "c/4/4/0"]
 
 
 # Named -------------------------------------------------------------------------
+
+
+CODECS = {
+    "zlib": numcodecs.Zlib(), "gzip": numcodecs.GZip(), "bz2": numcodecs.BZ2(),
+    "lzma": numcodecs.LZMA(), "zstd": numcodecs.Zstd(), "lz4": numcodecs.LZ4(),
+    "blosc": numcodecs.Blosc(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("harm", [truncated, garbled])
+def test_damage_is_told_and_skipped_whatever_the_codec_raises(codec, harm, tmp_path, output):
+    path = tmp_path / "in.zarr"
+    zarr.create_array(
+        path, data=picture(), chunks=(8, 8, 3), zarr_format=2, compressors=CODECS[codec]
+    )
+    harm(path / "1.2.0")
+    with pytest.raises(CorruptInput, match=r"in.zarr is damaged: .*1.2.0"):
+        segmented(path).export(output, ALL)
+    segmented(path).export(output, ALL, on_error="skip")
+    assert Manifest.load(output).details["skipped"]["pixels"] == 64
 
 
 @pytest.mark.parametrize("harm", [truncated, garbled])

@@ -239,6 +239,20 @@ def test_a_broken_form_is_400(server, body):
     refused(server.request("POST", "/segment", body, {"Content-Type": "multipart/form-data"}), 400)
 
 
+def test_bytes_that_a_result_does_not_have_are_refused_in_the_same_form(server):
+    path = f"/results/{server.post(PNG).json['id']}.png"
+    whole = server.request("GET", path).body
+    for asked, status in {"bytes=5-1": 400, "bytes=a-b": 400, f"bytes={10**15}-": 416}.items():
+        answer = server.request("GET", path, headers={"Range": asked})
+        refused(answer, status)
+        assert answer.headers["content-range"] == f"bytes */{len(whole)}"
+        assert f"bytes=0-{len(whole) - 1}" in answer.json["error"]
+    part = server.request("GET", path, headers={"Range": "bytes=2-11"})
+    assert (part.status, part.body) == (206, whole[2:12])
+    other = server.request("GET", path, headers={"Range": "lines=1-2"})
+    assert (other.status, other.body) == (200, whole)
+
+
 def test_other_addresses_and_methods_are_refused_in_the_same_form(server):
     refused(server.request("GET", "/nowhere"), 404)
     refused(server.request("GET", "/results/"), 404)

@@ -25,6 +25,7 @@ from endpoint_tools import (
 from PIL import Image
 
 from napari_pixseg import Endpoint, Manifest, cli, segment
+from napari_pixseg.endpoint.upload import read_upload
 from napari_pixseg.errors import (
     Cancelled,
     ClassError,
@@ -368,3 +369,8 @@ def answers(url):
         return urlopen(f"{url}/openapi.json").status == 200
     except OSError:
         return False
+
+
+def test_a_folder_is_not_sent_but_said_to_be_one(tmp_path):
+    with pytest.raises(NotAnImage, match="is a folder, but an endpoint takes one picture file"):
+        read_upload(tmp_path)

@@ -1063,3 +1063,14 @@ def test_planes_that_were_never_written_are_told_of(tmp_path: Path) -> None:
     # Another name is no other file.
     renamed = path.rename(tmp_path / "b.ome.tif")
     assert open_image(renamed).notes == opened.notes
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archives_address_without_the_archive_is_refused_with_the_right_one(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    with pytest.raises(InputNotFound) as caught:
+        open_source(f"{kind}://{path}")
+    assert f"{kind}://::{path}" in str(caught.value)
+    assert f"{kind}://NAME::{path}" in str(caught.value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from napari_pixseg.endpoint.rate_limit import Rate
 from napari_pixseg.endpoint.result_storage import MEDIA_TYPES, ResultStorage
@@ -79,7 +79,38 @@ class _HeldFileResponse(FileResponse):
                 gone = manifest_response(Manifest.of_error(404, "There is no such result."))
                 await gone(scope, receive, send)
                 return
-            await super().__call__(scope, receive, send)
+            await self._send_file(scope, receive, send)
+
+    async def _send_file(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or a refusal of the bytes asked for in the form of the API's errors."""
+        refused: list[int] = []
+
+        async def send_unless_refused(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused.append(message["status"])
+            if not refused:
+                await send(message)
+
+        await super().__call__(_without_foreign_range(scope), receive, send_unless_refused)
+        if refused:
+            size = Path(self.path).stat().st_size
+            sentence = (
+                f"The header Range asks for bytes that are not there; this result has {size}, "
+                f"numbered from 0: bytes=0-{size - 1}."
+            )
+            content = {"status": refused[0], "error": sentence}
+            headers = {"Content-Range": f"bytes */{size}"}
+            await JSONResponse(content, refused[0], headers)(scope, receive, send)
+
+
+def _without_foreign_range(scope: Scope) -> Scope:
+    """Leave out a header Range of a unit other than bytes, as RFC 9110 (14.2) wants it."""
+    headers = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name != b"range" or value.strip().lower().startswith(b"bytes")
+    ]
+    return {**scope, "headers": headers}
 
 
 class _DeletingFileResponse(FileResponse):

@@ -30,6 +30,11 @@ def read_upload(img: object) -> tuple[str, bytes]:
         try:
             with open(img, "rb") as file:
                 return "image", file.read()
+        except IsADirectoryError:
+            raise NotAnImage(
+                f"{os.fspath(img)!r} is a folder, but an endpoint takes one picture file: export a "
+                "PNG or TIFF and send that, or segment it here, without an endpoint."
+            ) from None
         except OSError as error:
             reason = error.strerror or "it is not a file"
             raise InputNotFound(f"{os.fspath(img)!r} cannot be read: {reason}.") from None

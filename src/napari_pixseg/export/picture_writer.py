@@ -62,7 +62,10 @@ def refuse_format(suffix: str, shape: tuple[int, ...], channels: int, name: str)
     remedy = "write .tif or .ome.zarr instead"
     planes = int(np.prod(shape[:-2]))
     if planes > 1:
-        raise TooLarge(f"{name} can hold one plane, but the image has {planes}; {remedy}.")
+        raise TooLarge(
+            f"{name} can hold one plane, but the image has {planes}; {remedy}, or take one page of "
+            "a TIFF by series (--series)."
+        )
     if suffix != ".png" and max(shape) > _JPEG_SIDE:
         raise TooLarge(f"A JPEG is at most {_JPEG_SIDE} pixels wide, not {max(shape)}; {remedy}.")
     size = int(np.prod(shape)) * channels

@@ -6,7 +6,6 @@ the same chunks.
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
@@ -221,8 +220,8 @@ def _is_damage(source: Source, error: BaseException) -> bool:
     # Arrays in files wrap the error of their decoder.
     if isinstance(error, NotAnImage) and error.__context__ is not None:
         return _is_damage(source, error.__context__)
-    # Only gzip reports damaged content with an OSError.
-    is_transient = isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile)
+    # gzip and bz2 report damaged content as an OSError, but without the system's error number.
+    is_transient = isinstance(error, OSError) and error.errno is not None
     return isinstance(error, OversizedChunk) or not (is_transient or isinstance(error, PixsegError))
 
 

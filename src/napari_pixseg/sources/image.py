@@ -277,7 +277,10 @@ def _resolve_axes(source: Source, axes: str | None) -> tuple[str, tuple[str, ...
     if source.axes is not None:
         return source.axes, ()
     guess = _guess_axes(shape, source.name)
-    return guess, (f"The axes of {source.name}, shape {shape}, were guessed to be {guess!r}.",)
+    return guess, (
+        f"The axes of {source.name}, shape {shape}, were guessed to be {guess!r}; give axes if "
+        "that is wrong.",
+    )
 
 
 def _guess_axes(shape: tuple[int, ...], name: str) -> str:

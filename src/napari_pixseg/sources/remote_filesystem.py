@@ -7,19 +7,41 @@ from typing import Any
 import fsspec
 from fsspec.config import conf
 
+from napari_pixseg.errors import InputNotFound
 from napari_pixseg.sources.read_options import SECONDS_TO_ANSWER
 from napari_pixseg.sources.urls import split_links
 
 _HTTP = ("http", "https")
 
+# File systems that lie in a file of another one.
+_ARCHIVES = ("zip", "tar", "libarchive")
+
 _S3 = ("s3", "s3a")
 
 
 def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a URL and the path in it."""
+    """Return the file system of a URL and the path in it.
+
+    Raises
+    ------
+    InputNotFound
+        If the URL is one of an archive, but does not say which.
+    """
+    _refuse_archive_without_place(url)
     filesystem, path = fsspec.core.url_to_fs(url, **options_for(url))
     limit_attempts(filesystem)
     return filesystem, path
+
+
+def _refuse_archive_without_place(url: str) -> None:
+    """Refuse ``zip:///a.zip``: fsspec would take it for a file in an archive without a name."""
+    last = split_links(url)[-1]
+    protocol, slashes, path = last.partition("://")
+    if slashes and protocol in _ARCHIVES:
+        raise InputNotFound(
+            f"{protocol}://{path} does not say in which archive: write {protocol}://::{path} for "
+            f"the whole archive {path}, or {protocol}://NAME::{path} for what is in it under NAME."
+        )
 
 
 def limit_attempts(filesystem: fsspec.AbstractFileSystem) -> None:

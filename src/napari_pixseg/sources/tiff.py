@@ -42,6 +42,7 @@ from napari_pixseg.sources.tiff_metadata import (
     name_axes,
     read_calibration,
 )
+from napari_pixseg.sources.tiff_presence import EmptyTiff, count_absent, note_absent
 from napari_pixseg.sources.tiff_samples import (
     SampleConversion,
     describe_pixels,
@@ -235,7 +236,9 @@ def _source_of_place(
         location, pixels.shape, pixels.dtype, version, (place, kept, pixels.conversion)
     )
     orientation = note_orientation(page.tags.valueof("Orientation"))
-    return Source(
+    absent, total = count_absent(series)
+    kind = EmptyTiff if absent == total else Source
+    return kind(
         array,
         axes=name_axes(pixels.axes),
         scale=scale,
@@ -252,6 +255,7 @@ def _source_of_place(
         fingerprint=location.fingerprint,
         notes=(
             *missing,
+            *note_absent(absent, total),
             *pixels.notes,
             *_note_pages(series),
             *orientation,

@@ -334,6 +334,8 @@ class SegmentWidget(Container[Any]):
         self._preview.draw_news()
         is_running = self.run_panel.is_running
         if self.controller.decision is None and not is_running:
-            self._status_line.say(f"Counting colors: tile {step.done} of {step.total}")
+            # The count may have been given up since it told this.
+            if self.controller.is_counting:
+                self._status_line.say(f"Counting colors: tile {step.done} of {step.total}")
         elif is_running or not self.controller.is_counting:
             self._status_line.say(f"Running, {step.stage}: tile {step.done} of {step.total}")

@@ -341,6 +341,23 @@ def test_a_jpeg_in_the_old_way_is_refused_before_it_is_read(tmp_path: Path) -> N
         open_source(tmp_path / "a.tif")
 
 
+@needs_convert
+@pytest.mark.parametrize("codec", ["Group4", "Fax"])
+def test_fax_with_a_sample_for_alpha_is_not_called_damaged(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "a.tif"
+    command = ["convert", "rose:", "-alpha", "set", "-type", "GrayscaleAlpha", "-compress", codec]
+    subprocess.run([*command, str(path)], check=True, capture_output=True)
+    with pytest.raises(NotAnImage, match="with 2 samples a pixel"):
+        open_source(path)
+
+
+def test_a_predictor_for_single_bits_is_not_called_damage(tmp_path: Path) -> None:
+    bits = drawn(8) > 128
+    tifffile.imwrite(tmp_path / "a.tif", bits, compression="zlib", predictor=2)
+    with pytest.raises(NotAnImage, match="save it without a predictor"):
+        open_source(tmp_path / "a.tif")
+
+
 def test_samples_of_strange_depths_are_refused(tmp_path: Path) -> None:
     raw_tiff(tmp_path / "a.tif", drawn(8, 3), 8, 2, tags={258: ("H", (8, 8, 16))})
     with pytest.raises(NotAnImage, match=r"samples of \(8, 8, 16\) bits"):

@@ -27,6 +27,9 @@ _JPEG_COMPRESSIONS = (_OLD_JPEG, 7, 33007, 34892)
 
 _AMBIGUOUS_BITS = 24
 
+# Compressions of fax machines, whose decoder knows one sample a pixel.
+_FAX = (2, 3, 4, 32771)
+
 
 def refuse_unreadable(series: TiffPageSeries, location: Location, *, has_palette: bool) -> None:
     """Refuse an image whose colors, samples or compression are not supported.
@@ -72,6 +75,17 @@ def _refuse_colors(page: TiffPage, location: Location) -> None:
 
 
 def _refuse_compression(page: TiffPage, location: Location) -> None:
+    codec = getattr(page.compression, "name", page.compression)
+    if page.compression in _FAX and page.samplesperpixel > 1 and page.planarconfig == 1:
+        raise NotAnImage(
+            f"{location.shown} is stored in a way that cannot be decoded here ({codec} with "
+            f"{page.samplesperpixel} samples a pixel): save it with another compression."
+        )
+    if page.predictor != 1 and page.bitspersample == 1:
+        raise NotAnImage(
+            f"{location.shown} is stored in a way that cannot be decoded here (a predictor for "
+            "samples of 1 bit): save it without a predictor."
+        )
     try:
         # Decoding nothing fails early if a codec is missing.
         page.decode(None, 0)
@@ -83,7 +97,6 @@ def _refuse_compression(page: TiffPage, location: Location) -> None:
             if "imagecodecs" in str(error)
             else "save it with another compression"
         )
-        codec = getattr(page.compression, "name", page.compression)
         raise NotAnImage(
             f"{location.shown} is stored in a way that cannot be decoded here ({codec}): {remedy}."
         ) from error

@@ -176,7 +176,9 @@ def is_python(number):
     """Whether a process has got past nohup, which does not ignore signals from its beginning."""
     try:
         with open(f"/proc/{number}/cmdline", "rb") as file:
-            return b"nohup" not in file.read()
+            command = file.read()
+        # Nothing is told while a program is being loaded.
+        return b"napari_pixseg" in command and not command.startswith(b"nohup")
     except OSError:
         return False
 

@@ -25,7 +25,7 @@ _SCALE = 2.0**-20
 _HIGHEST = 65535
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Encoding:
     """How the samples of an image become bytes.
 

@@ -42,7 +42,7 @@ _SETTLE_SECONDS = 5.0
 _PARTIAL = re.compile(r"\.[0-9a-f]{8,32}\.partial(\.\w+)?$")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class OutputLocation:
     """A path or URL, whether or not anything exists there.
 

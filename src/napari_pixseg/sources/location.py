@@ -197,8 +197,14 @@ class Location:
 
     def _refuse_silence_behind_cache(self) -> None:
         """Raise Unavailable where a cache says that nothing is there, and its server is silent."""
-        filesystem, path = self.filesystem() if self.is_url else (None, "")
-        if filesystem is None or filesystem.protocol not in _CACHES:
+        if not self.is_url:
+            return
+        try:
+            filesystem, path = self.filesystem()
+        except OSError:
+            # An archive that is not there is no cache.
+            return
+        if filesystem.protocol not in _CACHES:
             return
         try:
             _first_bytes(filesystem.fs, path, 1)

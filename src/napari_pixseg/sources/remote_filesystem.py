@@ -37,7 +37,7 @@ def _refuse_archive_without_place(url: str) -> None:
     """Refuse ``zip:///a.zip``: fsspec would take it for a file in an archive without a name."""
     last = split_links(url)[-1]
     protocol, slashes, path = last.partition("://")
-    if slashes and protocol in _ARCHIVES:
+    if slashes and path and protocol in _ARCHIVES:
         raise InputNotFound(
             f"{protocol}://{path} does not say in which archive: write {protocol}://::{path} for "
             f"the whole archive {path}, or {protocol}://NAME::{path} for what is in it under NAME."

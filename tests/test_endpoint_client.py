@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.request import urlopen
 
 import numpy as np
@@ -345,23 +346,39 @@ def test_serve_says_when_the_port_is_taken(server, run):
     assert "cannot listen at" in answer["error"]
 
 
-def test_serve_serves_until_it_is_stopped(tmp_path):
+def serve_lines():
+    """The options of every line of the pages that starts a server."""
+    docs = Path(__file__).parents[1] / "docs"
+    for page in ("endpoint.md", "deploy/napari-pixseg.service"):
+        for line in (docs / page).read_text().splitlines():
+            command, starts, options = line.partition("napari-pixseg serve")
+            if starts and "`" not in command:
+                yield options.partition("#")[0].strip()
+
+
+@pytest.mark.parametrize("options", [*serve_lines()])
+def test_serve_serves_until_it_is_stopped(options, tmp_path):
+    (tmp_path / "keys.txt").write_text("secret\n")
+    # A port that is free, and places that are there; what is given last counts.
+    own = ["--port", "0", "--storage", "results"]
+    own += ["--keys", "keys.txt"] if "--keys" in options else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "napari_pixseg", "serve", "--port", "0", "--storage", "results"],
+        [sys.executable, "-m", "napari_pixseg", "serve", *options.split(), *own],
         env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        line = process.stderr.readline()
-        url = line.split()[2].removesuffix("/segment;")
+        port = re.search(r"http://[^ ]*:(\d+)/segment", process.stderr.readline())[1]
+        url = f"http://127.0.0.1:{port}"
         until(lambda: answers(url))
-        assert Endpoint(url).segment(PICTURE).status == 200
+        key = "secret" if "--keys" in options else None
+        assert Endpoint(url, key).segment(PICTURE).status == 200
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     finally:
         process.kill()
         process.communicate()
-    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.txt", "results"]
 
 
 def answers(url):

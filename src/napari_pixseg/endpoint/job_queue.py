@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from napari_pixseg.errors import Cancelled, Unavailable
+from napari_pixseg.execution.allocator import give_back_memory
 
 T = TypeVar("T")
 
@@ -30,6 +31,8 @@ class JobQueue:
 
     def __init__(self, workers: int, waiting: int) -> None:
         self._capacity = workers + waiting
+        self._usual_places = workers
+        self._was_crowded = False
         self._places_taken = 0
         self._workers = ThreadPoolExecutor(workers, "pixseg-job")
         # All accepted requests may fetch at the same time.
@@ -83,10 +86,19 @@ class JobQueue:
         if self._places_taken >= self._capacity:
             raise Unavailable("The queue is full; try again in a few seconds.")
         self._places_taken += 1
+        self._was_crowded |= self._places_taken > self._usual_places
         try:
             yield
         finally:
             self._places_taken -= 1
+            self._give_back_after_crowd()
+
+    def _give_back_after_crowd(self) -> None:
+        """Return the memory of many bodies that waited, once none is left."""
+        if self._was_crowded and not self._places_taken and not self._is_draining:
+            self._was_crowded = False
+            # Takes milliseconds, for which the event loop should not wait.
+            self._fetchers.submit(give_back_memory)
 
     async def run_job(
         self,

@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 import dask.base
 import numpy as np
 import pytest
+from executor_tools import AtOnce
 
 from napari_pixseg import Manifest, segment
 from napari_pixseg.errors import PixsegError
@@ -27,15 +28,6 @@ RECOUNTS = {
     "one channel": {"channels": 1},
     "axes": {"axes": "zyx"},
 }
-
-
-class AtOnce(Executor):
-    """Runs everything when it is submitted, in the caller's thread."""
-
-    def submit(self, function, /, *args, **kwargs):
-        future = Future()
-        future.set_result(function(*args, **kwargs))
-        return future
 
 
 class OnDemand(Executor):

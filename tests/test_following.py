@@ -1,11 +1,11 @@
 """What a user chose stays with what it was chosen for: a background with its pixels, a result with
 its layer's scale."""
 
-from concurrent.futures import Executor, Future
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from executor_tools import AtOnce
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,15 +21,6 @@ RANDOM = np.random.default_rng(3)
 # Four gray levels with some noise, of very different numbers of pixels.
 LEVELS = np.repeat([10, 80, 150, 230], [900, 300, 180, 120]) + RANDOM.integers(0, 12, 1500)
 PICTURE = np.stack([LEVELS.reshape(30, 50)] * 3, -1).astype(np.uint8)
-
-
-class AtOnce(Executor):
-    """Runs everything when it is submitted."""
-
-    def submit(self, function, /, *args, **kwargs):
-        future = Future()
-        future.set_result(function(*args, **kwargs))
-        return future
 
 
 class Counted:

@@ -52,19 +52,23 @@ class Decision:
             return self
         if parameters == earlier and before.table == self.table:
             return self
-        followed = _follow_classes(numbers, before.classes, self)
+        followed = _follow_classes(numbers, before, self)
         changed = parameters.replace(background=followed or None)
         return replace(self, classes=replace(self.classes, parameters=changed))
 
 
-def _follow_classes(numbers: tuple[int, ...], before: Classes, after: Decision) -> tuple[int, ...]:
+def _follow_classes(numbers: tuple[int, ...], before: Decision, after: Decision) -> tuple[int, ...]:
     """Return the classes of a decision that hold most pixels of each class of an earlier one."""
     table = after.table
     space = table.space
-    if space is not None and space != before.parameters.cs:
+    if before.table is table:
+        # While a slider moves, nothing has to be classified again.
+        old = before.classes.color_classes
+    elif space is not None and space != before.classes.parameters.cs:
         # The colors were counted in another space, in which the earlier classes mean nothing.
         return ()
-    old = before.classify(table.colors, space)
+    else:
+        old = before.classes.classify(table.colors, space)
     found = set()
     for number in numbers:
         is_old = old == number

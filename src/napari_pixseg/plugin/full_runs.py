@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 from psygnal import Signal
 
@@ -32,9 +31,6 @@ class FullRuns(BackgroundJobs):
     exported = Signal(Manifest)
     locked = Signal(str)
     computed = Signal(ComputedOutputs)
-
-    def __init__(self, executor: Executor) -> None:
-        super().__init__(executor)
 
     @property
     def segmentation(self) -> Segmentation | None:

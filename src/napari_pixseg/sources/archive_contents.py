@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from napari_pixseg.sources.image_choice import list_names
 from napari_pixseg.sources.location import Location
-from napari_pixseg.sources.urls import path_of_link, split_links
+from napari_pixseg.sources.urls import ARCHIVES, path_of_link, split_links
 
-_ARCHIVES = ("zip://", "tar://", "libarchive://")
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", ".svs")
 
@@ -14,7 +13,7 @@ _PICTURES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", 
 def suggest_inside(location: Location) -> str | None:
     """Return a sentence with the URLs of images in an archive; None if there are none."""
     first, *rest = split_links(location.address)
-    if not rest or not first.startswith(_ARCHIVES):
+    if not rest or not first.startswith(tuple(f"{protocol}://" for protocol in ARCHIVES)):
         return None
     try:
         filesystem, _ = location.filesystem()

@@ -9,12 +9,9 @@ from fsspec.config import conf
 
 from napari_pixseg.errors import InputNotFound
 from napari_pixseg.sources.read_options import SECONDS_TO_ANSWER
-from napari_pixseg.sources.urls import split_links
+from napari_pixseg.sources.urls import ARCHIVES, split_links
 
 _HTTP = ("http", "https")
-
-# File systems that lie in a file of another one.
-_ARCHIVES = ("zip", "tar", "libarchive")
 
 _S3 = ("s3", "s3a")
 
@@ -37,7 +34,7 @@ def _refuse_archive_without_place(url: str) -> None:
     """Refuse ``zip:///a.zip``: fsspec would take it for a file in an archive without a name."""
     last = split_links(url)[-1]
     protocol, slashes, path = last.partition("://")
-    if slashes and path and protocol in _ARCHIVES:
+    if slashes and path and protocol in ARCHIVES:
         raise InputNotFound(
             f"{protocol}://{path} does not say in which archive: write {protocol}://::{path} for "
             f"the whole archive {path}, or {protocol}://NAME::{path} for what is in it under NAME."

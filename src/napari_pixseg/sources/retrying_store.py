@@ -21,7 +21,7 @@ from napari_pixseg.sources.network_faults import (
     unreachable_input,
 )
 from napari_pixseg.sources.size_limits import MOST_BYTES
-from napari_pixseg.sources.urls import public_uri
+from napari_pixseg.sources.urls import ARCHIVES, public_uri
 from napari_pixseg.sources.zarr_chunks import ZarrArray
 
 # For each store, how many keys that were not found are remembered; enough for a warning.
@@ -33,9 +33,6 @@ _MOST_MISSING = 1 << 20
 
 # fsspec would list a web page by its links, and a cache does not know all files.
 _UNLISTED = ("http", "https", "simplecache", "filecache", "blockcache")
-
-# They know the size of a value without opening it.
-_ARCHIVES = ("zip", "tar", "libarchive")
 
 
 class RetryingStore(WrapperStore[FsspecStore]):
@@ -103,7 +100,8 @@ class RetryingStore(WrapperStore[FsspecStore]):
         OversizedChunk, TooLarge
             If an archive or a web server has more of it than it can need to be.
         """
-        if byte_range is None and any(one in _ARCHIVES for one in self._protocols):
+        # Archives know the size of a value without opening it.
+        if byte_range is None and any(one in ARCHIVES for one in self._protocols):
             self._refuse_large(key)
         waiting = pauses(self.retries)
         while True:

@@ -6,6 +6,9 @@ import os
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit, urlunsplit
 
+# Protocols of fsspec's file systems that lie in a file of another one.
+ARCHIVES = ("zip", "tar", "libarchive")
+
 # Allowed before "::" - the name of a cache, or an archive with the path inside it.
 _OUTER_LINK = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]+|(zip|tar|libarchive|dir)://[^?#@\[\]]*", re.IGNORECASE

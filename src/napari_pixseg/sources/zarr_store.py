@@ -32,6 +32,7 @@ from napari_pixseg.sources.remote_filesystem import limit_attempts, options_for
 from napari_pixseg.sources.retrying_store import RetryingStore, with_retries
 from napari_pixseg.sources.size_limits import refuse_large_metadata
 from napari_pixseg.sources.source import Source, axes_of_names
+from napari_pixseg.sources.urls import ARCHIVES
 from napari_pixseg.sources.zarr_chunks import ChunkFiles, ZarrArray, with_fast_local_io
 from napari_pixseg.sources.zarr_images import ImageGroup, find_image, list_images, multiscales_of
 
@@ -42,9 +43,6 @@ _Node: TypeAlias = ZarrArray | zarr.Group
 
 
 _DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-
-
-_ARCHIVES = ("zip", "tar", "libarchive")
 
 
 @dataclass(frozen=True)
@@ -192,7 +190,7 @@ def _is_document(filesystem: AbstractFileSystem, path: str) -> bool:
     try:
         # An archive knows the size without decompressing the document, whose few bytes may become
         # many.
-        if filesystem.protocol in _ARCHIVES:
+        if filesystem.protocol in ARCHIVES:
             refuse_large_metadata(filesystem.info(path)["size"], path)
         return isinstance(json.loads(filesystem.cat_file(path)), dict)
     except TooLarge:
